@@ -1,0 +1,79 @@
+"""Every key of a config, with its default. A config sets values of these keys and can add none."""
+
+from ml_collections import ConfigDict
+
+
+def get_base(name: str, variant: str = '', variants: tuple[str, ...] = ('smoke',)) -> ConfigDict:
+    """The defaults, locked; `variant` must be '' or one of `variants`."""
+    if variant and variant not in variants:
+        raise ValueError(f'configs/{name}.py has no variant {variant!r}; it has {", ".join(variants)}')
+    config = ConfigDict()
+    config.name = name
+    config.variant = variant
+    config.debug = False  # True: errors with their traceback
+
+    # Data. One to three of text, audio, vision.
+    config.modalities = ()
+    config.data = ConfigDict()
+    config.data.directory = ''  # shard directory
+    config.data.batch_size = 32  # over all devices and processes
+    config.data.eval_batch_size = 0  # 0: batch_size
+    config.data.max_shapes = 6  # padded shapes, each compiled once
+    config.data.max_length = _open({})  # steps by modality; longer records are cut on the right
+    config.data.normalize = ()  # modalities brought to mean 0, deviation 1 by training statistics
+    config.data.augment = ()  # (('time_mask', {'modality': 'audio', 'steps': 20}), ...), training only
+    config.data.workers = 0  # reading processes; 0: threads
+    config.data.threads = 4
+
+    # Which records train, validate and test: a name of mmer_jax/protocols.py and its options.
+    config.protocol = ConfigDict()
+    config.protocol.name = 'official_split'
+    config.protocol.options = _open({})
+
+    # Model: its name and fields; what the data decide (modalities, outputs, dtype) is filled in.
+    config.model = _open({'name': ''})
+    config.compute_dtype = 'float32'  # or bfloat16: parameters stay float32
+
+    # Training. Seeds seed .. seed + seeds - 1 train side by side in one program, on the same batches.
+    config.seed = 0
+    config.seeds = 1
+    config.data_seed = 0  # order of the batches and augmentation
+    config.epochs = 10
+    config.losses = _open({})  # name: weight
+    config.accumulate = 1  # parts into which a batch is split to save memory
+    config.optimizer = ConfigDict()
+    config.optimizer.name = 'adam'  # adam, adamw, sgd
+    config.optimizer.learning_rate = 1e-3
+    config.optimizer.schedule = 'constant'  # constant, cosine, linear
+    config.optimizer.warmup = 0.0  # share of all steps
+    config.optimizer.weight_decay = 0.0
+    config.optimizer.b1 = 0.9
+    config.optimizer.b2 = 0.999
+    config.optimizer.momentum = 0.9  # of sgd
+    config.optimizer.clip_norm = 0.0  # 0: off
+    config.optimizer.clip_value = 0.0  # 0: off
+
+    # Model selection, on validation only.
+    config.selection = ConfigDict()
+    config.selection.metric = 'loss'
+    config.selection.patience = 0  # epochs without improvement until a seed stops; 0: never
+    config.selection.plateau_patience = 0  # epochs without improvement until the rate falls; 0: never
+    config.selection.plateau_factor = 0.1
+
+    # Devices: mesh.seed x mesh.data devices; -1: all that are left.
+    config.mesh = ConfigDict()
+    config.mesh.seed = 1
+    config.mesh.data = -1
+
+    # What is written.
+    config.log_every = 10  # steps between two training rows
+    config.checkpoint_every = 0  # steps; 0: at the end of every epoch
+    config.tensorboard = True
+    config.headline = ('accuracy', 'uar', 'macro_f1')  # metrics of the results table
+    config.published = _open({})  # metric: value, and source
+    return config.lock()
+
+
+def _open(values: dict) -> ConfigDict:
+    """A dictionary to which a config may add keys of its own; it is set as a whole."""
+    return ConfigDict(values)

@@ -1,0 +1,295 @@
+"""RAVDESS -> record shards with the sound of each clip (MFCC, log-mel or waveform).
+
+    python -m data_prep.ravdess --source DIR --output DIR
+
+Source: Livingstone and Russo 2018, https://zenodo.org/record/1188976 (CC BY-NC-SA 4.0). --source is any folder with
+Actor_XX folders somewhere below it, of files named MM-CC-EE-II-SS-RR-AA.wav, .flac or .mp4: modality (01 audio and
+video, 02 video only, 03 audio), channel (01 speech, 02 song), emotion, intensity, statement, repetition, actor.
+
+The defaults are the audio of the CFN-SR paper: 44,100 Hz, 2.45 s from 0.5 s on, 13 MFCC every 512 samples: 212 frames.
+Nothing is split here: protocols.py makes folds of actors from the manifest.
+"""
+
+import argparse
+import dataclasses
+import os
+import re
+import sys
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from data_prep.pool import PreparationError, Skipped, process, summary
+from mmer_jax.media import audio
+from mmer_jax.records import Feature, Label, RecordWriter, Schema
+
+EMOTIONS = ('neutral', 'calm', 'happy', 'sad', 'angry', 'fearful', 'disgust', 'surprised')
+FEATURES = ('mfcc', 'log_mel', 'waveform')
+SUFFIXES = ('.wav', '.flac', '.mp4')
+NUM_MELS = 128
+PCM_SCALE = 32768  # int16 = float * 32768, so 16-bit files come back unchanged
+NAME = re.compile(r'(0[1-3])-(0[12])-(0[1-8])-(0[12])-(0[12])-(0[12])-(0[1-9]|1\d|2[0-4])')
+LAYOUT = 'expected Actor_01 .. Actor_24 folders below it, with files such as Actor_01/03-01-01-01-01-01-01.wav'
+
+
+@dataclasses.dataclass(frozen=True, order=True)
+class Clip:
+    """One file and the fields of its name, as the two-digit codes RAVDESS uses."""
+
+    actor: str
+    channel: str
+    emotion: str
+    intensity: str
+    statement: str
+    repetition: str
+    modality: str
+    path: Path
+
+    @property
+    def id(self) -> str:
+        return self.path.stem
+
+    @property
+    def take(self) -> tuple[str, ...]:
+        """What was performed, whatever files show it: the fields without the modality."""
+        return (self.actor, self.channel, self.emotion, self.intensity, self.statement, self.repetition)
+
+    def columns(self) -> dict[str, str]:
+        """The manifest columns that the name gives."""
+        return {
+            'speaker': self.actor,
+            'session': '',
+            'split': '',
+            'emotion': EMOTIONS[int(self.emotion) - 1],
+            'intensity': {'01': 'normal', '02': 'strong'}[self.intensity],
+            'statement': str(int(self.statement)),
+            'repetition': str(int(self.repetition)),
+            'gender': 'male' if int(self.actor) % 2 else 'female',
+            'channel': {'01': 'speech', '02': 'song'}[self.channel],
+        }
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """How a clip becomes an array. `duration` 0 is the whole clip; lengths are samples, times are seconds."""
+
+    features: str = 'mfcc'
+    sample_rate: int = 44100
+    num_mfcc: int = 13
+    hop_length: int = 512
+    offset: float = 0.5
+    duration: float = 2.45
+
+
+@dataclasses.dataclass(frozen=True)
+class Job:
+    clip: Clip
+    settings: Settings
+
+
+def list_clips(source: str | os.PathLike, *, song: bool = False) -> tuple[list[Clip], list[tuple[str, Skipped]]]:
+    """Finds the clips below a folder: (clips, sorted by actor and name; skipped files as (name, Skipped)).
+
+    A take found several times (audio and video, or two copies) is used once: the audio-only file, else the first
+    path. PreparationError where the folder is missing or holds no Actor_XX folder.
+    """
+    source = Path(source)
+    if not source.is_dir():
+        raise PreparationError(f'source folder {source} {"is a file" if source.exists() else "is missing"}; {LAYOUT}')
+    folders = _actor_folders(source)
+    if not folders:
+        raise PreparationError(f'source folder {source} holds no Actor_XX folder; {LAYOUT}')
+    takes: dict[tuple[str, ...], list[Clip]] = {}
+    skipped: list[tuple[str, Skipped]] = []
+    for folder in folders:
+        for path in sorted(folder.iterdir()):
+            if path.name.startswith('.') or not path.is_file():  # .DS_Store, ._resource forks, nested folders
+                continue
+            found = _parse(path, song=song)
+            if isinstance(found, Skipped):
+                skipped.append((path.name, found))
+            else:
+                takes.setdefault(found.take, []).append(found)
+    clips = []
+    for take in sorted(takes):
+        chosen, *others = sorted(takes[take], key=lambda clip: (clip.modality != '03', clip.path))
+        clips.append(chosen)
+        for other in others:
+            reason = 'found again with its video; the audio-only file was taken'
+            if other.modality == chosen.modality:
+                reason = 'a second copy of the same clip'
+            skipped.append((other.path.name, Skipped(reason, f'{other.path}: {chosen.path} was taken')))
+    return clips, skipped
+
+
+def _actor_folders(source: Path) -> list[Path]:
+    folders, seen = [], set()
+    for name, children, _ in os.walk(source, followlinks=True):
+        children.sort()
+        if (real := os.path.realpath(name)) in seen:  # two links to one folder, or a link to a parent
+            children.clear()
+            continue
+        seen.add(real)
+        if re.fullmatch(r'Actor_\d\d', Path(name).resolve().name) or re.fullmatch(r'Actor_\d\d', Path(name).name):
+            folders.append(Path(name))
+    return sorted(folders)
+
+
+def _parse(path: Path, *, song: bool) -> Clip | Skipped:
+    if path.suffix.lower() not in SUFFIXES:
+        return Skipped(f'not a {", ".join(SUFFIXES)} file', str(path))
+    match = NAME.fullmatch(path.stem)
+    if match is None:
+        return Skipped('the name is not MM-CC-EE-II-SS-RR-AA with known codes', str(path))
+    modality, channel, emotion, intensity, statement, repetition, actor = match.groups()
+    folder = path.parent.name if path.parent.name.startswith('Actor_') else path.parent.resolve().name
+    if folder != f'Actor_{actor}':
+        return Skipped("the folder's actor is not the file name's", f'{path}: the name says actor {actor}')
+    if modality == '02':
+        return Skipped('video only, no sound', str(path))
+    if channel == '02' and not song:
+        return Skipped('song, not speech (--song takes both)', str(path))
+    return Clip(actor, channel, emotion, intensity, statement, repetition, modality, path)
+
+
+def read_clip(job: Job) -> dict[str, Any]:
+    """Decodes one clip: {'record': {'id', 'label', 'audio'}, 'columns': manifest columns}.
+
+    'audio' is float32 (T, num_mfcc) or (T, 128), or int16 (S,). MediaError where the file cannot be used.
+    """
+    clip, settings = job.clip, job.settings
+    samples, rate = audio.load_audio(
+        clip.path, settings.sample_rate, offset=settings.offset, duration=settings.duration or None
+    )
+    if settings.features == 'mfcc':
+        array = audio.mfcc(samples, rate, num_mfcc=settings.num_mfcc, hop_length=settings.hop_length)
+    elif settings.features == 'log_mel':
+        # Decibels of full scale, not of the clip's own maximum: loudness tells anger from sadness.
+        array = audio.log_mel(samples, rate, hop_length=settings.hop_length, num_mels=NUM_MELS, reference=1.0)
+    else:
+        array = np.clip(np.round(samples * PCM_SCALE), -PCM_SCALE, PCM_SCALE - 1).astype(np.int16)
+    record = {'id': clip.id, 'label': int(clip.emotion) - 1, 'audio': array}
+    return {'record': record, 'columns': {**clip.columns(), 'duration': round(len(samples) / rate, 6)}}
+
+
+def make_schema(settings: Settings, *, song: bool = False) -> Schema:
+    """The schema of the records that read_clip makes under these settings."""
+    frames = f'one frame every {settings.hop_length} samples at {settings.sample_rate} Hz'
+    feature = {
+        'mfcc': Feature((None, settings.num_mfcc), 'float32', description=f'MFCC (librosa defaults), {frames}'),
+        'log_mel': Feature((None, NUM_MELS), 'float32', description=f'mel power in dB of full scale, {frames}'),
+        'waveform': Feature(
+            (None,), 'int16', description=f'{settings.sample_rate} Hz mono, float = int16 / {PCM_SCALE}'
+        ),
+    }[settings.features]
+    info = {'dataset': 'ravdess', 'made_by': 'data_prep.ravdess', 'song': song, **dataclasses.asdict(settings)}
+    return Schema(f'ravdess_{settings.features}', {'audio': feature}, Label('classes', EMOTIONS), info)
+
+
+def prepare(
+    source: str | os.PathLike,
+    output: str | os.PathLike,
+    settings: Settings,
+    *,
+    song: bool = False,
+    workers: int = 0,
+    num_shards: int = 4,
+    overwrite: bool = False,
+) -> tuple[list[dict[str, Any]], list[tuple[str, Skipped]]]:
+    """Writes the shard directory: (manifest columns of each record, skipped files).
+
+    PreparationError where nothing can be written, FileExistsError where `output` exists without `overwrite`.
+    """
+    clips, skipped = list_clips(source, song=song)
+    rows = []
+    with RecordWriter(output, make_schema(settings, song=song), num_shards=num_shards, overwrite=overwrite) as writer:
+        jobs = [Job(clip, settings) for clip in clips]
+        for job, result in process(read_clip, jobs, workers=workers, description='ravdess'):
+            if isinstance(result, Skipped):
+                skipped.append((job.clip.path.name, result))
+                continue
+            writer.write(result['record'], **result['columns'])
+            rows.append(result['columns'])
+        if not rows:
+            example = f', for example {skipped[0][1].detail}' if skipped else ''
+            reasons = ', '.join(sorted({result.reason for _, result in skipped})) or 'the Actor_XX folders are empty'
+            raise PreparationError(f'no usable clip below {source}: {reasons}{example}; {LAYOUT}; nothing was written')
+    return rows, skipped
+
+
+def _report(rows: list[dict[str, Any]], skipped, output: Path, settings: Settings) -> None:
+    actors = Counter(row['speaker'] for row in rows)
+    emotions = Counter(row['emotion'] for row in rows)
+    print(f'{len(rows)} clips of {len(actors)} actors -> {output}')
+    print('  by emotion: ' + ', '.join(f'{name} {emotions[name]}' for name in EMOTIONS if emotions[name]))
+    print(f'  by actor: {_by_actor(actors)}')
+    short = sum(row['duration'] < settings.duration - 1e-3 for row in rows)
+    if short:
+        print(f'  shorter than the {settings.duration:g} s asked for: {short} (see the column duration)')
+    summary(skipped)
+    print(f'next: python -m mmer_jax.records verify {output}')
+
+
+def _by_actor(actors: Counter) -> str:
+    if len(set(actors.values())) == 1:
+        return f'{next(iter(actors.values()))} each ({", ".join(sorted(actors))})'
+    return ', '.join(f'{name}: {actors[name]}' for name in sorted(actors))
+
+
+def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog='python -m data_prep.ravdess',
+        description='RAVDESS -> record shards with the sound of each clip.',
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    default = Settings()
+    add = parser.add_argument
+    add('--source', type=Path, required=True, help='folder with Actor_XX folders somewhere below it')
+    add('--output', type=Path, required=True, help='shard directory to write')
+    add('--features', choices=FEATURES, default=default.features, help='what to store of the sound')
+    add('--sample_rate', type=int, default=default.sample_rate, help='Hz, after resampling')
+    add('--num_mfcc', type=int, default=default.num_mfcc, help='coefficients a frame, 1 to 128')
+    add('--hop_length', type=int, default=default.hop_length, help='samples from one frame to the next')
+    add('--offset', type=float, default=default.offset, help='seconds to leave out at the start')
+    add('--duration', type=float, default=default.duration, help='seconds to take; 0: the whole clip')
+    add('--song', action='store_true', help='take the songs too, not only speech')
+    add('--workers', type=int, default=os.cpu_count() or 1, help='processes; 0 or 1: this one')
+    add('--num_shards', type=int, default=4, help='files to spread the records over')
+    add('--overwrite', action='store_true', help='replace an existing output')
+    arguments = parser.parse_args(argv)
+    for name, least in {'sample_rate': 1, 'num_mfcc': 1, 'hop_length': 1, 'num_shards': 1, 'workers': 0}.items():
+        if getattr(arguments, name) < least:
+            parser.error(f'--{name} must be {least} or more, found {getattr(arguments, name)}')
+    if arguments.num_mfcc > NUM_MELS:
+        parser.error(f'--num_mfcc must be {NUM_MELS} (the number of mel bands) or less, found {arguments.num_mfcc}')
+    for name in ('offset', 'duration'):
+        if not 0 <= getattr(arguments, name) < float('inf'):
+            parser.error(f'--{name} must be a number of seconds, 0 or more, found {getattr(arguments, name)}')
+    return arguments
+
+
+def main(argv: list[str] | None = None) -> int:
+    """The command line; returns the exit status: 0, or 2 with one line on stderr."""
+    arguments = parse_arguments(argv)
+    settings = Settings(**{field.name: getattr(arguments, field.name) for field in dataclasses.fields(Settings)})
+    try:
+        rows, skipped = prepare(
+            arguments.source,
+            arguments.output,
+            settings,
+            song=arguments.song,
+            workers=arguments.workers,
+            num_shards=arguments.num_shards,
+            overwrite=arguments.overwrite,
+        )
+    except (PreparationError, FileExistsError) as error:
+        print(f'error: {error}', file=sys.stderr)
+        return 2
+    _report(rows, skipped, arguments.output, settings)
+    return 0
+
+
+if __name__ == '__main__':
+    sys.exit(main())

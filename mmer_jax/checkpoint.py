@@ -1,0 +1,92 @@
+"""Checkpoints: the only file that knows orbax.
+
+One checkpoint is the whole of a run at a step: `state` (everything the step changes), `best` (the variables that
+validation chose, for each seed those of its own best epoch) and `host` (counters of the loop, as JSON). Because
+`best` travels inside, only the latest checkpoint is kept, and it is never older than the best one. orbax writes
+into a temporary folder that is renamed when complete: a run killed while saving falls back to the step before.
+"""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+
+Tree = Any
+
+
+def _abstract(tree: Tree) -> Tree:
+    return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), tree)
+
+
+class Checkpoints:
+    """The checkpoints of one workdir; a context manager that waits for what is still being written."""
+
+    def __init__(self, directory: str | Path):
+        self.directory = Path(directory).absolute()
+        options = ocp.CheckpointManagerOptions(max_to_keep=1, create=True, enable_async_checkpointing=False)
+        self._manager = ocp.CheckpointManager(self.directory, options=options)
+
+    def __enter__(self) -> 'Checkpoints':
+        return self
+
+    def __exit__(self, *_) -> None:
+        self._manager.wait_until_finished()
+        self._manager.close()
+
+    def latest(self) -> int | None:
+        """Step of the newest complete checkpoint, None where there is none."""
+        return self._manager.latest_step()
+
+    def save(self, step: int, *, state: Tree, best: Tree, host: dict[str, Any]) -> None:
+        """Writes a checkpoint; one of the same step is replaced (orbax itself would silently keep the old one)."""
+        args = ocp.args.Composite(
+            state=ocp.args.StandardSave(state), best=ocp.args.StandardSave(best), host=ocp.args.JsonSave(host)
+        )
+        if not self._manager.save(step, args=args, force=True):
+            raise RuntimeError(f'{self.directory}: checkpoint {step} exists and was not written again')
+
+    def restore(self, step: int, *, state: Tree, best: Tree) -> tuple[Tree, Tree, dict[str, Any]]:
+        """(state, best, host) of a step, placed and shaped as the given trees; ValueError where the shapes differ."""
+        args = ocp.args.Composite(
+            state=ocp.args.StandardRestore(_abstract(state)),
+            best=ocp.args.StandardRestore(_abstract(best)),
+            host=ocp.args.JsonRestore(),
+        )
+        restored = self._restore(step, args)
+        return restored['state'], restored['best'], restored['host']
+
+    def restore_best(self, step: int, best: Tree) -> Tree:
+        """Only the chosen variables of a step."""
+        args = ocp.args.Composite(best=ocp.args.StandardRestore(_abstract(best)))
+        return self._restore(step, args)['best']
+
+    def _restore(self, step, args):
+        try:
+            return self._manager.restore(step, args=args)
+        except (ValueError, KeyError) as error:
+            raise ValueError(
+                f'checkpoint {step} in {self.directory} does not fit this model: {error}; '
+                'the model or its sizes were changed since, use a new --workdir'
+            ) from error
+
+
+def remove_incomplete(directory: str | Path) -> None:
+    """Clears folders that a killed save left half-written (their names carry orbax's temporary suffix)."""
+    for folder in Path(directory).glob('*orbax-checkpoint-tmp*'):
+        shutil.rmtree(folder)
+
+
+def config_differences(old: dict[str, Any], new: dict[str, Any], prefix: str = '') -> list[str]:
+    """'key old -> new' for every value that differs between two nested configs."""
+    rows = []
+    for key in sorted({*old, *new}):
+        a, b = old.get(key), new.get(key)
+        if isinstance(a, dict) and isinstance(b, dict):
+            rows += config_differences(a, b, f'{prefix}{key}.')
+        elif json.dumps(a, default=np.ndarray.tolist) != json.dumps(b, default=np.ndarray.tolist):
+            rows.append(f'{prefix}{key}: {a!r} -> {b!r}')
+    return rows

@@ -1,0 +1,326 @@
+"""grain pipelines: record numbers of a split -> padded, masked, bucketed numpy batches.
+
+Batches are planned on the index level, from the manifest's lengths, before anything is read: batch i of a run is
+a pure function of (plan, i). So shuffling is global, the number of compiled shapes is bounded, every process
+derives the same plan and reads only its own rows, and resuming at step n means starting at element n, whatever
+the number of workers or processes was before.
+"""
+
+import dataclasses
+import functools
+import itertools
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import grain
+import numpy as np
+
+from mmer_jax.records import RecordSource, Schema
+
+Record = dict[str, Any]
+Batch = dict[str, np.ndarray]
+Augmentation = Callable[[Record, np.random.Generator], Record]
+MODALITIES = ('text', 'audio', 'vision')
+
+
+def check_modalities(modalities: Sequence[str], schema: Schema) -> None:
+    """ValueError where a modality is unknown, given twice or not in the data set."""
+    available = [m for m in MODALITIES if m in schema.features]
+    wrong = [m for m in modalities if m not in available]
+    if wrong or not modalities or len(set(modalities)) != len(modalities):
+        raise ValueError(
+            f'modalities {tuple(modalities)}: data set {schema.name!r} has {tuple(available)}; '
+            'name one to three of them, each once'
+        )
+
+
+def record_lengths(
+    source: RecordSource, modalities: Sequence[str], max_length: Mapping[str, int]
+) -> dict[str, np.ndarray]:
+    """Steps of each modality in every record, (R,) each, after the cut to max_length; a vector has one step."""
+    lengths = {}
+    for m in modalities:
+        column = source.manifest.get(f'length_{m}', np.ones(len(source), np.int64))
+        lengths[m] = np.minimum(column, max_length[m]) if max_length.get(m) else column
+    return lengths
+
+
+def labels_of(source: RecordSource, numbers: np.ndarray) -> np.ndarray:
+    """Labels of records from the manifest: int64 (R,) classes, float32 (R,) values or int64 (R, E) binary ones."""
+    text = source.manifest['label'][numbers]
+    if source.schema.label.kind == 'binary':
+        return np.array([row.split() for row in text]).astype(np.int64)
+    return text.astype(np.int64 if source.schema.label.kind == 'classes' else np.float32)
+
+
+def plan_shapes(lengths: Mapping[str, np.ndarray], max_shapes: int, candidates: int = 96) -> list[dict[str, int]]:
+    """At most max_shapes nested padded lengths {modality: steps} that waste the least padding.
+
+    Records are sorted by total length (each modality relative to its mean); dynamic programming then cuts the
+    sorted order into groups so that the sum of (group size x group maximum) is least. Shapes grow in every
+    modality, so that a record left over in one group fits the next.
+    """
+    relative = np.stack([lengths[m] / lengths[m].mean() for m in lengths])
+    order = np.argsort(relative.sum(0), kind='stable')
+    total = len(order)
+    cuts = np.unique(np.linspace(0, total, min(candidates, total) + 1).astype(int))
+    pieces = len(cuts) - 1
+    piece_max = np.stack([relative[:, order[a:b]].max(1) for a, b in itertools.pairwise(cuts)], axis=1)
+    cost = np.full((pieces, pieces + 1), np.inf)  # cost[i, j]: padded area of the group of pieces i .. j-1
+    for i in range(pieces):
+        area = np.maximum.accumulate(piece_max[:, i:], axis=1).sum(0)
+        cost[i, i + 1 :] = area * (cuts[i + 1 :] - cuts[i])
+    best, back = cost[0], []
+    for _ in range(min(max_shapes, pieces) - 1):
+        extended = best[:pieces, None] + cost
+        back.append(extended.argmin(0))
+        best = extended.min(0)
+    ends = [pieces]
+    for choice in reversed(back):
+        ends.append(int(choice[ends[-1]]))
+    ends = sorted(set(ends) - {0})
+    return [{m: int(lengths[m][order[: cuts[end]]].max()) for m in lengths} for end in ends]
+
+
+@dataclasses.dataclass(frozen=True)
+class BatchPlan:
+    """Which records form batch i, and its padded shape; a grain random-access source of epochs x batches.
+
+    records (R,) int64; lengths {modality: (R,)} of those records; shapes from plan_shapes, smallest first.
+    Within an epoch every record occurs once. What does not fill a batch of its bucket moves up to the next larger
+    one; only the last batch of the largest bucket may be short (it is filled with rows of weight 0 when loaded).
+    """
+
+    records: np.ndarray
+    lengths: Mapping[str, np.ndarray]
+    shapes: Sequence[Mapping[str, int]]
+    batch_size: int
+    shuffle: bool = False
+    seed: int = 0
+    epochs: int = 1
+
+    @functools.cached_property
+    def bucket(self) -> np.ndarray:
+        """(R,) number of the smallest shape that holds each record."""
+        fits = np.stack([np.all([self.lengths[m] <= shape[m] for m in shape], axis=0) for shape in self.shapes])
+        if not fits.any(0).all():
+            bad = int(np.flatnonzero(~fits.any(0))[0])
+            found = {m: int(self.lengths[m][bad]) for m in self.lengths}
+            raise ValueError(f'record {self.records[bad]} has lengths {found}, the largest shape is {self.shapes[-1]}')
+        return fits.argmax(0)
+
+    @functools.lru_cache(maxsize=4)  # noqa: B019  a plan lives as long as its run; four epochs are small
+    def epoch(self, number: int) -> list[tuple[int, np.ndarray]]:
+        """The epoch's batches, each (shape number, record numbers (<= batch_size,)), in order."""
+        generator = np.random.default_rng([self.seed, number])
+        batches, carried = [], np.zeros(0, np.int64)
+        for bucket in range(len(self.shapes)):
+            members = self.records[self.bucket == bucket]
+            if self.shuffle:
+                members = generator.permutation(members)
+            members = np.concatenate([carried, members])
+            full = len(members) // self.batch_size * self.batch_size
+            batches += [(bucket, part) for part in members[:full].reshape(-1, self.batch_size)]
+            carried = members[full:]
+        if len(carried):
+            # The last bucket may be empty of its own: the smallest shape that holds the rest will do.
+            where = np.isin(self.records, carried)
+            batches.append((int(self.bucket[where].max()), carried))
+        if self.shuffle:
+            batches = [batches[i] for i in generator.permutation(len(batches))]
+        return batches
+
+    @functools.cached_property
+    def batches_per_epoch(self) -> int:
+        return len(self.epoch(0))
+
+    def __hash__(self):
+        return id(self)
+
+    def __len__(self) -> int:
+        return self.epochs * self.batches_per_epoch
+
+    def __getitem__(self, step: int) -> tuple[int, int, np.ndarray]:
+        """(epoch, shape number, record numbers) of a step."""
+        epoch, position = divmod(int(step), self.batches_per_epoch)
+        return (epoch, *self.epoch(epoch)[position])
+
+    def padding_waste(self, epoch: int = 0) -> float:
+        """Share of padded positions among all positions of an epoch's batches, filling rows counted as padding."""
+        used = sum(int(self.lengths[m].sum()) for m in self.lengths)
+        total = sum(self.batch_size * sum(self.shapes[bucket].values()) for bucket, _ in self.epoch(epoch))
+        return 1 - used / total
+
+
+@dataclasses.dataclass(frozen=True)
+class LoadBatch:
+    """Reads, normalises, augments, pads and masks the rows of one planned batch that belong to this process."""
+
+    source: RecordSource
+    modalities: tuple[str, ...]
+    plan: BatchPlan
+    statistics: Mapping[str, tuple[np.ndarray, np.ndarray]]
+    max_length: Mapping[str, int]
+    augmentations: tuple[Augmentation, ...] = ()
+    process_index: int = 0
+    process_count: int = 1
+
+    def __call__(self, planned: tuple[int, int, np.ndarray]) -> Batch:
+        epoch, bucket, numbers = planned
+        rows = self.plan.batch_size // self.process_count
+        numbers = numbers[self.process_index * rows : (self.process_index + 1) * rows]
+        records = [self._load(int(number), epoch) for number in numbers]
+        batch: Batch = {}
+        for m in self.modalities:
+            feature = self.source.schema.features[m]
+            item = feature.shape[1:] if feature.is_sequence else feature.shape
+            batch[m], batch[f'{m}_mask'] = self._pad(m, records, numbers, (rows, self.plan.shapes[bucket][m], *item))
+        label = self.source.schema.label
+        shape = (rows, len(label.names)) if label.kind == 'binary' else (rows,)
+        batch['label'] = np.zeros(shape, np.float32 if label.kind == 'regression' else np.int32)
+        batch['weight'] = np.zeros(rows, np.float32)
+        batch['id'] = np.full(rows, '', object)
+        for row, record in enumerate(records):
+            batch['label'][row], batch['weight'][row], batch['id'][row] = record['label'], 1, record['id']
+        return batch
+
+    def _load(self, number: int, epoch: int) -> Record:
+        record = self.source[number]
+        for m in self.modalities:
+            array = record[m] if self.source.schema.features[m].is_sequence else record[m][None]
+            if m in self.statistics:
+                mean, deviation = self.statistics[m]
+                array = (array - mean) / deviation
+            record[m] = array
+        if self.augmentations:
+            generator = np.random.default_rng([self.plan.seed, epoch, number])
+            for augment in self.augmentations:
+                record = augment(record, generator)
+        for m in self.modalities:
+            if self.max_length.get(m):
+                record[m] = record[m][: self.max_length[m]]
+        return record
+
+    def _pad(self, m: str, records: list[Record], numbers: np.ndarray, shape: tuple[int, ...]):
+        feature = self.source.schema.features[m]
+        padded, mask = np.zeros(shape, feature.dtype), np.zeros(shape[:2], bool)
+        for row, record in enumerate(records):
+            steps = len(record[m])
+            if steps > shape[1]:
+                raise ValueError(
+                    f'record {numbers[row]} ({record["id"]}): {m} has {steps} steps, planned for at most {shape[1]}; '
+                    'an augmentation may shorten a sequence, not lengthen it'
+                )
+            padded[row, :steps], mask[row, :steps] = record[m], True
+        return padded, mask
+
+
+def feature_statistics(
+    source: RecordSource, numbers: np.ndarray, modalities: Sequence[str]
+) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """Mean and standard deviation of each feature over all steps of the given (training) records, float32 each.
+
+    A feature that does not vary gets deviation 1.
+    """
+    sums: dict[str, list[Any]] = {m: [0, 0.0, 0.0] for m in modalities}
+    for number in numbers if modalities else ():
+        record = source[int(number)]
+        for m in modalities:
+            array = record[m] if source.schema.features[m].is_sequence else record[m][None]
+            array = array.astype(np.float64)
+            sums[m] = [sums[m][0] + len(array), sums[m][1] + array.sum(0), sums[m][2] + (array**2).sum(0)]
+    statistics = {}
+    for m, (count, first, second) in sums.items():
+        mean = first / count
+        deviation = np.sqrt(np.maximum(second / count - mean**2, 0))
+        deviation = np.where(deviation > 1e-6, deviation, 1)
+        statistics[m] = (mean.astype(np.float32), deviation.astype(np.float32))
+    return statistics
+
+
+def batches(
+    load: LoadBatch, *, start: int = 0, workers: int = 0, threads: int = 4, prefetch: int = 8
+) -> Iterator[Batch]:
+    """An iterator over the plan's batches from step `start` on; threads read ahead, or `workers` processes.
+
+    A generator: close it to stop the threads early.
+    """
+    dataset = grain.MapDataset.source(load.plan).map(load)
+    if start >= len(load.plan):
+        return
+    dataset = dataset[start:] if start else dataset
+    options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=prefetch)
+    iterable = dataset.to_iter_dataset(options)
+    if workers:
+        iterable = iterable.mp_prefetch(grain.MultiprocessingOptions(num_workers=workers))
+    iterator = iter(iterable)
+    try:
+        yield from iterator
+    finally:
+        close = getattr(iterator, 'close', None)
+        if close is not None:
+            close()
+
+
+def gaussian_noise(modality: str, scale: float) -> Augmentation:
+    """Adds normal noise of standard deviation `scale` (after normalisation) to every value of a modality."""
+
+    def augment(record, generator):
+        noise = generator.standard_normal(record[modality].shape, np.float32)
+        return {**record, modality: record[modality] + np.float32(scale) * noise}
+
+    return augment
+
+
+def random_crop(modality: str, steps: int) -> Augmentation:
+    """Keeps `steps` consecutive steps of a modality from a random place (all of it where it is shorter)."""
+
+    def augment(record, generator):
+        start = int(generator.integers(max(len(record[modality]) - steps, 0) + 1))
+        return {**record, modality: record[modality][start : start + steps]}
+
+    return augment
+
+
+def time_mask(modality: str, steps: int, count: int = 1) -> Augmentation:
+    """Sets `count` runs of up to `steps` steps to 0 (SpecAugment, Park et al. 2019, without warping)."""
+
+    def augment(record, generator):
+        array = record[modality].copy()
+        for _ in range(count):
+            width = int(generator.integers(min(steps, len(array)) + 1))
+            start = int(generator.integers(len(array) - width + 1))
+            array[start : start + width] = 0
+        return {**record, modality: array}
+
+    return augment
+
+
+def frequency_mask(modality: str, bins: int, count: int = 1) -> Augmentation:
+    """Sets `count` runs of up to `bins` features to 0 over the whole record (SpecAugment)."""
+
+    def augment(record, generator):
+        array = record[modality].copy()
+        for _ in range(count):
+            width = int(generator.integers(min(bins, array.shape[-1]) + 1))
+            start = int(generator.integers(array.shape[-1] - width + 1))
+            array[..., start : start + width] = 0
+        return {**record, modality: array}
+
+    return augment
+
+
+AUGMENTATIONS = {
+    'gaussian_noise': gaussian_noise,
+    'random_crop': random_crop,
+    'time_mask': time_mask,
+    'frequency_mask': frequency_mask,
+}
+
+
+def make_augmentations(entries: Sequence[tuple[str, Mapping[str, Any]]]) -> tuple[Augmentation, ...]:
+    """((name, options), ...) of the config -> callables; an unknown name lists the known ones."""
+    for name, _ in entries:
+        if name not in AUGMENTATIONS:
+            raise ValueError(f'augmentation {name!r} is unknown; the known ones are {", ".join(AUGMENTATIONS)}')
+    return tuple(AUGMENTATIONS[name](**options) for name, options in entries)

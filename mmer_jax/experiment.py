@@ -1,0 +1,174 @@
+"""From a config to the parts of a run: data of a fold, model, mesh, and the compiled program.
+
+What training, evaluation, extraction and prediction all need to put together, put together once.
+"""
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from mmer_jax import data, sharding
+from mmer_jax.losses import make_loss
+from mmer_jax.models import build_model
+from mmer_jax.optimizer import make_optimizer
+from mmer_jax.protocols import Fold, make_folds
+from mmer_jax.records import RecordSource
+from mmer_jax.step import init_state, make_eval_step, make_train_step, over_seeds, variables_of
+
+Config = Any
+METRIC_KIND = {'classes': 'classification', 'regression': 'sentiment', 'binary': 'binary_emotions'}
+COMPUTE_DTYPES = {'float32': jnp.float32, 'bfloat16': jnp.bfloat16}
+SPLITS = ('train', 'validation', 'test')
+
+
+@dataclasses.dataclass(frozen=True)
+class FoldData:
+    """The data of one fold: `loaders` by split ('train' shuffled and augmented), the training statistics."""
+
+    source: RecordSource
+    fold: Fold
+    loaders: Mapping[str, data.LoadBatch]
+    statistics: Mapping[str, tuple[np.ndarray, np.ndarray]]
+
+
+def open_source(config: Config) -> RecordSource:
+    """The config's shard directory, with its modalities checked."""
+    if not config.data.directory:
+        raise ValueError('config.data.directory is empty: set it to a shard directory (--config.data.directory=DIR)')
+    source = RecordSource(config.data.directory)
+    data.check_modalities(config.modalities, source.schema)
+    return source
+
+
+def folds_of(config: Config, source: RecordSource) -> list[Fold]:
+    """All folds of the config's protocol, checked, with their marks."""
+    return make_folds(source.manifest, config.protocol.name, **config.protocol.options.to_dict())
+
+
+def load_fold(config: Config, source: RecordSource, fold: Fold, statistics=None) -> FoldData:
+    """Plans the batches of each split; `statistics` given (a saved run's) are used instead of computed ones."""
+    modalities, max_length = tuple(config.modalities), config.data.max_length.to_dict()
+    if statistics is None:
+        statistics = data.feature_statistics(source, fold.train, tuple(config.data.normalize))
+    lengths = data.record_lengths(source, modalities, max_length)
+    smallest = max(len(fold.train) // (4 * config.data.batch_size), 1)  # a shape is worth compiling for four batches
+    shapes = data.plan_shapes(lengths, min(config.data.max_shapes, smallest))
+    loaders = {}
+    for split in SPLITS:
+        numbers, train = getattr(fold, split), split == 'train'
+        plan = data.BatchPlan(
+            records=numbers,
+            lengths={m: lengths[m][numbers] for m in modalities},
+            shapes=shapes,
+            batch_size=config.data.batch_size if train else config.data.eval_batch_size or config.data.batch_size,
+            shuffle=train,
+            seed=config.data_seed,
+            epochs=config.epochs if train else 1,
+        )
+        loaders[split] = data.LoadBatch(
+            source=source,
+            modalities=modalities,
+            plan=plan,
+            statistics=statistics,
+            max_length=max_length,
+            augmentations=data.make_augmentations(config.data.augment) if train else (),
+            process_index=jax.process_index(),
+            process_count=jax.process_count(),
+        )
+    return FoldData(source, fold, loaders, statistics)
+
+
+def make_model(config: Config, source: RecordSource) -> nn.Module:
+    """config.model with the fields that the data decide: modalities, number of outputs, compute type."""
+    if config.compute_dtype not in COMPUTE_DTYPES:
+        raise ValueError(f'compute_dtype {config.compute_dtype!r}: the known ones are {", ".join(COMPUTE_DTYPES)}')
+    return build_model(
+        config.model.to_dict(),
+        modalities=tuple(config.modalities),
+        num_outputs=source.schema.label.num_outputs,
+        dtype=COMPUTE_DTYPES[config.compute_dtype],
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class Program:
+    """The jitted functions of a run, over `seeds` seeds and a mesh; every fold of the same sizes shares them.
+
+    init(seeds (N,)) -> state; train(state, batch) -> (state, numbers), state donated; predict(variables, batch) ->
+    outputs, whole on every process; keep_best(best, state, improved (N,)) -> best; schedule(step).
+    """
+
+    mesh: Any
+    seeds: int
+    total_steps: int
+    init: Callable[..., Any]
+    train: Callable[..., Any]
+    predict: Callable[..., Any]
+    keep_best: Callable[..., Any]
+    schedule: Callable[..., Any]
+
+
+def make_program(config: Config, model: nn.Module, fold_data: FoldData) -> Program:
+    """Builds and jits the functions; compilation happens at their first call for each batch shape."""
+    mesh = sharding.make_mesh(config.mesh.seed, config.mesh.data)
+    train_plan, eval_plan = fold_data.loaders['train'].plan, fold_data.loaders['test'].plan
+    sharding.check_sizes(mesh, batch_size=train_plan.batch_size, seeds=config.seeds, accumulate=config.accumulate)
+    sharding.check_sizes(mesh, batch_size=eval_plan.batch_size, seeds=config.seeds)
+    total_steps = len(train_plan)
+    optimizer, schedule = make_optimizer(config.optimizer.to_dict(), total_steps)
+    loss = make_loss(config.losses.to_dict())
+    unroll = jax.default_backend() == 'cpu'
+    train_step = make_train_step(model, optimizer, loss, accumulate=config.accumulate, unroll=unroll)
+    by_seed, everywhere = sharding.state_sharding(mesh), sharding.replicated(mesh)
+    example = example_batch(fold_data.loaders['train'])
+
+    def keep_best(best, state, improved):
+        def select(old, new):
+            return jnp.where(improved.reshape(-1, *(1,) * (new.ndim - 1)), new, old)
+
+        return jax.tree.map(select, best, variables_of(state))
+
+    return Program(
+        mesh=mesh,
+        seeds=config.seeds,
+        total_steps=total_steps,
+        init=jax.jit(jax.vmap(lambda seed: init_state(model, optimizer, example, seed)), out_shardings=by_seed),
+        train=jax.jit(over_seeds(train_step, config.seeds), donate_argnums=0, out_shardings=(by_seed, everywhere)),
+        predict=jax.jit(over_seeds(make_eval_step(model, loss), config.seeds), out_shardings=everywhere),
+        keep_best=jax.jit(keep_best, donate_argnums=0, out_shardings=by_seed),
+        schedule=schedule,
+    )
+
+
+def example_batch(load: data.LoadBatch) -> dict[str, np.ndarray]:
+    """A batch of one row of zeros with the largest planned shape, for initialisation; every step counts as valid."""
+    features, shape = load.source.schema.features, load.plan.shapes[-1]
+    batch: dict[str, np.ndarray] = {}
+    for m in load.modalities:
+        item = features[m].shape[1:] if features[m].is_sequence else features[m].shape
+        batch[m] = np.zeros((1, shape[m], *item), features[m].dtype)
+        batch[f'{m}_mask'] = np.ones((1, shape[m]), bool)
+    return {**batch, 'weight': np.ones(1, np.float32)}
+
+
+def save_statistics(path: Path, statistics: Mapping[str, tuple[np.ndarray, np.ndarray]]) -> None:
+    """Normalisation of a fold beside its checkpoint: a raw clip must be normalised as the training data were."""
+    np.savez(
+        path,
+        **{
+            f'{m}_{name}': array
+            for m in statistics
+            for name, array in zip(('mean', 'deviation'), statistics[m], strict=True)
+        },
+    )
+
+
+def read_statistics(path: Path, modalities: tuple[str, ...]) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    with np.load(path) as file:
+        return {m: (file[f'{m}_mean'], file[f'{m}_deviation']) for m in modalities}

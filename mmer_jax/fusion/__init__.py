@@ -1,0 +1,1 @@
+"""Fusion blocks: importable modules over features of several modalities."""

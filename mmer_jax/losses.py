@@ -1,0 +1,88 @@
+"""Losses: (outputs, batch) -> (B,) per example. Their weighted mean is taken once, in total_loss."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+Array = Any
+Loss = Callable[[Mapping[str, Array], Mapping[str, Array]], Array]
+
+
+def _check(name, prediction, expected, label):
+    if prediction.shape != expected:
+        raise ValueError(f'{name}: prediction {prediction.shape}, expected {expected} for labels {label.shape}')
+
+
+def cross_entropy(outputs: Mapping[str, Array], batch: Mapping[str, Array]) -> Array:
+    """Softmax cross-entropy of logits (B, C) with class labels (B,)."""
+    prediction_BC, label_B = outputs['prediction'], batch['label']
+    if prediction_BC.ndim != 2 or label_B.ndim != 1:
+        raise ValueError(
+            f'cross_entropy: prediction {prediction_BC.shape} and label {label_B.shape}, expected (B, C), (B,)'
+        )
+    return optax.softmax_cross_entropy_with_integer_labels(prediction_BC, label_B)
+
+
+def double_softmax(outputs: Mapping[str, Array], batch: Mapping[str, Array]) -> Array:
+    """Cross-entropy of logits that went through a softmax already, as the published shared-encoder code trains.
+
+    Never below log(e + C - 1) - 1 (1.0436 with six classes); only for `_as_published` configs.
+    """
+    return cross_entropy({'prediction': jax.nn.softmax(outputs['prediction'])}, batch)
+
+
+def l1(outputs: Mapping[str, Array], batch: Mapping[str, Array]) -> Array:
+    """Absolute error of predictions (B, 1) against labels (B,): sentiment regression of MulT and MFSA."""
+    prediction_B1, label_B = outputs['prediction'], batch['label']
+    _check('l1', prediction_B1, (*label_B.shape, 1), label_B)
+    return jnp.abs(prediction_B1[:, 0] - label_B)
+
+
+def mse(outputs: Mapping[str, Array], batch: Mapping[str, Array]) -> Array:
+    """Squared error of predictions (B, 1) against labels (B,)."""
+    prediction_B1, label_B = outputs['prediction'], batch['label']
+    _check('mse', prediction_B1, (*label_B.shape, 1), label_B)
+    return jnp.square(prediction_B1[:, 0] - label_B)
+
+
+def binary_cross_entropy(outputs: Mapping[str, Array], batch: Mapping[str, Array]) -> Array:
+    """Mean over E emotions of the two-class cross-entropy (MulT on IEMOCAP): predictions (B, 2 E), labels (B, E)."""
+    prediction, label_BE = outputs['prediction'], batch['label']
+    _check('binary_cross_entropy', prediction, (len(label_BE), 2 * label_BE.shape[-1]), label_BE)
+    logits_BE2 = prediction.reshape(*label_BE.shape, 2)
+    return optax.softmax_cross_entropy_with_integer_labels(logits_BE2, label_BE).mean(-1)
+
+
+LOSSES: dict[str, Loss] = {
+    'cross_entropy': cross_entropy,
+    'double_softmax': double_softmax,
+    'l1': l1,
+    'mse': mse,
+    'binary_cross_entropy': binary_cross_entropy,
+}
+
+
+def make_loss(weights: Mapping[str, float]) -> Loss:
+    """{'cross_entropy': 1.0, ...} -> their weighted sum, per example (B,); an unknown name lists the known ones."""
+    unknown = [name for name in weights if name not in LOSSES]
+    if unknown or not weights:
+        raise ValueError(f'losses {list(weights)}: name one or more of {", ".join(LOSSES)}, each with its weight')
+    terms = [(LOSSES[name], weight) for name, weight in weights.items()]
+
+    def loss(outputs, batch):
+        return jnp.stack([weight * term(outputs, batch) for term, weight in terms]).sum(0)
+
+    return loss
+
+
+def total_loss(loss_B: Array, weight_B: Array, total_weight: Array | None = None) -> Array:
+    """Mean over the rows that count: sum(loss x weight) / sum(weight); padding rows have weight 0.
+
+    total_weight replaces the divisor where the rows are one part of a larger batch (gradient accumulation).
+    A padding row's loss may be anything, NaN included: it is left out, not multiplied by 0.
+    """
+    total = weight_B.sum() if total_weight is None else total_weight
+    return jnp.where(weight_B > 0, loss_B * weight_B, 0).sum() / jnp.maximum(total, 1e-9)

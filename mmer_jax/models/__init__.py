@@ -1,0 +1,51 @@
+"""Whole models: `model(batch, train=...) -> {'prediction': (B, num_outputs), ...}`; their fields are their config."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import flax.linen as nn
+
+from mmer_jax.encoders import ENCODERS
+from mmer_jax.models.lf_lstm import LfLstm
+from mmer_jax.models.unimodal import Unimodal
+
+MODELS = {
+    'lf_lstm': LfLstm,
+    'unimodal': Unimodal,
+}
+
+__all__ = ['MODELS', 'LfLstm', 'Unimodal', 'build_model']
+
+
+def build_model(fields: Mapping[str, Any], **common: Any) -> nn.Module:
+    """{'name': ..., field: value, ...} -> a module; a nested {'name': ..., ...} is an encoder.
+
+    `common` are the fields that every model has: modalities, num_outputs, dtype. An unknown name lists the known
+    ones; a field that the model does not have is a TypeError that names it.
+    """
+    fields = dict(fields)
+    model = _lookup(MODELS, 'model', fields.pop('name', None))
+    return _construct(model, {**{key: _build_field(value, common) for key, value in fields.items()}, **common})
+
+
+def _build_field(value, common):
+    if isinstance(value, Mapping):
+        value = dict(value)
+        encoder = _lookup(ENCODERS, 'encoder', value.pop('name', None))
+        nested = {key: _build_field(v, common) for key, v in value.items()}
+        return _construct(encoder, {**nested, 'dtype': common['dtype']})
+    return tuple(value) if isinstance(value, list) else value
+
+
+def _construct(module, fields):
+    known = [name for name in module.__dataclass_fields__ if name not in ('parent', 'name')]
+    unknown = [name for name in fields if name not in known]
+    if unknown:
+        raise TypeError(f'{module.__name__} has no field {", ".join(unknown)}; its fields are {", ".join(known)}')
+    return module(**fields)
+
+
+def _lookup(table, kind, name):
+    if name not in table:
+        raise ValueError(f'{kind} {name!r} is unknown; the known ones are {", ".join(table)}')
+    return table[name]

@@ -1,0 +1,41 @@
+"""LF-LSTM: late fusion of one LSTM a modality, the baseline of the MulT (Tsai et al. 2019) and MFSA tables."""
+
+from typing import Any
+
+import flax.linen as nn
+import jax.numpy as jnp
+
+from mmer_jax.layers import LSTM, MLP, last_valid
+
+Array = Any
+
+
+class LfLstm(nn.Module):
+    """An LSTM over each modality; their states at the last valid step, concatenated, go through an MLP.
+
+    Works on any one to three modalities, unaligned. Predictions (B, num_outputs); extras: `features`
+    (B, modalities x hidden_size), the MLP's input.
+    """
+
+    modalities: tuple[str, ...]
+    num_outputs: int
+    hidden_size: int = 32
+    num_layers: int = 1
+    mlp_size: int = 64
+    dropout: float = 0.1
+    bidirectional: bool = False
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, batch: dict[str, Array], *, train: bool) -> dict[str, Array]:
+        states = []
+        for m in self.modalities:
+            mask_BT = batch[f'{m}_mask']
+            lstm = LSTM(
+                self.hidden_size, self.num_layers, self.bidirectional, self.dropout, dtype=self.dtype, name=f'{m}_lstm'
+            )
+            states.append(last_valid(lstm(batch[m].astype(self.dtype), mask_BT, train=train), mask_BT))
+        features_BD = jnp.concatenate(states, -1)
+        x_BD = nn.Dropout(self.dropout)(features_BD, deterministic=not train)
+        head = MLP((self.mlp_size, self.num_outputs), self.dropout, dtype=self.dtype, name='head')
+        return {'prediction': head(x_BD, train=train).astype(jnp.float32), 'features': features_BD}

@@ -1,0 +1,27 @@
+"""One modality, one encoder, one linear head: the unimodal baselines of every paper."""
+
+from typing import Any
+
+import flax.linen as nn
+import jax.numpy as jnp
+
+Array = Any
+
+
+class Unimodal(nn.Module):
+    """encoder -> pool -> linear head; predictions (B, num_outputs). Extras: `features` (B, D), the head's input."""
+
+    modalities: tuple[str, ...]
+    num_outputs: int
+    encoder: nn.Module
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, batch: dict[str, Array], *, train: bool) -> dict[str, Array]:
+        if len(self.modalities) != 1:
+            raise ValueError(f'a unimodal model takes one modality, found modalities = {self.modalities}')
+        (m,) = self.modalities
+        features, mask = self.encoder(batch[m].astype(self.dtype), batch[f'{m}_mask'], train=train)
+        pooled_BD = self.encoder.pool(features, mask, train=train)
+        logits_BC = nn.Dense(self.num_outputs, dtype=self.dtype, name='head')(pooled_BD)
+        return {'prediction': logits_BC.astype(jnp.float32), 'features': pooled_BD}

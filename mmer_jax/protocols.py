@@ -1,0 +1,398 @@
+"""Protocols: pure functions from a manifest to folds, which say who is trained on, selected on and tested on.
+
+A manifest is a dict of equal-length columns, one row a record: `record` (int, different), `id`, `speaker`,
+`session`, `split` (str; '' where the data set has none), `label`, and others that protocols ignore. A protocol
+returns lists of record numbers; the shards stay as they are, so five folds cost five lists.
+
+The right way is the default: speakers of the test set are in no other set, and a checkpoint is selected on
+validation. What published code does otherwise is an option. `check_folds` looks at the folds themselves and marks
+what makes a result optimistic or partial, so that a result row cannot leave it out; no marks, an honest protocol.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+import math
+import re
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+Manifest = Mapping[str, np.ndarray]
+SPLITS = ('train', 'validation', 'test')
+
+
+@dataclasses.dataclass(frozen=True, eq=False)  # arrays have no single truth value, so folds are not compared
+class Fold:
+    """One training run: the record numbers of its three sets, int64 and sorted, and the marks they earned."""
+
+    name: str
+    train: np.ndarray
+    validation: np.ndarray
+    test: np.ndarray
+    marks: tuple[str, ...] = ()
+
+
+# ---- helpers -------------------------------------------------------------------------------------------------
+
+
+def _records(manifest: Manifest) -> np.ndarray:
+    """The record numbers (n,) int64 in manifest order."""
+    if 'record' not in manifest:
+        raise ValueError(f"the manifest has no column 'record' (it has: {', '.join(manifest)})")
+    record = np.asarray(manifest['record'])
+    if record.ndim != 1 or not record.size or record.dtype.kind not in 'iu':
+        raise ValueError(
+            f"the manifest's column 'record' has shape {record.shape} and type {record.dtype}: "
+            'expected one whole number for each record, and at least one record'
+        )
+    if len(np.unique(record)) != len(record):
+        raise ValueError(
+            f"the manifest's column 'record' has {len(record)} rows but {len(np.unique(record))} different "
+            'numbers: expected each record once'
+        )
+    return record.astype(np.int64)
+
+
+def _column(manifest: Manifest, name: str, protocol: str, may_be_empty: bool = False) -> np.ndarray:
+    """A text column (n,); '' is an unknown value, refused unless `may_be_empty`."""
+    if name not in manifest:
+        raise ValueError(
+            f'{protocol} needs the column {name!r}, which the manifest does not have (it has: '
+            f'{", ".join(manifest)}); prepare the data set with it, or choose another protocol'
+        )
+    column, record = np.asarray(manifest[name]).astype(str), _records(manifest)
+    if column.shape != record.shape:
+        raise ValueError(f'the column {name!r} has shape {column.shape}: expected {record.shape}, one a record')
+    empty = record[column == '']
+    if empty.size and not may_be_empty:
+        raise ValueError(
+            f'{protocol} needs the column {name!r}, which is empty for {empty.size} of {len(column)} records '
+            f'(first: record {empty[0]}); fill it in, leave these records out, or choose another protocol'
+        )
+    return column
+
+
+def _natural(values: np.ndarray) -> list[str]:
+    """Different values in natural order: '2' before '10', so that actor numbers without zeros stay in order."""
+
+    def key(value: str) -> tuple[list[str | int], str]:
+        parts = re.split('([0-9]+)', value)
+        return [int(part) if place % 2 else part for place, part in enumerate(parts)], value
+
+    return sorted({str(value) for value in values}, key=key)
+
+
+def _whole(protocol: str, name: str, value: int, low: int) -> None:
+    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < low:
+        raise ValueError(f'{protocol}: {name} is {value!r}, expected a whole number of at least {low}')
+
+
+def _fraction(protocol: str, name: str, value: float) -> None:
+    if not 0 < value < 1:
+        raise ValueError(f'{protocol}: {name} is {value!r}, expected a fraction above 0 and below 1')
+
+
+def _selection(protocol: str, value: str) -> None:
+    if value not in ('validation', 'test'):
+        raise ValueError(f"{protocol}: selection is {value!r}, expected 'validation' or 'test'")
+
+
+def _after(values: Sequence[str], group: Sequence[str], count: int) -> list[str]:
+    """The `count` values that follow `group`, cyclically; `group` is a run of consecutive `values`."""
+    start = values.index(group[-1]) + 1
+    return [values[(start + step) % len(values)] for step in range(count)]
+
+
+def _left_to_train(protocol: str, speakers: Sequence[str], test: int, validation: int) -> None:
+    if test + validation >= len(speakers):
+        raise ValueError(
+            f'{protocol}: of {len(speakers)} speakers {test} test and {validation} validate, which leaves nobody '
+            'to train on; expected fewer of either'
+        )
+
+
+def _folds_by(
+    manifest: Manifest, column: np.ndarray, tests: Sequence[Sequence[str]], validations: Sequence[Sequence[str]]
+) -> list[Fold]:
+    """One fold for each group of values of `column` to test and to validate on; trained on all the others."""
+    record, folds = _records(manifest), []
+    for number, (test, validation) in enumerate(zip(tests, validations, strict=True)):
+        tested, validated = np.isin(column, list(test)), np.isin(column, list(validation))
+        sets = (np.sort(record[rows]) for rows in (~tested & ~validated, validated, tested))
+        folds.append(Fold(f'fold_{number}' if len(tests) > 1 else 'all', *sets))  # type: ignore[arg-type]
+    return folds
+
+
+# ---- protocols -----------------------------------------------------------------------------------------------
+
+
+def official_split(manifest: Manifest) -> list[Fold]:
+    """The data set's own split, from the column `split`; a record whose split is '' is in none of the three."""
+    split = _column(manifest, 'split', 'official_split', may_be_empty=True)
+    unknown = sorted(set(split.tolist()) - {*SPLITS, ''})
+    if unknown:
+        raise ValueError(f"the column 'split' holds {unknown}: expected only {list(SPLITS)}, or '' for none")
+    absent = [name for name in SPLITS if name not in split]
+    if absent:
+        raise ValueError(
+            f"official_split needs the column 'split', which has no record of {' or '.join(map(repr, absent))} "
+            f'({np.sum(split == "")} of {len(split)} are empty); choose a protocol that makes its own split: '
+            f'{", ".join(name for name in PROTOCOLS if name != "official_split")}'
+        )
+    record = _records(manifest)
+    train, validation, test = (np.sort(record[split == name]) for name in SPLITS)
+    return [Fold('all', train, validation, test)]
+
+
+def leave_sessions_out(manifest: Manifest, *, validation_sessions: int = 1, test_sessions: int = 1) -> list[Fold]:
+    """Leave one session out: each session is the test set once and the next one, cyclically, validates.
+
+    IEMOCAP has five sessions of two speakers each, so five folds of 3/1/1. With `test_sessions` above 1,
+    consecutive sessions are tested together, the last group being what is left. At least one session must be left
+    to train on.
+    """
+    protocol = 'leave_sessions_out'
+    _whole(protocol, 'validation_sessions', validation_sessions, 1)
+    _whole(protocol, 'test_sessions', test_sessions, 1)
+    column = _column(manifest, 'session', protocol)
+    sessions = _natural(column)
+    needed = validation_sessions + test_sessions + 1
+    if len(sessions) < needed:
+        raise ValueError(
+            f'{protocol}: {len(sessions)} sessions ({", ".join(sessions)}), expected at least {needed}: '
+            f'{test_sessions} to test, {validation_sessions} to validate, 1 to train; choose another protocol'
+        )
+    tests = [sessions[start : start + test_sessions] for start in range(0, len(sessions), test_sessions)]
+    return _folds_by(manifest, column, tests, [_after(sessions, test, validation_sessions) for test in tests])
+
+
+def leave_speakers_out(
+    manifest: Manifest,
+    *,
+    folds: int = 5,
+    validation_speakers: int = 2,
+    selection: str = 'validation',
+    speakers_per_fold: int | None = None,
+) -> list[Fold]:
+    """Cross-validation over speakers: consecutive speakers, in natural order, form the test group of each fold.
+
+    By default every speaker is tested once, in `folds` groups as equal as they can be, and the
+    `validation_speakers` that follow a test group, cyclically, validate. RAVDESS alternates men (odd) and women
+    (even), so groups of even size are balanced: 24 actors in six folds of four, or 20 in five.
+
+    As published: `selection='test'` validates on the test group and trains on everybody else
+    (`validation_speakers` is then not used); `speakers_per_fold` sets the size of a test group. The code of
+    CFN-SR uses both, with 24 // 5 = 4 of 24 actors in each of five folds: the last four are never tested.
+    """
+    protocol = 'leave_speakers_out'
+    _whole(protocol, 'folds', folds, 2)
+    _whole(protocol, 'validation_speakers', validation_speakers, 1)
+    _selection(protocol, selection)
+    column = _column(manifest, 'speaker', protocol)
+    speakers = _natural(column)
+    size = 1 if speakers_per_fold is None else speakers_per_fold
+    _whole(protocol, 'speakers_per_fold', size, 1)
+    if folds * size > len(speakers):
+        raise ValueError(
+            f'{protocol}: {len(speakers)} speakers are too few for {folds} folds of {size} or more; '
+            'expected fewer folds, or fewer speakers_per_fold'
+        )
+    if speakers_per_fold is None:
+        tests = [group.tolist() for group in np.array_split(np.array(speakers), folds)]
+    else:
+        tests = [speakers[number * size : (number + 1) * size] for number in range(folds)]
+    if selection == 'test':
+        return _folds_by(manifest, column, tests, tests)
+    _left_to_train(protocol, speakers, max(map(len, tests)), validation_speakers)
+    return _folds_by(manifest, column, tests, [_after(speakers, test, validation_speakers) for test in tests])
+
+
+def speaker_disjoint_random(
+    manifest: Manifest,
+    *,
+    folds: int = 1,
+    test_fraction: float | None = None,
+    validation_fraction: float = 0.1,
+    seed: int = 0,
+) -> list[Fold]:
+    """Random speakers to test, to validate and to train on; no speaker is in two sets.
+
+    Fractions are of the speakers, rounded, at least one each. One fold tests `test_fraction` (None: 0.2) of them.
+    With more folds the shuffled speakers are cut into `folds` test groups, so that everybody is tested once;
+    `test_fraction` is then 1 / folds and must not be given. The same seed gives the same folds, whatever the
+    order of the rows.
+    """
+    protocol = 'speaker_disjoint_random'
+    _whole(protocol, 'folds', folds, 1)
+    _whole(protocol, 'seed', seed, 0)
+    if folds > 1 and test_fraction is not None:
+        raise ValueError(f'{protocol}: folds={folds} tests 1/{folds} in each; expected no test_fraction beside it')
+    test_fraction = 0.2 if test_fraction is None else test_fraction
+    _fraction(protocol, 'test_fraction', test_fraction)
+    _fraction(protocol, 'validation_fraction', validation_fraction)
+    column = _column(manifest, 'speaker', protocol)
+    speakers = _natural(column)
+    # RandomState's numbers are frozen for good; a Generator's may change with the version of numpy.
+    shuffled = [speakers[place] for place in np.random.RandomState(seed).permutation(len(speakers))]
+    if folds > len(speakers):
+        raise ValueError(f'{protocol}: {len(speakers)} speakers are too few for {folds} folds')
+    if folds > 1:
+        tests = [group.tolist() for group in np.array_split(np.array(shuffled), folds)]
+    else:
+        tests = [shuffled[: max(1, round(test_fraction * len(shuffled)))]]
+    validation = max(1, round(validation_fraction * len(shuffled)))
+    _left_to_train(protocol, speakers, max(map(len, tests)), validation)
+    return _folds_by(manifest, column, tests, [_after(shuffled, test, validation) for test in tests])
+
+
+def random_clips_shared_speakers(
+    manifest: Manifest,
+    *,
+    test_fraction: float = 0.2,
+    validation_fraction: float = 0.0,
+    seed: int = 42,
+    selection: str = 'validation',
+) -> list[Fold]:
+    """Random clips to test on, whoever speaks: as published by the shared-encoders code, and optimistic.
+
+    `selection='test'` validates on the test set, as that code does, and trains on everything else;
+    `selection='validation'` needs a `validation_fraction` above 0. Fractions are of the records, rounded up. The
+    test set is the one that scikit-learn's train_test_split(test_size, random_state=seed) draws from records in
+    numerical order; the published one followed the order of a folder listing and cannot be recovered.
+    """
+    protocol = 'random_clips_shared_speakers'
+    _selection(protocol, selection)
+    _whole(protocol, 'seed', seed, 0)
+    _fraction(protocol, 'test_fraction', test_fraction)
+    if selection == 'test' and validation_fraction:
+        raise ValueError(
+            f"{protocol}: selection='test' validates on the test set; expected validation_fraction=0, found "
+            f'{validation_fraction!r}'
+        )
+    if selection == 'validation' and not 0 < validation_fraction < 1:
+        raise ValueError(
+            f'{protocol}: validation_fraction is {validation_fraction!r}, expected a fraction above 0 and below 1; '
+            "or selection='test' to select on the test set, as published"
+        )
+    record = np.sort(_records(manifest))
+    shuffled = record[np.random.RandomState(seed).permutation(len(record))]
+    tested, validated = (math.ceil(part * len(record)) for part in (test_fraction, validation_fraction))
+    if tested + validated >= len(record):
+        raise ValueError(
+            f'{protocol}: of {len(record)} records {tested} test and {validated} validate, which leaves none to '
+            'train on; expected smaller fractions'
+        )
+    test, rest = np.sort(shuffled[:tested]), shuffled[tested:]
+    validation = test if selection == 'test' else np.sort(rest[:validated])
+    return [Fold('all', np.sort(rest[validated:]), validation, test)]
+
+
+PROTOCOLS: dict[str, Callable[..., list[Fold]]] = {
+    'official_split': official_split,
+    'leave_sessions_out': leave_sessions_out,
+    'leave_speakers_out': leave_speakers_out,
+    'speaker_disjoint_random': speaker_disjoint_random,
+    'random_clips_shared_speakers': random_clips_shared_speakers,
+}
+
+
+def make_folds(manifest: Manifest, name: str, **options: Any) -> list[Fold]:
+    """The checked folds of the protocol `name`; `options` are its keyword arguments.
+
+    Raises ValueError on an unknown protocol or option, and as the protocol and `check_folds` do.
+    """
+    if name not in PROTOCOLS:
+        raise ValueError(f'no protocol {name!r}: expected one of {", ".join(PROTOCOLS)}')
+    known = list(inspect.signature(PROTOCOLS[name]).parameters)[1:]
+    unknown = [option for option in options if option not in known]
+    if unknown:
+        raise ValueError(
+            f'{name} has no option {" or ".join(map(repr, unknown))}: expected {", ".join(known) or "none"}'
+        )
+    return check_folds(PROTOCOLS[name](manifest, **options), manifest)
+
+
+# ---- checks and marks ----------------------------------------------------------------------------------------
+
+
+def _checked_set(fold: Fold, name: str, record: np.ndarray) -> np.ndarray:
+    """One set of a fold as sorted int64, after checking its numbers against the manifest's."""
+    where, values = f'fold {fold.name!r}: the {name} set', np.asarray(getattr(fold, name))
+    if values.ndim != 1 or not values.size:
+        raise ValueError(f'{where} has shape {values.shape}: expected (n,) with at least one record')
+    if values.dtype.kind not in 'iu':
+        raise ValueError(f'{where} has type {values.dtype}: expected record numbers, not a mask or fractions')
+    outside = np.setdiff1d(values, record)
+    if outside.size:
+        raise ValueError(
+            f'{where} holds record {outside[0]}, and {outside.size - 1} more, out of range: the manifest has '
+            f'{len(record)} records from {record.min()} to {record.max()}'
+        )
+    if len(np.unique(values)) != len(values):
+        repeated = len(values) - len(np.unique(values))
+        raise ValueError(f'{where} repeats {repeated} of its {len(values)} records: expected each once')
+    return np.sort(values).astype(np.int64)
+
+
+def _checked_fold(fold: Fold, record: np.ndarray) -> Fold:
+    """The fold with sorted sets; refuses sets that overlap, unless validation is exactly test."""
+    sets = {name: _checked_set(fold, name, record) for name in SPLITS}
+    for first, second in (('train', 'test'), ('train', 'validation'), ('validation', 'test')):
+        common = np.intersect1d(sets[first], sets[second])
+        same_set = first == 'validation' and np.array_equal(sets[first], sets[second])
+        if common.size and not same_set:
+            hint = ', or two identical sets to select on test' if first == 'validation' else ''
+            raise ValueError(
+                f'fold {fold.name!r}: {first} and {second} share {common.size} records (first: {common[0]}); '
+                f'expected none{hint}'
+            )
+    return dataclasses.replace(fold, **sets)  # type: ignore[arg-type]
+
+
+def _fold_marks(fold: Fold, record: np.ndarray, speaker: np.ndarray) -> list[str]:
+    """The marks that one fold earns by itself."""
+    people = {name: set(speaker[np.isin(record, getattr(fold, name))].tolist()) for name in SPLITS}
+    used = np.isin(record, np.concatenate([fold.train, fold.validation, fold.test]))
+    unknown = np.sum(used & (speaker == ''))
+    train, validation, test = (people[name] - {''} for name in SPLITS)
+    marks = []
+    selected_on_test = np.array_equal(fold.validation, fold.test)
+    if selected_on_test:
+        marks.append('selected on test')
+    if train & test:
+        marks.append(f'speakers shared ({len(train & test)} of {len(test)} test speakers are in train)')
+    elif not selected_on_test:
+        # Less harm than a shared test, but selection then favours known voices, or the very voices of the test.
+        for other, who in (('train', train), ('test', test)):
+            if validation & who:
+                count = f'{len(validation & who)} of {len(validation)} validation speakers are in {other}'
+                marks.append(f'validation speakers shared ({count})')
+    if unknown:
+        marks.append(f'speakers unknown ({unknown} of {used.sum()} records)')
+    if not used.all():
+        marks.append(f'{np.sum(~used)} of {len(record)} records in no split')
+    return marks
+
+
+def check_folds(folds: Sequence[Fold], manifest: Manifest) -> list[Fold]:
+    """The folds, sets sorted and `marks` computed from the sets and the manifest's speakers, never declared.
+
+    Marks: 'selected on test'; 'speakers shared (...)' between train and test, or else 'validation speakers shared
+    (...)' with either; 'speakers unknown (...)'; 'N of M records in no split'; and, over several folds, 'N of M
+    records never tested' and 'N of M records tested more than once'. No marks: an honest protocol.
+
+    Raises ValueError on no folds or two of one name, an empty set, a record that the manifest does not have or
+    that a set repeats, and sets that overlap; only validation and test may be identical.
+    """
+    names = [fold.name for fold in folds]
+    if not names or len(set(names)) != len(names):
+        raise ValueError(f'folds are named {names}: expected at least one fold, each with a name of its own')
+    record, speaker = _records(manifest), _column(manifest, 'speaker', 'check_folds', may_be_empty=True)
+    checked = [_checked_fold(fold, record) for fold in folds]
+    times = np.sum([np.isin(record, fold.test) for fold in checked], axis=0)
+    counts = {'never tested': np.sum(times == 0), 'tested more than once': np.sum(times > 1)}
+    over_all = [f'{n} of {len(record)} records {what}' for what, n in counts.items() if n and len(checked) > 1]
+    return [dataclasses.replace(fold, marks=(*_fold_marks(fold, record, speaker), *over_all)) for fold in checked]

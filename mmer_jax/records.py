@@ -1,0 +1,337 @@
+"""Records on disk: one data set as TFRecord shards with a schema, a manifest and random access.
+
+A shard directory holds a data set once (splits are never baked in, see protocols.py):
+
+    features.json                      the schema, the label, how the data was made, the shards
+    manifest.csv                       one row a record: record, id, label, speaker, ..., length_<feature>
+    data-00000-of-00004.tfrecord       ordinary TFRecord of tf.train.Example, readable by any TFRecord reader
+    data-00000-of-00004.index.npy      offsets of the records in the shard, int64 (n + 1,)
+
+Record number i lies in shard i % n at position i // n, so the shards are balanced and the number is the order
+of writing. `python -m mmer_jax.records verify DIR` checks every byte; `... index DIR` rebuilds lost indices.
+"""
+
+import argparse
+import csv
+import json
+import mmap
+import os
+import shutil
+import socket
+import struct
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import google_crc32c
+import numpy as np
+
+from mmer_jax.schema import FORMAT, Feature, Label, RecordError, Schema, check_array
+
+__all__ = [
+    'Feature',
+    'Label',
+    'RecordError',
+    'RecordSource',
+    'RecordWriter',
+    'Schema',
+    'build_index',
+    'masked_crc',
+    'read_manifest',
+    'verify',
+]
+MANIFEST_FIRST = ('record', 'id', 'label', 'speaker', 'session', 'split')
+
+
+def masked_crc(data: bytes) -> int:
+    """The masked CRC-32C of the TFRecord format."""
+    crc = google_crc32c.value(data)
+    return (((crc >> 15) | (crc << 17)) + 0xA282EAD8) & 0xFFFFFFFF
+
+
+def frame(data: bytes) -> bytes:
+    """One record as TFRecord stores it: length, its CRC, data, its CRC."""
+    length = struct.pack('<Q', len(data))
+    return b''.join((length, struct.pack('<I', masked_crc(length)), data, struct.pack('<I', masked_crc(data))))
+
+
+class RecordWriter:
+    """Context manager that writes a shard directory, whole or not at all.
+
+    Everything goes into a hidden sibling folder that takes the final name by one rename at the end, so a run
+    killed at any point leaves nothing that could be mistaken for a data set. FileExistsError where `directory`
+    exists and `overwrite` is False.
+    """
+
+    def __init__(self, directory: str | os.PathLike, schema: Schema, *, num_shards: int = 4, overwrite: bool = False):
+        if num_shards < 1:
+            raise ValueError(f'num_shards must be 1 or more, found {num_shards}')
+        self.directory, self.schema, self.overwrite = Path(directory).absolute(), schema, overwrite
+        self._check_free()
+        stem = f'.{self.directory.name}.incomplete-{socket.gethostname()}-'
+        self._temporary = self.directory.parent / f'{stem}{os.getpid()}'
+        _remove_stale(self.directory.parent, stem)
+        self._temporary.mkdir(parents=True)
+        self._names = [f'data-{k:05d}-of-{num_shards:05d}' for k in range(num_shards)]
+        self._files = [open(self._temporary / f'{name}.tfrecord', 'wb') for name in self._names]
+        self._offsets: list[list[int]] = [[0] for _ in self._names]
+        self._rows: list[dict[str, Any]] = []
+        self._ids: set[str] = set()
+
+    def _check_free(self):
+        if self.directory.exists() and not self.overwrite:
+            raise FileExistsError(f'{self.directory} exists; choose another output or pass --overwrite to replace it')
+
+    def write(self, record: Mapping[str, Any], **columns) -> None:
+        """Adds one record {'id', 'label', feature: array, ...} and its manifest columns (speaker=..., ...)."""
+        data = self.schema.encode(record)
+        number = len(self._rows)
+        if record['id'] in self._ids:
+            raise RecordError(f'record id {record["id"]!r} was written before; ids must be unique')
+        self._ids.add(record['id'])
+        shard = number % len(self._files)
+        framed = frame(data)
+        self._files[shard].write(framed)
+        self._offsets[shard].append(self._offsets[shard][-1] + len(framed))
+        label = np.asarray(record['label']).tolist()
+        label = ' '.join(map(str, label)) if isinstance(label, list) else label
+        lengths = {f'length_{k}': len(record[k]) for k, f in self.schema.features.items() if f.is_sequence}
+        base = {
+            'record': number,
+            'id': record['id'],
+            'label': label,
+            'speaker': '',
+            'session': '',
+            'split': '',
+        }
+        self._rows.append({**base, **columns, **lengths})
+
+    def __enter__(self) -> 'RecordWriter':
+        return self
+
+    def __exit__(self, kind, value, traceback) -> None:
+        for file in self._files:
+            file.flush()
+            os.fsync(file.fileno())
+            file.close()
+        try:
+            if kind is None:
+                self._finish()
+        finally:
+            shutil.rmtree(self._temporary, ignore_errors=True)
+
+    def _finish(self):
+        if not self._rows:
+            raise RecordError(f'no record was written to {self.directory}: there is nothing to keep')
+        shards = []
+        for name, offsets in zip(self._names, self._offsets, strict=True):
+            np.save(self._temporary / f'{name}.index.npy', np.asarray(offsets, np.int64))
+            shards.append({'file': f'{name}.tfrecord', 'records': len(offsets) - 1, 'bytes': offsets[-1]})
+        content = {**self.schema.to_json(), 'records': len(self._rows), 'shards': shards}
+        (self._temporary / 'features.json').write_text(json.dumps(content, indent=1) + '\n')
+        with open(self._temporary / 'manifest.csv', 'w', newline='') as file:
+            names = list(dict.fromkeys(key for row in self._rows for key in row))
+            rows = csv.DictWriter(file, names, restval='', lineterminator='\n')
+            rows.writeheader()
+            rows.writerows(self._rows)
+        self._check_free()
+        replaced = self._temporary.with_name(self._temporary.name + '-replaced')
+        if self.directory.exists():
+            os.rename(self.directory, replaced)
+        os.rename(self._temporary, self.directory)
+        shutil.rmtree(replaced, ignore_errors=True)
+
+
+def _remove_stale(parent: Path, stem: str) -> None:
+    """Removes what runs killed on this machine left: hidden folders named after a dead process."""
+    for folder in parent.glob(stem + '*') if parent.is_dir() else ():
+        process = folder.name[len(stem) :].split('-')[0]
+        if process.isdigit() and not _is_alive(int(process)):
+            shutil.rmtree(folder)
+
+
+def _is_alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)  # signal 0 only asks
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+def read_manifest(path: str | os.PathLike) -> dict[str, np.ndarray]:
+    """manifest.csv -> columns of equal length: `record` and `length_*` int64, class labels int64, others str."""
+    path = Path(path)
+    if not path.is_file():
+        raise RecordError(f'{path} is missing: {path.parent} is not a whole shard directory')
+    with open(path, newline='') as file:
+        rows = list(csv.DictReader(file))
+    missing = [name for name in MANIFEST_FIRST if not rows or name not in rows[0]]
+    if missing:
+        raise RecordError(f'{path} lacks the columns {missing} (or has no rows)')
+    manifest = {name: np.array([row[name] for row in rows]) for name in rows[0]}
+    for name in manifest:
+        if name == 'record' or name.startswith('length_'):
+            manifest[name] = manifest[name].astype(np.int64)
+    if not np.array_equal(manifest['record'], np.arange(len(rows))):
+        raise RecordError(f'{path}: column record must count 0..{len(rows) - 1} in order')
+    return manifest
+
+
+class RecordSource:
+    """Random access to the records of a shard directory: len(source), source[i] -> dict, CRC checked.
+
+    Picklable; maps the shards lazily, once in every process. RecordError names the file and the record.
+    """
+
+    def __init__(self, directory: str | os.PathLike):
+        self.directory = Path(directory)
+        self._maps: dict[int, mmap.mmap] = {}
+        path = self.directory / 'features.json'
+        if not path.is_file():
+            found = 'is missing' if not self.directory.exists() else 'has no features.json'
+            raise RecordError(
+                f'shard directory {self.directory} {found}; write it with one of the data_prep modules '
+                f'(python -m data_prep.<dataset> --output {self.directory}) or set config.data.directory'
+            )
+        try:
+            content = json.loads(path.read_text())
+            if content['format'] != FORMAT:
+                raise RecordError(f'{path}: format {content["format"]}, this version reads format {FORMAT}')
+            self.schema = Schema.from_json(content)
+            self.shards, self._length = content['shards'], content['records']
+        except (json.JSONDecodeError, KeyError, TypeError) as error:
+            raise RecordError(f'{path} is damaged: {error!r}; prepare the data set again') from error
+        self.offsets = [self._load_index(k) for k in range(len(self.shards))]
+        self.manifest = read_manifest(self.directory / 'manifest.csv')
+        if len(self.manifest['record']) != self._length:
+            found = len(self.manifest['record'])
+            raise RecordError(f'{self.directory}/manifest.csv has {found} rows, features.json says {self._length}')
+
+    def _load_index(self, shard: int) -> np.ndarray:
+        path = self.directory / self.shards[shard]['file']
+        index = path.with_suffix('.index.npy')
+        if not path.is_file():
+            raise RecordError(f'{path} is missing; prepare the data set again')
+        if not index.is_file():
+            raise RecordError(
+                f'{path} has no index {index.name}; rebuild it: python -m mmer_jax.records index {self.directory}'
+            )
+        offsets, expected = np.load(index), self.shards[shard]['records']
+        if len(offsets) != expected + 1:
+            raise RecordError(f'{index} lists {len(offsets) - 1} records, features.json says {expected}')
+        size = path.stat().st_size
+        if size != offsets[-1]:
+            raise RecordError(
+                f'{path} has {size} bytes, expected {offsets[-1]}: it was truncated or replaced; prepare it again'
+            )
+        return offsets
+
+    def __len__(self) -> int:
+        return self._length
+
+    def __getstate__(self):
+        return {**self.__dict__, '_maps': {}}
+
+    def __repr__(self):
+        return f'RecordSource({str(self.directory)!r}, records={len(self)})'
+
+    def read_bytes(self, number: int) -> bytes:
+        """The serialised record, its length and data CRC checked."""
+        if not 0 <= number < self._length:
+            raise IndexError(f'record {number} of {self.directory}, which has {self._length}')
+        shard, position = number % len(self.shards), number // len(self.shards)
+        path = self.directory / self.shards[shard]['file']
+        if shard not in self._maps:
+            with open(path, 'rb') as file:
+                self._maps[shard] = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        data, start, stop = self._maps[shard], *(int(x) for x in self.offsets[shard][position : position + 2])
+        name = f'{path}, record {number} (id {self.manifest["id"][number]!r})'
+        length, length_crc = struct.unpack_from('<QI', data, start)
+        if masked_crc(data[start : start + 8]) != length_crc or start + 16 + length != stop:
+            raise RecordError(f'{name}: the length field is damaged (found {length}); prepare the data set again')
+        payload = data[start + 12 : stop - 4]
+        (stored,) = struct.unpack_from('<I', data, stop - 4)
+        if (computed := masked_crc(payload)) != stored:
+            raise RecordError(
+                f'{name}: CRC 0x{computed:08x} of the data, 0x{stored:08x} was stored: bytes have changed; '
+                'prepare the data set again'
+            )
+        return payload
+
+    def __getitem__(self, number: int) -> dict[str, Any]:
+        record = self.schema.decode(self.read_bytes(number))
+        for key, feature in self.schema.features.items():
+            check_array(record[key], feature, f'{self.directory}, record {number} ({record["id"]!r}), feature {key!r}')
+        return record
+
+
+def build_index(path: str | os.PathLike) -> np.ndarray:
+    """Offsets of a TFRecord file's records, int64 (n + 1,), found by walking its length fields."""
+    data, offsets, position = Path(path).read_bytes(), [0], 0
+    while position < len(data):
+        if position + 12 > len(data):
+            raise RecordError(f'{path} is truncated at byte {position} of {len(data)}')
+        length, crc = struct.unpack_from('<QI', data, position)
+        if masked_crc(data[position : position + 8]) != crc:
+            raise RecordError(f'{path}: damaged length field at byte {position}')
+        position += 16 + length
+        offsets.append(position)
+    if position != len(data):
+        raise RecordError(f'{path} is truncated: its last record ends at byte {position}, the file at {len(data)}')
+    return np.asarray(offsets, np.int64)
+
+
+def verify(directory: str | os.PathLike) -> list[str]:
+    """Reads every record of a shard directory; returns the faults found, one sentence each."""
+    source, faults = RecordSource(directory), []
+    for number in range(len(source)):
+        try:
+            record = source[number]
+            source.schema.encode(record)  # label range and keys
+            if record['id'] != source.manifest['id'][number]:
+                faults.append(
+                    f'record {number} has id {record["id"]!r}, manifest.csv says {source.manifest["id"][number]!r}'
+                )
+            for key, feature in source.schema.features.items():
+                if feature.is_sequence and len(record[key]) != source.manifest[f'length_{key}'][number]:
+                    faults.append(f'record {number}: {key} has {len(record[key])} steps, the manifest disagrees')
+        except ValueError as error:
+            faults.append(str(error))
+    return faults
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog='python -m mmer_jax.records', description='Check or mend a shard directory.')
+    parser.add_argument('command', choices=('verify', 'index', 'show'))
+    parser.add_argument('directory', type=Path)
+    arguments = parser.parse_args(argv)
+    try:
+        if arguments.command == 'index':
+            for path in sorted(arguments.directory.glob('*.tfrecord')):
+                np.save(path.with_suffix('.index.npy'), build_index(path))
+        source = RecordSource(arguments.directory)
+        if arguments.command == 'show':
+            print(json.dumps(source.schema.to_json(), indent=1))
+            print(
+                {
+                    key: value.tolist() if value.size < 20 else value.shape
+                    for key, value in source[0].items()
+                    if key != 'id'
+                }
+            )
+            return 0
+        faults = verify(arguments.directory)
+    except ValueError as error:
+        print(f'error: {error}', file=sys.stderr)
+        return 1
+    for fault in faults:
+        print(f'fault: {fault}', file=sys.stderr)
+    print(f'{arguments.directory}: {len(source)} records in {len(source.shards)} shards, {len(faults)} faults')
+    return 1 if faults else 0
+
+
+if __name__ == '__main__':
+    sys.exit(main())

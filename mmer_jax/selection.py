@@ -1,0 +1,66 @@
+"""Model selection on validation: best epoch, early stopping and plateau decay, for each seed on its own.
+
+Plain numpy with a leading seed axis, kept in the checkpoint, so that N seeds in one program stop, decay and
+select exactly as N single runs would.
+"""
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+
+
+@dataclasses.dataclass
+class Selection:
+    """best (N,) value so far and its epoch, epochs without improvement, which seeds still run, plateau counters.
+
+    Values are compared so that larger is better; `sign` turns a metric such as mae or loss around.
+    patience and plateau_patience are numbers of epochs without improvement; 0 switches either off.
+    """
+
+    seeds: int
+    higher_is_better: bool
+    patience: int = 0
+    plateau_patience: int = 0
+    plateau_factor: float = 0.1
+
+    def __post_init__(self):
+        self.best = np.full(self.seeds, -np.inf)
+        self.best_epoch = np.zeros(self.seeds, np.int64)
+        self.epochs = np.zeros(self.seeds, np.int64)
+        self.plateau = np.zeros(self.seeds, np.int64)
+        self.running = np.ones(self.seeds, bool)
+        self.lr_scale = np.ones(self.seeds)
+
+    def update(self, epoch: int, values: np.ndarray) -> np.ndarray:
+        """Takes the validation values (N,) of an epoch (counted from 1); returns which seeds improved, (N,) bool.
+
+        The first of equal epochs wins. A seed that has stopped never improves again.
+        """
+        values = np.asarray(values, np.float64)
+        if not np.isfinite(values[self.running]).all():
+            raise FloatingPointError(f'validation of epoch {epoch} gave {values.tolist()}, expected finite values')
+        comparable = values if self.higher_is_better else -values
+        improved = self.running & (comparable > self.best)
+        self.best = np.where(improved, comparable, self.best)
+        self.best_epoch = np.where(improved, epoch, self.best_epoch)
+        self.epochs = np.where(self.running, epoch, self.epochs)
+        if self.plateau_patience:
+            self.plateau = np.where(improved, 0, self.plateau + 1)
+            decay = self.running & (self.plateau > self.plateau_patience)
+            self.lr_scale = np.where(decay, self.lr_scale * self.plateau_factor, self.lr_scale)
+            self.plateau = np.where(decay, 0, self.plateau)
+        if self.patience:
+            self.running = self.running & (epoch - self.best_epoch < self.patience)
+        return improved
+
+    def to_json(self) -> dict[str, Any]:
+        names = ('best_epoch', 'epochs', 'plateau', 'running', 'lr_scale')
+        # -inf (nothing evaluated yet) has no place in JSON.
+        best = [None if np.isinf(value) else value for value in self.best.tolist()]
+        return {'best': best, **{name: getattr(self, name).tolist() for name in names}}
+
+    def restore(self, value: dict[str, Any]) -> None:
+        for name, numbers in value.items():
+            numbers = [-np.inf if number is None else number for number in numbers]
+            setattr(self, name, np.asarray(numbers, getattr(self, name).dtype))

@@ -1,0 +1,282 @@
+"""Training: train_and_evaluate(config, workdir) runs every fold of a config's protocol and returns its results.
+
+A fold's workdir is exact: killed at any moment and started again, it ends with the metrics.jsonl, predictions and
+checkpoint of an undisturbed run, because batch i is a function of i, a step's random key is a function of the
+step, and the loop's own counters lie in the checkpoint.
+"""
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import flax.linen as nn
+import jax
+import numpy as np
+
+from mmer_jax import __version__, data, evaluate, sharding, writer
+from mmer_jax.checkpoint import Checkpoints, config_differences
+from mmer_jax.experiment import (
+    METRIC_KIND,
+    Config,
+    FoldData,
+    Program,
+    folds_of,
+    load_fold,
+    make_model,
+    make_program,
+    open_source,
+    save_statistics,
+)
+from mmer_jax.metrics import floors, is_better_high
+from mmer_jax.protocols import Fold
+from mmer_jax.selection import Selection
+from mmer_jax.step import TrainState, variables_of
+
+# What may change between the start of a run and its resumption without changing its numbers.
+MAY_CHANGE = ('data.workers', 'data.threads', 'mesh.', 'checkpoint_every', 'tensorboard', 'published', 'headline')
+
+
+def train_and_evaluate(
+    config: Config, workdir: str | Path, model: nn.Module | None = None, folds: Sequence[int] | None = None
+) -> dict[str, Any]:
+    """Trains and evaluates every fold (or those numbered in `folds`) and returns what results.json holds.
+
+    Cross-validation writes workdir/fold_<k>/, a single split writes into workdir itself. Finished folds are taken
+    from their results.json. model: your own module with the batch -> outputs contract instead of config.model.
+    """
+    workdir = Path(workdir)
+    source = open_source(config)
+    all_folds = folds_of(config, source)
+    chosen = range(len(all_folds)) if folds is None else folds
+    unknown = [k for k in chosen if not 0 <= k < len(all_folds)]
+    if unknown:
+        raise ValueError(f'folds {unknown}: protocol {config.protocol.name!r} has folds 0..{len(all_folds) - 1}')
+    check_config(config, workdir)
+    module = make_model(config, source) if model is None else model
+    rows, described, program = [], None, None
+    for number in chosen:
+        fold = all_folds[number]
+        folder = workdir / fold.name if len(all_folds) > 1 else workdir
+        results = folder / 'results.json'
+        if not results.is_file():
+            fold_data = load_fold(config, source, fold)
+            if program is None or program.total_steps != len(fold_data.loaders['train'].plan):
+                program = make_program(config, module, fold_data)
+            train_fold(config, folder, fold_data, program)
+        described = writer.read_json(results)
+        rows += described['rows']
+    assert described is not None
+    described = {**described, 'rows': rows}
+    if jax.process_index() == 0 and len(all_folds) > 1 and len(rows) == len(all_folds) * config.seeds:
+        writer.write_json(workdir / 'results.json', described)
+    return described
+
+
+def check_config(config: Config, workdir: Path) -> None:
+    """Writes config.json into a new workdir; ValueError where an existing one differs in what changes numbers."""
+    path, new = workdir / 'config.json', config.to_dict()
+    if path.is_file():
+        rows = config_differences(writer.read_json(path), new)
+        rows = [row for row in rows if not row.startswith(MAY_CHANGE)]
+        if rows:
+            raise ValueError(
+                f'{workdir} was begun with another config: {"; ".join(rows)}. '
+                'Take a new --workdir, or the old values to resume'
+            )
+    elif jax.process_index() == 0:
+        workdir.mkdir(parents=True, exist_ok=True)
+        writer.write_json(path, new)
+
+
+def train_fold(config: Config, workdir: Path, fold_data: FoldData, program: Program) -> None:
+    """Trains one fold, resuming where workdir stands, and writes its predictions and results.json."""
+    first = jax.process_index() == 0
+    workdir.mkdir(parents=True, exist_ok=True)
+    if first:
+        save_statistics(workdir / 'statistics.npz', fold_data.statistics)
+    seeds = config.seed + np.arange(config.seeds)
+    with (
+        Checkpoints(workdir / 'checkpoints') as checkpoints,
+        writer.Writer(workdir, active=first, tensorboard=config.tensorboard) as log,
+        writer.Progress(program.total_steps, active=first) as progress,
+    ):
+        loop = Loop(config, fold_data, program, checkpoints, log, progress)
+        loop.run()
+        write_results(config, workdir, fold_data, program, loop.best, loop.selection, seeds)
+
+
+class Loop:
+    """The training loop of one fold and its host-side counters; everything here is in the checkpoint."""
+
+    def __init__(self, config, fold_data: FoldData, program: Program, checkpoints, log, progress):
+        self.config, self.fold_data, self.program = config, fold_data, program
+        self.checkpoints, self.log, self.progress = checkpoints, log, progress
+        self.seeds = config.seed + np.arange(config.seeds)
+        self.plan = fold_data.loaders['train'].plan
+        self.selection = Selection(
+            config.seeds,
+            is_better_high(config.selection.metric),
+            config.selection.patience,
+            config.selection.plateau_patience,
+            config.selection.plateau_factor,
+        )
+        self.state: TrainState = program.init(self.seeds.astype(np.int32))
+        self.best = jax.tree.map(lambda x: x.copy(), variables_of(self.state))
+        self.loss_sum, self.step = np.zeros(config.seeds), 0
+        self._restore()
+        self.log.truncate_after(self.step)
+
+    def _restore(self):
+        latest = self.checkpoints.latest()
+        if latest is None:
+            return
+        self.state, self.best, host = self.checkpoints.restore(latest, state=self.state, best=self.best)
+        self.selection.restore(host['selection'])
+        self.loss_sum, self.step = np.asarray(host['loss_sum']), latest
+
+    def _save(self):
+        host = {'selection': self.selection.to_json(), 'loss_sum': self.loss_sum.tolist()}
+        self.checkpoints.save(self.step, state=self.state, best=self.best, host=host)
+
+    def run(self) -> None:
+        """Steps to the end, or until every seed has stopped early."""
+        batches = data.batches(
+            self.fold_data.loaders['train'],
+            start=self.step,
+            workers=self.config.data.workers,
+            threads=self.config.data.threads,
+        )
+        pending, waited, epoch_start = None, 0.0, time.perf_counter()
+        try:
+            while self.step < self.program.total_steps and self.selection.running.any():
+                before = time.perf_counter()
+                batch = next(batches)
+                waited += time.perf_counter() - before
+                arrays = sharding.put_batch(batch, self.program.mesh)
+                self.state, numbers = self.program.train(self.state, arrays)
+                if pending is not None:  # the numbers of the step before: the device is already busy with this one
+                    self._account(*pending)
+                pending = (self.step, numbers)
+                self.step += 1
+                ends = self.step % self.plan.batches_per_epoch == 0
+                if ends or (self.config.checkpoint_every and self.step % self.config.checkpoint_every == 0):
+                    self._account(*pending)
+                    pending = None
+                    if ends:
+                        self._end_epoch(waited, time.perf_counter() - epoch_start)
+                        waited, epoch_start = 0.0, time.perf_counter()
+                    self._save()
+        finally:
+            batches.close()
+
+    def _account(self, step: int, numbers: dict[str, Any]) -> None:
+        """Takes in the numbers of a finished step (counted from 0): check, sum, log."""
+        loss = np.asarray(numbers['loss'], np.float64)
+        epoch, _, records = self.plan[step]
+        if not np.isfinite(loss[self.selection.running]).all():
+            raise FloatingPointError(self._describe_non_finite(step, loss, numbers, records))
+        self.loss_sum += loss * len(records)
+        self.progress.update(step + 1, epoch=epoch + 1, examples=len(records), loss=float(loss.mean()))
+        if (step + 1) % self.config.log_every == 0:
+            norm = np.asarray(numbers['grad_norm'])
+            for n in np.flatnonzero(self.selection.running):
+                rate = float(self.program.schedule(step)) * float(self.selection.lr_scale[n])
+                row = {'step': step + 1, 'epoch': epoch + 1, 'split': 'train', 'seed': self.seeds[n]}
+                self.log.write({**row, 'loss': loss[n], 'learning_rate': rate, 'grad_norm': _finite(norm[n])})
+
+    def _describe_non_finite(self, step, loss, numbers, records) -> str:
+        bad = ~np.isfinite(np.asarray(numbers['example_loss'])[:, : len(records)]).all(0)
+        ids = self.fold_data.source.manifest['id'][records]
+        which = f'records {ids[bad].tolist()}' if bad.any() and not bad.all() else f'all of {ids.tolist()}'
+        rows = {int(s): float(x) for s, x in zip(self.seeds, loss, strict=True)}
+        return (
+            f'step {step + 1}: the loss is not finite (seed: loss = {rows}), from {which}. The last checkpoint is '
+            f'step {self.checkpoints.latest()}; lower the learning rate, clip gradients, or look at these records'
+        )
+
+    def _end_epoch(self, waited: float, seconds: float) -> None:
+        """Validation, selection, plateau decay and the epoch's rows."""
+        epoch = self.step // self.plan.batches_per_epoch
+        was_running, examples = self.selection.running.copy(), len(self.plan.records)
+        predictions = evaluate.predict(self.program, variables_of(self.state), self.fold_data.loaders['validation'])
+        label, metric = self.fold_data.source.schema.label, self.config.selection.metric
+        measured = [evaluate.measure(predictions, label, n) for n in range(len(self.seeds))]
+        if metric not in measured[0]:
+            raise ValueError(f'selection.metric {metric!r} is not measured; choose one of {", ".join(measured[0])}')
+        scales = self.selection.lr_scale
+        improved = self.selection.update(epoch, np.array([row[metric] for row in measured]))
+        by_seed = sharding.state_sharding(self.program.mesh)
+        self.best = self.program.keep_best(self.best, self.state, sharding.put_tree(improved, by_seed))
+        if not np.array_equal(scales, self.selection.lr_scale):
+            scale = sharding.put_tree(self.selection.lr_scale.astype(np.float32), by_seed)
+            self.state = self.state.replace(lr_scale=scale)
+        for n in np.flatnonzero(was_running):
+            row = {'step': self.step, 'epoch': epoch, 'split': 'train_epoch', 'seed': self.seeds[n]}
+            self.log.write({**row, 'loss': self.loss_sum[n] / examples})
+            self.log.write({**row, 'split': 'validation', **{k: _finite(v) for k, v in measured[n].items()}})
+        self.loss_sum = np.zeros(len(self.seeds))
+        mean = float(np.mean([row[metric] for row in measured]))
+        self.progress.update(self.step, epoch=epoch, **{f'validation {metric}': mean})
+        rate = examples / seconds if seconds else 0.0
+        self.log.timing(
+            {'step': self.step, 'epoch': epoch, 'seconds': seconds, 'data_wait': waited, 'examples_per_second': rate}
+        )
+
+
+def _finite(value: float) -> float | None:
+    return float(value) if np.isfinite(value) else None
+
+
+def write_results(config, workdir: Path, fold_data: FoldData, program: Program, best, selection, seeds) -> None:
+    """Reads the test split once, with the variables that validation chose; predictions/*.npz and results.json."""
+    label, fold = fold_data.source.schema.label, fold_data.fold
+    predictions = {split: evaluate.predict(program, best, fold_data.loaders[split]) for split in ('validation', 'test')}
+    if jax.process_index() != 0:
+        return
+    for split, values in predictions.items():
+        evaluate.save_predictions(workdir / 'predictions' / f'{split}.npz', values, seeds)
+    floor = floors(METRIC_KIND[label.kind], predictions['test']['label'], names=label.names)
+    parameters = sum(int(np.prod(x.shape[1:])) for x in jax.tree.leaves(best['params']))
+    writer.write_json(
+        workdir / 'results.json',
+        {
+            **describe(config, fold_data, parameters),
+            'rows': [
+                result_row(fold, predictions, label, selection, n, int(seed), floor) for n, seed in enumerate(seeds)
+            ],
+        },
+    )
+
+
+def describe(config, fold_data: FoldData, parameters: int) -> dict[str, Any]:
+    """What a results table says of a run, apart from its rows."""
+    label = fold_data.source.schema.label
+    return {
+        'format': 1,
+        'version': __version__,
+        'config': config.name,
+        'variant': config.variant,
+        'model': config.model.get('name', 'own module'),
+        'dataset': fold_data.source.schema.name,
+        'modalities': list(config.modalities),
+        'protocol': config.protocol.name,
+        'protocol_options': config.protocol.options.to_dict(),
+        'parameters': parameters,
+        'metrics': METRIC_KIND[label.kind],
+        'headline': list(config.headline),
+        'class_names': list(label.names),
+        'published': config.published.to_dict() or None,
+        'selection': config.selection.metric,
+        'jax': jax.__version__,
+        'device': jax.devices()[0].device_kind,
+    }
+
+
+def result_row(fold: Fold, predictions, label, selection, n: int, seed: int, floor) -> dict[str, Any]:
+    """One seed of one fold; metric values are fractions except mae and loss."""
+    row = {'fold': fold.name, 'seed': seed, 'marks': list(fold.marks)}
+    row |= {'best_epoch': int(selection.best_epoch[n]), 'epochs': int(selection.epochs[n])}
+    row['counts'] = {split: len(getattr(fold, split)) for split in ('train', 'validation', 'test')}
+    row |= {split: evaluate.measure(values, label, n) for split, values in predictions.items()}
+    return {**row, 'floor': floor}

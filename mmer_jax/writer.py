@@ -1,0 +1,347 @@
+"""What a run writes down: metrics.jsonl (the record of truth), timing.jsonl, TensorBoard files, progress.
+
+Only process 0 writes. Nothing here imports jax, so a report can be made on a machine without it.
+"""
+
+import json
+import math
+import os
+import shutil
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, TextIO
+
+import numpy as np
+
+PLAIN_INTERVAL = 30.0  # seconds between two lines of progress when the stream is a file and not a terminal
+
+
+class Writer:
+    """The only writer of `metrics.jsonl`, `timing.jsonl` and the TensorBoard files of a workdir.
+
+    Wall-clock figures (seconds, examples per second) go to `timing.jsonl` and nowhere else, so that the
+    `metrics.jsonl` of a run that was killed and resumed is byte for byte that of an undisturbed one.
+
+    Args:
+        workdir: the run's folder; it is created.
+        active: False on every process but the first; all methods then do nothing.
+        tensorboard: also write scalars to `workdir/tensorboard`, one run (`seed_0`, ...) for each seed.
+    """
+
+    def __init__(self, workdir: str | os.PathLike, *, active: bool = True, tensorboard: bool = True):
+        self.workdir = Path(workdir)
+        self.active = active
+        self._tensorboard = tensorboard
+        self._files: dict[str, TextIO] = {}
+        self._summaries: dict[str, Any] = {}
+        self._purge_step: int | None = None
+        if active:
+            self.workdir.mkdir(parents=True, exist_ok=True)
+
+    def __enter__(self) -> 'Writer':
+        return self
+
+    def __exit__(self, *error) -> None:
+        self.close()
+
+    def write(self, row: dict[str, Any]) -> None:
+        """Appends one line to `metrics.jsonl`, flushed, keys in the given order, and its scalars to TensorBoard.
+
+        Args:
+            row: scalars, strings or None by name. `step` is required; `split` and `seed` name the
+                TensorBoard tag (`<split>/<key>`) and run.
+
+        Raises:
+            ValueError: `step` is missing, or a value is NaN or infinite; JSON has neither, so write None for a
+                metric that is undefined.
+            TypeError: a value is not a scalar.
+        """
+        if not self.active:
+            return
+        step = row.get('step')
+        if isinstance(step, bool) or not isinstance(step, (int, np.integer)):
+            raise ValueError(f"metrics.jsonl: the row's 'step' is {step!r}, expected an integer (keys: {list(row)})")
+        converted = self._append('metrics.jsonl', row)
+        if self._tensorboard:
+            self._summarise(converted)
+
+    def timing(self, row: dict[str, Any]) -> None:
+        """Appends one line to `timing.jsonl`, flushed: the place of everything that depends on the clock.
+
+        A resumed run keeps the old lines (see `truncate_after`): the time of the steps done twice was spent.
+        Raises as `write` does, but needs no `step`.
+        """
+        if self.active:
+            self._append('timing.jsonl', row)
+
+    def truncate_after(self, step: int) -> None:
+        """Drops what a killed run wrote after the checkpoint at `step`, from which it now goes on.
+
+        `metrics.jsonl` is rewritten without rows of a later step and without a partial last line; the rows
+        kept stay byte for byte. TensorBoard is told to hide later points. `timing.jsonl` is kept.
+
+        Raises:
+            ValueError: a line in the middle of the file is corrupt or has no `step`.
+        """
+        if not self.active:
+            return
+        self.close()
+        self._purge_step = step + 1
+        path = self.workdir / 'metrics.jsonl'
+        if not path.exists():
+            return
+        kept = []
+        for number, raw, row in _parse_lines(path):
+            if 'step' not in row:
+                raise ValueError(
+                    f"{path}, line {number}: no 'step' among {list(row)}; remove the line to resume this run"
+                )
+            if row['step'] <= step:
+                kept.append(raw + b'\n')
+        _replace(path, b''.join(kept))
+
+    def close(self) -> None:
+        """Closes all files; a later `write` opens them again."""
+        for file in self._files.values():
+            file.close()
+        for summary in self._summaries.values():
+            summary.close()
+        self._files, self._summaries = {}, {}
+
+    def _append(self, name: str, row: dict[str, Any]) -> dict[str, Any]:
+        converted = {key: _to_json(value, name, key, scalar=True) for key, value in row.items()}
+        if name not in self._files:
+            path = self.workdir / name
+            _end_with_newline(path)
+            self._files[name] = open(path, 'a', encoding='utf-8')
+        self._files[name].write(json.dumps(converted, allow_nan=False) + '\n')
+        self._files[name].flush()
+        return converted
+
+    def _summarise(self, row: dict[str, Any]) -> None:
+        run = 'all' if row.get('seed') is None else f'seed_{row["seed"]}'
+        if run not in self._summaries:
+            from tensorboardX import SummaryWriter  # two seconds to import, so only where it is used
+
+            folder = self.workdir / 'tensorboard' / run
+            self._summaries[run] = SummaryWriter(str(folder), purge_step=self._purge_step)
+        prefix = f'{row["split"]}/' if row.get('split') else ''
+        for key, value in row.items():
+            number = isinstance(value, (int, float)) and not isinstance(value, bool)
+            if number and key not in ('step', 'seed', 'epoch'):
+                self._summaries[run].add_scalar(prefix + key, value, row['step'])
+
+
+class Progress:
+    """One line on a terminal, redrawn in place; a plain line at most every 30 s anywhere else.
+
+    Shows step/total, percent, epoch, steps/s, examples/s, time left (h:mm:ss) and the last loss and metrics.
+    Rates and time left count from the first `update` of this process, so neither the steps that a resumed run
+    skipped nor the compilation of the first step enters them.
+
+    Args:
+        total_steps: the step at which training ends.
+        active: False on every process but the first; all methods then do nothing.
+        stream: where to draw; standard error by default.
+        interval: seconds between two redraws on a terminal, at least.
+        clock: seconds, monotonic; a test gives its own.
+    """
+
+    def __init__(
+        self,
+        total_steps: int,
+        *,
+        active: bool = True,
+        stream: TextIO | None = None,
+        interval: float = 1.0,
+        clock: Callable[[], float] = time.monotonic,
+    ):
+        self._total, self._active, self._clock = total_steps, active, clock
+        self._stream = sys.stderr if stream is None else stream
+        self._terminal = self._stream.isatty()
+        self._interval = interval if self._terminal else max(interval, PLAIN_INTERVAL)
+        self._fields: dict[str, Any] = {}
+        self._examples = 0
+        self._first: tuple[int, float] | None = None  # step and time of the first update
+        self._drawn_at: float | None = None
+        self._last: tuple[int, float] | None = None
+        self._pending = False
+
+    def __enter__(self) -> 'Progress':
+        return self
+
+    def __exit__(self, *error) -> None:
+        self.close()
+
+    def update(self, step: int, **fields) -> None:
+        """Notes that `step` is done, and redraws if it is time.
+
+        Args:
+            step: steps done since the start of training, those before a resume included.
+            **fields: `epoch`; `examples`, the number of examples since the last update; anything else
+                (`loss=0.7`, `accuracy=0.5`) is shown by its name until a new value comes.
+        """
+        if not self._active:
+            return
+        now = self._clock()
+        examples = int(fields.pop('examples', 0))
+        self._fields.update(fields)
+        if self._first is None:
+            self._first = (step, now)
+        else:
+            self._examples += examples
+        self._last, self._pending = (step, now), True
+        if self._drawn_at is None or now - self._drawn_at >= self._interval:
+            self._draw(now)
+
+    def close(self) -> None:
+        """Draws the last state and ends the line. Safe to call twice."""
+        if not self._active or self._last is None:
+            return
+        if self._pending:
+            self._draw(self._last[1])
+        if self._terminal:
+            self._stream.write('\n')
+        self._stream.flush()
+        self._active = False
+
+    def _draw(self, now: float) -> None:
+        line = self._line()
+        if self._terminal:
+            # A line wider than the terminal would wrap, and \r returns only to the start of its last part.
+            line = '\r' + line[: shutil.get_terminal_size().columns - 1] + '\x1b[K'
+        else:
+            line += '\n'
+        self._stream.write(line)
+        self._stream.flush()
+        self._drawn_at, self._pending = now, False
+
+    def _line(self) -> str:
+        assert self._first is not None
+        assert self._last is not None
+        step, elapsed = self._last[0], self._last[1] - self._first[1]
+        done = step - self._first[0]
+        parts = [f'step {step}/{self._total}', f'{100 * step / max(self._total, 1):.1f} %']
+        if 'epoch' in self._fields:
+            parts.append(f'epoch {self._fields["epoch"]}')
+        if done > 0 and elapsed > 0:
+            parts.append(f'{done / elapsed:.2f} steps/s')
+            if self._examples:
+                parts.append(f'{self._examples / elapsed:.0f} examples/s')
+            left = round((self._total - step) * elapsed / done)
+            parts.append(f'{left // 3600}:{left // 60 % 60:02d}:{left % 60:02d} left')
+        for key, value in self._fields.items():
+            if key != 'epoch' and value is not None:
+                parts.append(f'{key} {value}' if isinstance(value, (str, int)) else f'{key} {float(value):.4g}')
+        return '  '.join(parts)
+
+
+def read_jsonl(path: str | os.PathLike) -> list[dict[str, Any]]:
+    """The rows of a `.jsonl` file. A partial last line, left by a kill, is ignored.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: another line is corrupt; the message has the file and the line's number.
+    """
+    return [row for _, _, row in _parse_lines(Path(path))]
+
+
+def write_json(path: str | os.PathLike, value: Any) -> None:
+    """Writes JSON atomically: a reader, or a kill, sees the old file or the new one, never a part.
+
+    numpy scalars and arrays become numbers and lists.
+
+    Raises:
+        ValueError: a number is NaN or infinite; the message names its key.
+        TypeError: a value has no JSON form.
+    """
+    path = Path(path)
+    text = json.dumps(_to_json(value, path.name, ''), indent=1, allow_nan=False, ensure_ascii=False)
+    _replace(path, (text + '\n').encode())
+
+
+def read_json(path: str | os.PathLike) -> Any:
+    """Reads a JSON file.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it is not JSON; the message has the file, line and column.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f'{path}: no such file; check the path, or that the run which writes it is finished')
+    try:
+        return json.loads(path.read_bytes())
+    except ValueError as error:
+        raise ValueError(f'{path}: not valid JSON ({error}); restore the file or run again') from error
+
+
+def _parse_lines(path: Path) -> Iterator[tuple[int, bytes, dict[str, Any]]]:
+    """Number, bytes and content of each line; a last line without its newline may be cut short."""
+    if not path.is_file():
+        raise FileNotFoundError(f'{path}: no such file; a run writes it from its first step on')
+    lines = path.read_bytes().split(b'\n')
+    for number, raw in enumerate(lines, start=1):
+        last = number == len(lines)
+        if last and not raw:
+            return
+        try:
+            row = json.loads(raw)
+            if not isinstance(row, dict):
+                raise ValueError(f'found {type(row).__name__}, expected an object')
+        except ValueError as error:
+            if last:
+                return
+            raise ValueError(
+                f'{path}, line {number}: not a JSON object ({error}); remove the line by hand if you can do without it'
+            ) from error
+        yield number, raw, row
+
+
+def _end_with_newline(path: Path) -> None:
+    """Cuts off a partial last line, so that the next one does not become part of it."""
+    if not path.exists() or not (content := path.read_bytes()) or content.endswith(b'\n'):
+        return
+    head, last = content[: content.rfind(b'\n') + 1], content[content.rfind(b'\n') + 1 :]
+    try:
+        complete = isinstance(json.loads(last), dict)  # only the newline is missing
+    except ValueError:
+        complete = False
+    _replace(path, head + last + b'\n' if complete else head)
+
+
+def _replace(path: Path, content: bytes) -> None:
+    temporary = path.with_name(f'.{path.name}.{os.getpid()}.tmp')
+    try:
+        with open(temporary, 'wb') as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _to_json(value: Any, file: str, key: str, *, scalar: bool = False) -> Any:
+    """Plain Python for `json.dumps`; `file` and `key` (`rows[0].test.uar`) are for the error message."""
+    if value is None or isinstance(value, (str, bool)):
+        return value
+    if not scalar and isinstance(value, dict):
+        return {str(k): _to_json(v, file, f'{key}.{k}' if key else str(k)) for k, v in value.items()}
+    if not scalar and isinstance(value, (list, tuple)):
+        return [_to_json(v, file, f'{key}[{i}]') for i, v in enumerate(value)]
+    if hasattr(value, 'dtype') and hasattr(value, 'tolist'):  # numpy, and jax without importing it
+        if scalar and np.ndim(value):
+            raise TypeError(f'{file}: {key!r} has shape {np.shape(value)}; a row holds scalars only')
+        return _to_json(value.tolist(), file, key, scalar=scalar)
+    if isinstance(value, int):
+        return int(value)
+    if isinstance(value, float):
+        if not math.isfinite(value):
+            raise ValueError(
+                f'{file}: {key!r} is {value}, which JSON cannot hold; write None where a value is undefined'
+            )
+        return float(value)
+    raise TypeError(f'{file}: {key!r} is {value!r} of type {type(value).__name__}, which has no JSON form here')
