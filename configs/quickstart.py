@@ -25,7 +25,7 @@ def get_config(variant: str = '') -> ConfigDict:
     config.optimizer.learning_rate = 3e-3
     config.optimizer.clip_norm = 1.0
     config.selection.metric = 'accuracy'
-    config.epochs = 40
+    config.epochs = 10
     if variant == 'smoke':
         config.data.directory = 'data/smoke/synthetic'
         config.epochs = 2

@@ -6,9 +6,9 @@
 **How the label hides.** Each modality of a clip carries one hidden bit, each bit 1 with probability q = 0.7,
 independent of the others:
 
-- text (6 to 12 words, 16 values each): one word is polar, positive or negative (1 or 0), the rest neutral;
-- audio (24 to 48 frames, 8 values): one burst of energy of 5 frames, with rising or falling pitch;
-- vision (16 to 32 frames, 10 values): one of two facial actions (a smile or a frown), 4 frames long.
+- text (4 to 8 words, 16 values each): one word is polar, positive or negative (1 or 0), the rest neutral;
+- audio (15 to 24 frames, 8 values): one burst of energy of 4 frames, with rising or falling pitch;
+- vision (12 to 18 frames, 10 values): one of two facial actions (a smile or a frown), 3 frames long.
 
 The three events lie in three different thirds of the clip, in random order, and the sequences have different rates
 and unrelated lengths, so nothing is aligned. The label is the parity of the bits, text xor audio xor vision: a polar
@@ -31,11 +31,11 @@ from data_prep import ravdess
 from mmer_jax.records import Feature, Label, RecordError, RecordWriter, Schema
 
 Q = 0.7
-SPLITS = {'train': 1200, 'validation': 300, 'test': 600}
+SPLITS = {'train': 4000, 'validation': 500, 'test': 1000}
 TEXT_DIM, AUDIO_DIM, VISION_DIM = 16, 8, 10
-LENGTHS = {'text': (6, 12), 'audio': (24, 48), 'vision': (16, 32)}
-EVENT_LENGTHS = {'text': 1, 'audio': 5, 'vision': 4}
-NOISE = 0.3
+LENGTHS = {'text': (4, 8), 'audio': (15, 24), 'vision': (12, 18)}
+EVENT_LENGTHS = {'text': 1, 'audio': 4, 'vision': 3}
+NOISE = 0.2
 NUM_SPEAKERS = 30  # ten to a split
 
 SCHEMA = Schema(

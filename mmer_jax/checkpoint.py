@@ -7,7 +7,6 @@ into a temporary folder that is renamed when complete: a run killed while saving
 """
 
 import json
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +19,12 @@ Tree = Any
 
 def _abstract(tree: Tree) -> Tree:
     return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), tree)
+
+
+def _shapes(tree: Tree) -> dict[str, list]:
+    return {
+        jax.tree_util.keystr(path): [*x.shape, str(x.dtype)] for path, x in jax.tree_util.tree_leaves_with_path(tree)
+    }
 
 
 class Checkpoints:
@@ -44,40 +49,42 @@ class Checkpoints:
     def save(self, step: int, *, state: Tree, best: Tree, host: dict[str, Any]) -> None:
         """Writes a checkpoint; one of the same step is replaced (orbax itself would silently keep the old one)."""
         args = ocp.args.Composite(
-            state=ocp.args.StandardSave(state), best=ocp.args.StandardSave(best), host=ocp.args.JsonSave(host)
+            state=ocp.args.StandardSave(state),
+            best=ocp.args.StandardSave(best),
+            host=ocp.args.JsonSave({'loop': host, 'shapes': _shapes(best)}),
         )
         if not self._manager.save(step, args=args, force=True):
             raise RuntimeError(f'{self.directory}: checkpoint {step} exists and was not written again')
 
     def restore(self, step: int, *, state: Tree, best: Tree) -> tuple[Tree, Tree, dict[str, Any]]:
         """(state, best, host) of a step, placed and shaped as the given trees; ValueError where the shapes differ."""
+        self._check(step, best)
         args = ocp.args.Composite(
             state=ocp.args.StandardRestore(_abstract(state)),
             best=ocp.args.StandardRestore(_abstract(best)),
             host=ocp.args.JsonRestore(),
         )
-        restored = self._restore(step, args)
-        return restored['state'], restored['best'], restored['host']
+        restored = self._manager.restore(step, args=args)
+        return restored['state'], restored['best'], restored['host']['loop']
 
     def restore_best(self, step: int, best: Tree) -> Tree:
-        """Only the chosen variables of a step."""
-        args = ocp.args.Composite(best=ocp.args.StandardRestore(_abstract(best)))
-        return self._restore(step, args)['best']
+        """Only the chosen variables of a step, placed as the given tree (of arrays, or of jax.ShapeDtypeStruct)."""
+        self._check(step, best)
+        return self._manager.restore(step, args=ocp.args.Composite(best=ocp.args.StandardRestore(_abstract(best))))[
+            'best'
+        ]
 
-    def _restore(self, step, args):
-        try:
-            return self._manager.restore(step, args=args)
-        except (ValueError, KeyError) as error:
+    def _check(self, step: int, best: Tree) -> None:
+        """ValueError that names the first arrays whose name, shape or type is not the checkpoint's."""
+        host = self._manager.restore(step, args=ocp.args.Composite(host=ocp.args.JsonRestore()))['host']
+        saved, wanted = host['shapes'], _shapes(best)
+        wrong = [key for key in sorted({*saved, *wanted}) if saved.get(key) != wanted.get(key)]
+        if wrong:
+            shown = '; '.join(f'{key}: saved {saved.get(key)}, model {wanted.get(key)}' for key in wrong[:3])
             raise ValueError(
-                f'checkpoint {step} in {self.directory} does not fit this model: {error}; '
-                'the model or its sizes were changed since, use a new --workdir'
-            ) from error
-
-
-def remove_incomplete(directory: str | Path) -> None:
-    """Clears folders that a killed save left half-written (their names carry orbax's temporary suffix)."""
-    for folder in Path(directory).glob('*orbax-checkpoint-tmp*'):
-        shutil.rmtree(folder)
+                f'checkpoint {step} in {self.directory} does not fit this model: {len(wrong)} arrays differ ({shown}); '
+                'the model, its sizes or the number of seeds were changed since: use a new --workdir'
+            )
 
 
 def config_differences(old: dict[str, Any], new: dict[str, Any], prefix: str = '') -> list[str]:

@@ -9,7 +9,7 @@ the number of workers or processes was before.
 import dataclasses
 import functools
 import itertools
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from typing import Any
 
 import grain
@@ -172,12 +172,11 @@ class LoadBatch:
         records = [self._load(int(number), epoch) for number in numbers]
         batch: Batch = {}
         for m in self.modalities:
-            feature = self.source.schema.features[m]
-            item = feature.shape[1:] if feature.is_sequence else feature.shape
-            batch[m], batch[f'{m}_mask'] = self._pad(m, records, numbers, (rows, self.plan.shapes[bucket][m], *item))
+            shape = (rows, self.plan.shapes[bucket][m], *self.source.schema.features[m].step_shape)
+            batch[m], batch[f'{m}_mask'] = self._pad(m, records, numbers, shape)
         label = self.source.schema.label
-        shape = (rows, len(label.names)) if label.kind == 'binary' else (rows,)
-        batch['label'] = np.zeros(shape, np.float32 if label.kind == 'regression' else np.int32)
+        label_shape = (rows, len(label.names)) if label.kind == 'binary' else (rows,)
+        batch['label'] = np.zeros(label_shape, np.float32 if label.kind == 'regression' else np.int32)
         batch['weight'] = np.zeros(rows, np.float32)
         batch['id'] = np.full(rows, '', object)
         for row, record in enumerate(records):
@@ -240,7 +239,7 @@ def feature_statistics(
 
 def batches(
     load: LoadBatch, *, start: int = 0, workers: int = 0, threads: int = 4, prefetch: int = 8
-) -> Iterator[Batch]:
+) -> Generator[Batch, None, None]:
     """An iterator over the plan's batches from step `start` on; threads read ahead, or `workers` processes.
 
     A generator: close it to stop the threads early.
@@ -310,7 +309,7 @@ def frequency_mask(modality: str, bins: int, count: int = 1) -> Augmentation:
     return augment
 
 
-AUGMENTATIONS = {
+AUGMENTATIONS: dict[str, Callable[..., Augmentation]] = {
     'gaussian_noise': gaussian_noise,
     'random_crop': random_crop,
     'time_mask': time_mask,

@@ -151,22 +151,17 @@ def example_batch(load: data.LoadBatch) -> dict[str, np.ndarray]:
     features, shape = load.source.schema.features, load.plan.shapes[-1]
     batch: dict[str, np.ndarray] = {}
     for m in load.modalities:
-        item = features[m].shape[1:] if features[m].is_sequence else features[m].shape
-        batch[m] = np.zeros((1, shape[m], *item), features[m].dtype)
+        batch[m] = np.zeros((1, shape[m], *features[m].step_shape), features[m].dtype)
         batch[f'{m}_mask'] = np.ones((1, shape[m]), bool)
     return {**batch, 'weight': np.ones(1, np.float32)}
 
 
 def save_statistics(path: Path, statistics: Mapping[str, tuple[np.ndarray, np.ndarray]]) -> None:
     """Normalisation of a fold beside its checkpoint: a raw clip must be normalised as the training data were."""
-    np.savez(
-        path,
-        **{
-            f'{m}_{name}': array
-            for m in statistics
-            for name, array in zip(('mean', 'deviation'), statistics[m], strict=True)
-        },
-    )
+    arrays: dict[str, Any] = {}
+    for m, (mean, deviation) in statistics.items():
+        arrays |= {f'{m}_mean': mean, f'{m}_deviation': deviation}
+    np.savez(path, **arrays)
 
 
 def read_statistics(path: Path, modalities: tuple[str, ...]) -> dict[str, tuple[np.ndarray, np.ndarray]]:

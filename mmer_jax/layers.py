@@ -11,8 +11,8 @@ Array = Any
 
 def masked_mean(x_BTD: Array, mask_BT: Array) -> Array:
     """Mean over the valid steps, (B, D); 0 for a row without valid steps."""
-    weight_BT1 = mask_BT[..., None].astype(x_BTD.dtype)
-    return (x_BTD * weight_BT1).sum(1) / jnp.maximum(weight_BT1.sum(1), 1)
+    count_B1 = mask_BT.sum(1, keepdims=True).astype(x_BTD.dtype)
+    return mask_steps(x_BTD, mask_BT).sum(1) / jnp.maximum(count_B1, 1)
 
 
 def last_valid(x_BTD: Array, mask_BT: Array) -> Array:
@@ -21,6 +21,15 @@ def last_valid(x_BTD: Array, mask_BT: Array) -> Array:
     index_B11 = jnp.maximum(length_B - 1, 0)[:, None, None]
     last_BD = jnp.take_along_axis(x_BTD, index_B11, axis=1)[:, 0]
     return jnp.where(length_B[:, None] > 0, last_BD, 0)
+
+
+def final_state(h_BTH: Array, mask_BT: Array, *, bidirectional: bool = False) -> Array:
+    """Where an LSTM's outputs have read the whole sequence, (B, H): the last valid step, but the first step for the
+    backward half of a bidirectional one (its last valid step has read one step only)."""
+    if not bidirectional:
+        return last_valid(h_BTH, mask_BT)
+    forward_BTH, backward_BTH = jnp.split(h_BTH, 2, axis=-1)
+    return jnp.concatenate([last_valid(forward_BTH, mask_BT), backward_BTH[:, 0]], -1)
 
 
 def mask_steps(x_BTD: Array, mask_BT: Array) -> Array:
@@ -50,7 +59,7 @@ class LSTM(nn.Module):
 
     @nn.compact
     def __call__(self, x_BTD: Array, mask_BT: Array, *, train: bool) -> Array:
-        length_B = mask_BT.sum(1)
+        length_B, x_BTD = mask_BT.sum(1), mask_steps(x_BTD, mask_BT)
         for layer in range(self.num_layers):
             if layer:
                 x_BTD = nn.Dropout(self.dropout)(x_BTD, deterministic=not train)

@@ -19,9 +19,9 @@ def _check(name, prediction, expected, label):
 def cross_entropy(outputs: Mapping[str, Array], batch: Mapping[str, Array]) -> Array:
     """Softmax cross-entropy of logits (B, C) with class labels (B,)."""
     prediction_BC, label_B = outputs['prediction'], batch['label']
-    if prediction_BC.ndim != 2 or label_B.ndim != 1:
+    if prediction_BC.ndim != 2 or label_B.shape != prediction_BC.shape[:1]:
         raise ValueError(
-            f'cross_entropy: prediction {prediction_BC.shape} and label {label_B.shape}, expected (B, C), (B,)'
+            f'cross_entropy: prediction {prediction_BC.shape} and label {label_B.shape}, expected (B, C) and (B,)'
         )
     return optax.softmax_cross_entropy_with_integer_labels(prediction_BC, label_B)
 
@@ -51,6 +51,8 @@ def mse(outputs: Mapping[str, Array], batch: Mapping[str, Array]) -> Array:
 def binary_cross_entropy(outputs: Mapping[str, Array], batch: Mapping[str, Array]) -> Array:
     """Mean over E emotions of the two-class cross-entropy (MulT on IEMOCAP): predictions (B, 2 E), labels (B, E)."""
     prediction, label_BE = outputs['prediction'], batch['label']
+    if label_BE.ndim != 2:
+        raise ValueError(f'binary_cross_entropy: label {label_BE.shape}, expected (B, E), one column an emotion')
     _check('binary_cross_entropy', prediction, (len(label_BE), 2 * label_BE.shape[-1]), label_BE)
     logits_BE2 = prediction.reshape(*label_BE.shape, 2)
     return optax.softmax_cross_entropy_with_integer_labels(logits_BE2, label_BE).mean(-1)
@@ -82,7 +84,8 @@ def total_loss(loss_B: Array, weight_B: Array, total_weight: Array | None = None
     """Mean over the rows that count: sum(loss x weight) / sum(weight); padding rows have weight 0.
 
     total_weight replaces the divisor where the rows are one part of a larger batch (gradient accumulation).
-    A padding row's loss may be anything, NaN included: it is left out, not multiplied by 0.
+    A padding row's loss may be anything, NaN included: it is left out, not multiplied by 0. Its gradient is only
+    finite where its loss is, which the pipeline's rows of zeros see to.
     """
     total = weight_B.sum() if total_weight is None else total_weight
     return jnp.where(weight_B > 0, loss_B * weight_B, 0).sum() / jnp.maximum(total, 1e-9)

@@ -207,8 +207,8 @@ class RecordSource:
         self.offsets = [self._load_index(k) for k in range(len(self.shards))]
         self.manifest = read_manifest(self.directory / 'manifest.csv')
         if len(self.manifest['record']) != self._length:
-            found = len(self.manifest['record'])
-            raise RecordError(f'{self.directory}/manifest.csv has {found} rows, features.json says {self._length}')
+            rows = len(self.manifest['record'])
+            raise RecordError(f'{self.directory}/manifest.csv has {rows} rows, features.json says {self._length}')
 
     def _load_index(self, shard: int) -> np.ndarray:
         path = self.directory / self.shards[shard]['file']
@@ -248,7 +248,7 @@ class RecordSource:
             with open(path, 'rb') as file:
                 self._maps[shard] = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
         data, start, stop = self._maps[shard], *(int(x) for x in self.offsets[shard][position : position + 2])
-        name = f'{path}, record {number} (id {self.manifest["id"][number]!r})'
+        name = f'{path}, record {number} (id {str(self.manifest["id"][number])!r})'
         length, length_crc = struct.unpack_from('<QI', data, start)
         if masked_crc(data[start : start + 8]) != length_crc or start + 16 + length != stop:
             raise RecordError(f'{name}: the length field is damaged (found {length}); prepare the data set again')
@@ -293,7 +293,7 @@ def verify(directory: str | os.PathLike) -> list[str]:
             source.schema.encode(record)  # label range and keys
             if record['id'] != source.manifest['id'][number]:
                 faults.append(
-                    f'record {number} has id {record["id"]!r}, manifest.csv says {source.manifest["id"][number]!r}'
+                    f'record {number} has id {record["id"]!r}, manifest.csv says {str(source.manifest["id"][number])!r}'
                 )
             for key, feature in source.schema.features.items():
                 if feature.is_sequence and len(record[key]) != source.manifest[f'length_{key}'][number]:

@@ -40,6 +40,11 @@ class Feature:
     def is_sequence(self) -> bool:
         return bool(self.shape) and self.shape[0] is None
 
+    @property
+    def step_shape(self) -> tuple[int, ...]:
+        """Shape of one step; a feature without a time axis is a sequence of one step in a batch."""
+        return tuple(size for size in self.shape if size is not None)
+
 
 @dataclasses.dataclass(frozen=True)
 class Label:

@@ -14,7 +14,7 @@ import numpy as np
 class Selection:
     """best (N,) value so far and its epoch, epochs without improvement, which seeds still run, plateau counters.
 
-    Values are compared so that larger is better; `sign` turns a metric such as mae or loss around.
+    `best` is kept so that larger is better: values of a metric such as mae or loss are negated.
     patience and plateau_patience are numbers of epochs without improvement; 0 switches either off.
     """
 

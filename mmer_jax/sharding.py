@@ -59,14 +59,3 @@ def put_tree(tree: Any, sharding: NamedSharding) -> Any:
     return jax.tree.map(
         lambda leaf: jax.make_array_from_callback(np.shape(leaf), sharding, lambda index: np.asarray(leaf)[index]), tree
     )
-
-
-def to_host(tree: Any) -> Any:
-    """Global arrays -> numpy, whole in every process."""
-
-    def fetch(leaf):
-        if isinstance(leaf, jax.Array) and not leaf.is_fully_addressable:
-            leaf = jax.jit(lambda x: x, out_shardings=replicated(leaf.sharding.mesh))(leaf)
-        return np.asarray(leaf)
-
-    return jax.tree.map(fetch, tree)

@@ -20,8 +20,7 @@ Array = Any
 Batch = Mapping[str, Array]
 
 
-@flax.struct.dataclass
-class TrainState:
+class TrainState(flax.struct.PyTreeNode):
     """Everything that training changes; a pytree of arrays.
 
     key is raw key data, uint32; the key of a step is fold_in(key, step), so resuming needs no more than this.
@@ -82,9 +81,11 @@ def make_train_step(
 
         def body(carry, part):
             value, model_state, gradient = carry
-            part_value, model_state, loss_B, part_grad = part_gradient(
+            part_value, changed, loss_B, part_grad = part_gradient(
                 state, model_state, part['batch'], part['number'], total_weight
             )
+            filled = part['batch']['weight'].sum() > 0  # a part of padding rows alone has no statistics
+            model_state = jax.tree.map(lambda new, old: jnp.where(filled, new, old), changed, model_state)
             return (value + part_value, model_state, jax.tree.map(jnp.add, gradient, part_grad)), loss_B
 
         zero = (jnp.zeros(()), state.model_state, jax.tree.map(jnp.zeros_like, state.params))
@@ -101,7 +102,7 @@ def make_train_step(
             value, model_state, loss_B, gradient = part_gradient(state, state.model_state, batch, 0, total_weight)
         updates, opt_state = optimizer.update(gradient, state.opt_state, state.params)
         params = optax.apply_updates(state.params, jax.tree.map(lambda u: u * state.lr_scale, updates))
-        numbers = {'loss': value, 'grad_norm': optax.global_norm(gradient), 'example_loss': loss_B}
+        numbers = {'loss': value, 'grad_norm': optax.tree.norm(gradient), 'example_loss': loss_B}
         state = state.replace(step=state.step + 1, params=params, model_state=model_state, opt_state=opt_state)
         return state, numbers
 
@@ -112,7 +113,7 @@ def make_eval_step(model: nn.Module, loss: Loss) -> Callable[[Any, Batch], dict[
     """variables {'params', ...} of one seed and a batch -> `prediction` (B, C), `loss` (B,)."""
 
     def eval_step(variables, batch):
-        outputs = model.apply(variables, batch, train=False)
+        outputs: Any = model.apply(variables, batch, train=False)
         return {'prediction': outputs['prediction'], 'loss': loss(outputs, batch)}
 
     return eval_step

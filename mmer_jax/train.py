@@ -34,7 +34,16 @@ from mmer_jax.selection import Selection
 from mmer_jax.step import TrainState, variables_of
 
 # What may change between the start of a run and its resumption without changing its numbers.
-MAY_CHANGE = ('data.workers', 'data.threads', 'mesh.', 'checkpoint_every', 'tensorboard', 'published', 'headline')
+MAY_CHANGE = (
+    'debug',
+    'data.workers',
+    'data.threads',
+    'mesh.',
+    'checkpoint_every',
+    'tensorboard',
+    'published',
+    'headline',
+)
 
 
 def train_and_evaluate(
@@ -59,12 +68,13 @@ def train_and_evaluate(
         fold = all_folds[number]
         folder = workdir / fold.name if len(all_folds) > 1 else workdir
         results = folder / 'results.json'
-        if not results.is_file():
+        if results.is_file():
+            described = writer.read_json(results)
+        else:
             fold_data = load_fold(config, source, fold)
             if program is None or program.total_steps != len(fold_data.loaders['train'].plan):
                 program = make_program(config, module, fold_data)
-            train_fold(config, folder, fold_data, program)
-        described = writer.read_json(results)
+            described = train_fold(config, folder, fold_data, program)
         rows += described['rows']
     assert described is not None
     described = {**described, 'rows': rows}
@@ -89,8 +99,8 @@ def check_config(config: Config, workdir: Path) -> None:
         writer.write_json(path, new)
 
 
-def train_fold(config: Config, workdir: Path, fold_data: FoldData, program: Program) -> None:
-    """Trains one fold, resuming where workdir stands, and writes its predictions and results.json."""
+def train_fold(config: Config, workdir: Path, fold_data: FoldData, program: Program) -> dict[str, Any]:
+    """Trains one fold, resuming where workdir stands; writes its predictions and results.json, and returns these."""
     first = jax.process_index() == 0
     workdir.mkdir(parents=True, exist_ok=True)
     if first:
@@ -103,7 +113,7 @@ def train_fold(config: Config, workdir: Path, fold_data: FoldData, program: Prog
     ):
         loop = Loop(config, fold_data, program, checkpoints, log, progress)
         loop.run()
-        write_results(config, workdir, fold_data, program, loop.best, loop.selection, seeds)
+        return write_results(config, workdir, fold_data, program, loop.best, loop.selection, seeds)
 
 
 class Loop:
@@ -228,25 +238,21 @@ def _finite(value: float) -> float | None:
     return float(value) if np.isfinite(value) else None
 
 
-def write_results(config, workdir: Path, fold_data: FoldData, program: Program, best, selection, seeds) -> None:
+def write_results(
+    config: Config, workdir: Path, fold_data: FoldData, program: Program, best: Any, selection: Selection, seeds: Any
+) -> dict[str, Any]:
     """Reads the test split once, with the variables that validation chose; predictions/*.npz and results.json."""
     label, fold = fold_data.source.schema.label, fold_data.fold
     predictions = {split: evaluate.predict(program, best, fold_data.loaders[split]) for split in ('validation', 'test')}
-    if jax.process_index() != 0:
-        return
-    for split, values in predictions.items():
-        evaluate.save_predictions(workdir / 'predictions' / f'{split}.npz', values, seeds)
     floor = floors(METRIC_KIND[label.kind], predictions['test']['label'], names=label.names)
     parameters = sum(int(np.prod(x.shape[1:])) for x in jax.tree.leaves(best['params']))
-    writer.write_json(
-        workdir / 'results.json',
-        {
-            **describe(config, fold_data, parameters),
-            'rows': [
-                result_row(fold, predictions, label, selection, n, int(seed), floor) for n, seed in enumerate(seeds)
-            ],
-        },
-    )
+    rows = [result_row(fold, predictions, label, selection, n, int(seed), floor) for n, seed in enumerate(seeds)]
+    results = {**describe(config, fold_data, parameters), 'rows': rows}
+    if jax.process_index() == 0:
+        for split, values in predictions.items():
+            evaluate.save_predictions(workdir / 'predictions' / f'{split}.npz', values, seeds)
+        writer.write_json(workdir / 'results.json', results)
+    return results
 
 
 def describe(config, fold_data: FoldData, parameters: int) -> dict[str, Any]:

@@ -58,5 +58,7 @@ class MfccCnn(nn.Module):
         return features_BTC, jnp.broadcast_to(rows_B[:, None], features_BTC.shape[:2])
 
     def _norm(self, norm, x_BTC, rows_B, train):
-        # Padding rows are left out of the batch statistics: they would change every other row's output.
+        # Padding rows are left out of the batch statistics: they would change every other row's output. Where there
+        # is no other row (a part of an accumulated batch) all are taken, for the mean of none is NaN.
+        rows_B = rows_B | ~rows_B.any()
         return norm(x_BTC, use_running_average=not train, mask=rows_B[:, None, None])

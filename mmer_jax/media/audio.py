@@ -8,6 +8,7 @@ import functools
 import os
 import warnings
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
@@ -22,6 +23,8 @@ __all__ = ['MediaError', 'load_audio', 'log_mel', 'mel_filters', 'mfcc']
 AMIN = 1e-10  # power below which everything is -100 dB
 BLOCK = 32  # frames transformed at a time: the working set stays in cache, the memory of a long file bounded
 LFS_POINTER = b'version https://git-lfs'
+# Titles that are not UTF-8 are no reason to refuse the sound; PyAV 19 dropped the option with the strictness.
+AV_OPTIONS: dict[str, Any] = {'metadata_errors': 'ignore'} if int(av.__version__.split('.')[0]) < 19 else {}
 
 
 def load_audio(
@@ -119,7 +122,7 @@ def _damaged(path: Path, error: Exception) -> MediaError:
 def _read_container(path: Path, offset: float, duration: float | None) -> tuple[np.ndarray, int]:
     """Samples and rate of the first audio stream of anything FFmpeg decodes."""
     try:
-        with av.open(str(path), metadata_errors='ignore') as container:
+        with av.open(str(path), **AV_OPTIONS) as container:
             if not container.streams.audio:
                 kinds = ', '.join(stream.type for stream in container.streams) or 'no stream at all'
                 raise MediaError(path, 'no audio stream', f'found {kinds}; use the version of the clip with sound')
@@ -219,7 +222,8 @@ def log_mel(
 
     `reference` is the power of 0 dB, or 'max' for the clip's own maximum (which discards its loudness); values
     more than `top_db` below the maximum are raised to that floor. Equals librosa.power_to_db(melspectrogram(...))
-    within 1e-4 dB. ValueError where samples are not a finite, non-empty float vector.
+    within 1e-4 dB (1e-3 dB where `top_db` is None and there is no floor). ValueError where samples are not a finite,
+    non-empty float vector.
     """
     power = _mel_power(samples, sample_rate, n_fft, hop_length, num_mels, fmin, fmax)
     if isinstance(reference, str) and reference != 'max':

@@ -25,7 +25,7 @@ def build_model(fields: Mapping[str, Any], **common: Any) -> nn.Module:
     """
     fields = dict(fields)
     model = _lookup(MODELS, 'model', fields.pop('name', None))
-    return _construct(model, {**{key: _build_field(value, common) for key, value in fields.items()}, **common})
+    return _construct(model, {key: _build_field(value, common) for key, value in {**fields, **common}.items()})
 
 
 def _build_field(value, common):

@@ -5,16 +5,16 @@ from typing import Any
 import flax.linen as nn
 import jax.numpy as jnp
 
-from mmer_jax.layers import LSTM, MLP, last_valid
+from mmer_jax.layers import LSTM, MLP, final_state
 
 Array = Any
 
 
 class LfLstm(nn.Module):
-    """An LSTM over each modality; their states at the last valid step, concatenated, go through an MLP.
+    """An LSTM over each modality; their final states, concatenated, go through an MLP.
 
     Works on any one to three modalities, unaligned. Predictions (B, num_outputs); extras: `features`
-    (B, modalities x hidden_size), the MLP's input.
+    (B, modalities x hidden_size, twice that if bidirectional), the MLP's input.
     """
 
     modalities: tuple[str, ...]
@@ -34,7 +34,8 @@ class LfLstm(nn.Module):
             lstm = LSTM(
                 self.hidden_size, self.num_layers, self.bidirectional, self.dropout, dtype=self.dtype, name=f'{m}_lstm'
             )
-            states.append(last_valid(lstm(batch[m].astype(self.dtype), mask_BT, train=train), mask_BT))
+            h_BTH = lstm(batch[m].astype(self.dtype), mask_BT, train=train)
+            states.append(final_state(h_BTH, mask_BT, bidirectional=self.bidirectional))
         features_BD = jnp.concatenate(states, -1)
         x_BD = nn.Dropout(self.dropout)(features_BD, deterministic=not train)
         head = MLP((self.mlp_size, self.num_outputs), self.dropout, dtype=self.dtype, name='head')

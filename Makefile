@@ -1,0 +1,49 @@
+# make quickstart   environment, embedded data, four training runs, a report with table and pictures
+# make test         environment, lint, type check, all tests
+# make format       ruff format and automatic lint fixes
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+# The parity oracle of some tests; `make test ORACLE=` leaves it out, and those tests say that they skip.
+# On Linux without a wheel for CPU at hand pip takes the CUDA build, several gigabytes.
+ORACLE ?= torch==2.13.0
+WORKERS ?= 2
+# Compiled programs are kept between runs.
+export JAX_COMPILATION_CACHE_DIR ?= $(CURDIR)/.cache/jax
+
+.PHONY: quickstart test lint format clean
+
+$(VENV)/.installed: pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.11 ...")'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e .
+	touch $@
+
+$(VENV)/.installed-test: $(VENV)/.installed
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[test]'
+	$(if $(ORACLE),$(BIN)/python -c 'import torch' 2>/dev/null || $(BIN)/python -m pip install --quiet -c constraints.txt '$(ORACLE)')
+	touch $@
+
+quickstart: $(VENV)/.installed
+	test -d data/synthetic || $(BIN)/python -m data_prep.synthetic --output data/synthetic
+	for variant in '' :text :audio :vision; do \
+	  $(BIN)/python -m mmer_jax.main --config=configs/quickstart.py$$variant || exit 1; done
+	$(BIN)/python -m mmer_jax.report runs/quickstart runs/quickstart_text runs/quickstart_audio runs/quickstart_vision \
+	  --output runs/quickstart_report
+	@echo; cat runs/quickstart_report/report.md
+
+lint: $(VENV)/.installed-test
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+test: $(VENV)/.installed-test lint
+	$(BIN)/python -m pytest -n $(WORKERS)
+
+format: $(VENV)/.installed-test
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+clean:
+	rm -rf $(VENV) .cache .mypy_cache .ruff_cache .pytest_cache *.egg-info build dist

@@ -1,0 +1,76 @@
+"""Records per second from shards to padded batches, and how long a training run waited for them.
+
+    python -m benchmarks.input_pipeline --data data/ravdess_mfcc [--batch_size 16]
+    python -m benchmarks.input_pipeline --workdir runs/mfcc_cnn_ravdess
+
+The first reads an epoch's batches with 1 and 4 threads, beside reading the same records one by one without
+batching (the ceiling), and prints the ratios. The second sums the waiting in a run's timing.jsonl.
+"""
+
+import argparse
+import time
+from pathlib import Path
+
+import numpy as np
+
+from mmer_jax import data
+from mmer_jax.records import RecordSource
+from mmer_jax.writer import read_jsonl
+
+
+def measure_reading(directory: Path, batch_size: int, repeats: int = 5) -> None:
+    source = RecordSource(directory)
+    modalities = tuple(m for m in data.MODALITIES if m in source.schema.features)
+    lengths = data.record_lengths(source, modalities, {})
+    plan = data.BatchPlan(
+        np.arange(len(source)), lengths, data.plan_shapes(lengths, 6), batch_size, shuffle=True, epochs=1
+    )
+    load = data.LoadBatch(source, modalities, plan, {}, {})
+
+    def rate(work):
+        best = float('inf')
+        for _ in range(repeats):
+            started = time.perf_counter()
+            work()
+            best = min(best, time.perf_counter() - started)
+        return len(source) / best
+
+    print(
+        f'{directory}: {len(source)} records, {len(plan.shapes)} shapes, '
+        f'padding waste {100 * plan.padding_waste():.1f} %'
+    )
+    one_by_one = rate(lambda: [source[n] for n in range(len(source))])
+    print(f'records one by one, CRC checked: {one_by_one:.0f} records/s')
+    for threads in (1, 4):
+        found = rate(lambda threads=threads: list(data.batches(load, threads=threads)))
+        print(f'batches of {batch_size}, {threads} threads: {found:.0f} records/s, ratio {found / one_by_one:.2f}')
+
+
+def measure_waiting(workdir: Path) -> None:
+    files = sorted(workdir.rglob('timing.jsonl'))
+    rows = [row for file in files for row in read_jsonl(file)[1:]]  # an epoch that compiles is left out
+    if not rows:
+        raise SystemExit(f'error: no timing.jsonl with two epochs or more under {workdir}')
+    waited, seconds = sum(r['data_wait'] for r in rows), sum(r['seconds'] for r in rows)
+    print(
+        f'{workdir}: {len(rows)} epochs, {seconds:.1f} s, '
+        f'{waited:.2f} s waiting for data: {100 * waited / seconds:.2f} %'
+    )
+
+
+def main():
+    parser = argparse.ArgumentParser(prog='python -m benchmarks.input_pipeline', description=__doc__.split('\n')[0])
+    parser.add_argument('--data', type=Path)
+    parser.add_argument('--workdir', type=Path)
+    parser.add_argument('--batch_size', type=int, default=16)
+    arguments = parser.parse_args()
+    if not (arguments.data or arguments.workdir):
+        parser.error('give --data, --workdir or both')
+    if arguments.data:
+        measure_reading(arguments.data, arguments.batch_size)
+    if arguments.workdir:
+        measure_waiting(arguments.workdir)
+
+
+if __name__ == '__main__':
+    main()

@@ -1,0 +1,71 @@
+"""Strict mode for every test: two CPU devices, rank promotion raises, warnings are errors (pyproject.toml)."""
+
+import os
+from pathlib import Path
+
+os.environ.setdefault('JAX_PLATFORMS', 'cpu')
+
+import jax
+import numpy as np
+import pytest
+
+from mmer_jax.records import Feature, Label, RecordWriter, Schema
+
+jax.config.update('jax_num_cpu_devices', 2)
+jax.config.update('jax_numpy_rank_promotion', 'raise')
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+SHARED_DATA = REPOSITORY.parent / 'shared' / 'data'
+
+
+def pytest_configure(config):
+    # A cache of compiled programs halves the suite on a second run; JAX_COMPILATION_CACHE_DIR names it.
+    if os.environ.get('JAX_COMPILATION_CACHE_DIR'):
+        jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.2)
+
+
+def write_dataset(directory, *, records=40, seed=0, kind='classes', text=(3, 6), audio=(5, 9), vision=(2, 4)):
+    """A small trimodal shard directory: 3 + 4 + 5 features, 8 speakers, 4 sessions, an official split."""
+    names = {'classes': ('calm', 'happy', 'sad'), 'regression': (), 'binary': ('happy', 'sad')}[kind]
+    features = {'text': Feature((None, 3)), 'audio': Feature((None, 4)), 'vision': Feature((None, 5))}
+    schema = Schema(f'tiny_{kind}', features, Label(kind, names))
+    generator = np.random.default_rng(seed)
+    with RecordWriter(directory, schema, num_shards=3) as writer:
+        for number in range(records):
+            arrays = {
+                m: generator.standard_normal((generator.integers(low, high + 1), size)).astype(np.float32)
+                for m, (low, high), size in (('text', text, 3), ('audio', audio, 4), ('vision', vision, 5))
+            }
+            label = {
+                'classes': lambda: int(generator.integers(3)),
+                'regression': lambda: float(generator.uniform(-3, 3)),
+                'binary': lambda: generator.integers(2, size=2),
+            }[kind]()
+            writer.write(
+                {'id': f'clip_{number:03d}', 'label': label, **arrays},
+                speaker=f'{number % 8:02d}',
+                session=str(number % 4),
+                split=('train', 'train', 'validation', 'test')[(number // 8) % 4],
+            )
+    return directory
+
+
+@pytest.fixture(scope='session')
+def tiny(tmp_path_factory):
+    """Shard directory with class labels, shared by tests that only read it."""
+    return write_dataset(tmp_path_factory.mktemp('data') / 'tiny')
+
+
+@pytest.fixture(scope='session')
+def tiny_of_kind(tmp_path_factory):
+    """Shard directories by kind of label."""
+    folder = tmp_path_factory.mktemp('kinds')
+    return {kind: write_dataset(folder / kind, kind=kind) for kind in ('classes', 'regression', 'binary')}
+
+
+@pytest.fixture(scope='session')
+def ravdess():
+    folder = SHARED_DATA / 'ravdess'
+    if not folder.is_dir():
+        pytest.skip(f'the real RAVDESS clips are not here ({folder})')
+    return folder

@@ -1,0 +1,133 @@
+"""The layer table of BUILD.md, enforced: which file may import what."""
+
+import ast
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import REPOSITORY
+
+PACKAGE = REPOSITORY / 'mmer_jax'
+JAX = {'jax', 'flax', 'optax'}
+
+# file (or folder/) -> (modules of mmer_jax it may import, third-party packages it may import besides numpy)
+LAYERS = {
+    'schema': (set(), {'tensorflow_datasets'}),
+    'records': ({'schema'}, {'google_crc32c'}),
+    'protocols': (set(), set()),
+    'metrics': (set(), set()),
+    'selection': (set(), set()),
+    'data': ({'records'}, {'grain'}),
+    'media/': ({'media'}, {'av', 'librosa', 'scipy', 'soundfile', 'soxr', 'transformers'}),
+    'layers': (set(), JAX),
+    'losses': (set(), JAX),
+    'optimizer': (set(), JAX),
+    'sharding': (set(), JAX),
+    'encoders/': ({'layers', 'encoders'}, JAX),
+    'fusion/': ({'layers', 'fusion'}, JAX),
+    'models/': ({'encoders', 'fusion', 'layers'}, JAX),
+    'models/__init__': ({'encoders', 'models'}, JAX),
+    'checkpoint': (set(), {'orbax', 'jax'}),
+    'writer': (set(), {'tensorboardX'}),
+    'step': ({'losses', 'sharding'}, JAX),
+    'experiment': (
+        {'data', 'losses', 'models', 'optimizer', 'protocols', 'records', 'sharding', 'step'},
+        JAX,
+    ),
+    'evaluate': (
+        {'checkpoint', 'data', 'experiment', 'metrics', 'sharding', 'step', 'train', 'writer'},
+        {'jax', 'ml_collections', 'absl'},
+    ),
+    'train': (
+        {
+            'checkpoint',
+            'data',
+            'evaluate',
+            'experiment',
+            'metrics',
+            'protocols',
+            'selection',
+            'sharding',
+            'step',
+            'writer',
+        },
+        JAX,
+    ),
+    'plots': ({'metrics'}, {'matplotlib'}),
+    'report': ({'metrics', 'plots', 'writer'}, set()),
+    'main': ({'train', 'evaluate', 'protocols'}, {'absl', 'jax', 'ml_collections'}),
+    '__init__': (set(), set()),
+}
+
+
+def imports(path):
+    """Top-level names of third-party packages, and the modules of mmer_jax, that a file imports anywhere."""
+    third, own = set(), set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        names = []
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f'{path}: import by full name'
+            names = [f'{node.module}.{alias.name}' for alias in node.names]
+        for name in names:
+            parts = name.split('.')
+            if parts[0] == 'mmer_jax':
+                own.add(parts[1] if len(parts) > 1 else '')
+            elif parts[0] not in sys.stdlib_module_names and parts[0] != 'numpy':
+                third.add(parts[0])
+    return third, own - {'', '__version__'}
+
+
+FILES = sorted(path.relative_to(PACKAGE).with_suffix('').as_posix() for path in PACKAGE.rglob('*.py'))
+
+
+@pytest.mark.parametrize('name', FILES)
+def test_imports(name):
+    key = name if name in LAYERS else f'{name.split("/")[0]}/'
+    assert key in LAYERS, f'{name}.py is in no layer: add it to the table here and in BUILD.md'
+    third, own = imports(PACKAGE / f'{name}.py')
+    allowed_own, allowed_third = LAYERS[key]
+    assert own <= allowed_own, f'{name}.py imports mmer_jax.{sorted(own - allowed_own)}'
+    assert third <= allowed_third, f'{name}.py imports {sorted(third - allowed_third)}'
+
+
+def test_a_model_never_imports_another_model():
+    for path in (PACKAGE / 'models').glob('*.py'):
+        if path.name != '__init__.py':
+            assert 'mmer_jax.models' not in path.read_text(), path
+
+
+def test_only_sharding_names_mesh_axes():
+    for name in FILES:
+        text = (PACKAGE / f'{name}.py').read_text()
+        assert name == 'sharding' or ('PartitionSpec' not in text and 'axis_types' not in text), name
+
+
+@pytest.mark.parametrize('folder', ['configs', 'data_prep'])
+def test_configs_and_data_prep(folder):
+    for path in (REPOSITORY / folder).rglob('*.py'):
+        third, own = imports(path)
+        if folder == 'configs':
+            assert third <= {'configs', 'ml_collections'}, path
+            assert not own, path
+        else:
+            assert third <= {'data_prep', 'tqdm', 'av', 'h5py', 'configs'}, path
+            assert own <= {'media', 'records', 'protocols'}, path
+
+
+def test_no_torch_and_no_tensorflow_on_the_training_path():
+    import subprocess
+
+    code = 'import sys, mmer_jax.main, mmer_jax.records; print(sorted({"torch", "tensorflow"} & set(sys.modules)))'
+    found = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, check=True, cwd=REPOSITORY)
+    assert found.stdout.strip() == '[]'
+
+
+def test_files_stay_readable():
+    """About 100 to 350 lines a file; a longer one wants splitting."""
+    folders = ('mmer_jax', 'configs', 'data_prep', 'benchmarks')
+    files = [p for folder in folders for p in (REPOSITORY / folder).rglob('*.py')]
+    long = {str(p.relative_to(REPOSITORY)): n for p in files if (n := len(Path(p).read_text().splitlines())) > 400}
+    assert long == {}

@@ -1,0 +1,176 @@
+"""What every model promises, tested for every model in MODELS: a new model needs one line in CASES."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from mmer_jax.losses import make_loss
+from mmer_jax.models import MODELS, build_model
+from mmer_jax.step import init_state, make_train_step
+
+ALL = ('text', 'audio', 'vision')
+SIZES = {'text': 3, 'audio': 13, 'vision': 5}
+LENGTHS = {'text': 5, 'audio': 9, 'vision': 4}
+
+# name -> (config fields of a tiny model, modality sets to try)
+CASES = {
+    'lf_lstm': (
+        {'hidden_size': 4, 'mlp_size': 6, 'bidirectional': True},
+        [('text',), ALL],
+    ),
+    'unimodal': ({'encoder': {'name': 'mfcc_cnn'}}, [('audio',)]),
+}
+GRID = [(name, modalities) for name, (_, sets) in CASES.items() for modalities in sets]
+
+
+def make(name, modalities, **common):
+    return build_model(
+        {'name': name, **CASES[name][0]}, **{'modalities': modalities, 'num_outputs': 3, 'dtype': jnp.float32, **common}
+    )
+
+
+def make_batch(modalities, rows=4, extra=0, garbage=0.0, seed=0):
+    """Rows of unequal lengths, `extra` more padded steps, padded positions filled with `garbage`."""
+    generator = np.random.default_rng(seed)
+    batch = {'label': generator.integers(3, size=rows), 'weight': np.ones(rows, np.float32)}
+    for m in modalities:
+        lengths = generator.integers(2, LENGTHS[m] + 1, rows)
+        mask = np.arange(LENGTHS[m] + extra) < lengths[:, None]
+        values = np.zeros((rows, LENGTHS[m] + extra, SIZES[m]), np.float32)
+        values[:, : LENGTHS[m]] = generator.standard_normal((rows, LENGTHS[m], SIZES[m]))
+        batch[m], batch[f'{m}_mask'] = np.where(mask[..., None], values, garbage).astype(np.float32), mask
+    return batch
+
+
+@pytest.fixture(scope='module', params=GRID, ids=[f'{n}-{"+".join(m)}' for n, m in GRID])
+def case(request):
+    name, modalities = request.param
+    model = make(name, modalities)
+    state = init_state(model, optax_identity(), make_batch(modalities), 0)
+    variables = {'params': state.params, **state.model_state}
+    predict = jax.jit(lambda batch: model.apply(variables, batch, train=False)['prediction'])
+    return name, modalities, model, state, predict
+
+
+def optax_identity():
+    import optax
+
+    return optax.sgd(1.0)
+
+
+def test_every_model_has_a_case():
+    assert set(CASES) == set(MODELS)
+
+
+def test_prediction_is_float32_of_the_asked_size(case):
+    _, modalities, _, _, predict = case
+    prediction = predict(make_batch(modalities))
+    assert prediction.shape == (4, 3)
+    assert prediction.dtype == jnp.float32
+
+
+def test_padding_changes_nothing(case):
+    _, modalities, _, _, predict = case
+    expected = predict(make_batch(modalities))
+    np.testing.assert_allclose(predict(make_batch(modalities, extra=3)), expected, atol=2e-6)
+    np.testing.assert_allclose(predict(make_batch(modalities, garbage=1e3)), expected, atol=2e-6)
+    np.testing.assert_allclose(predict(make_batch(modalities, garbage=np.nan)), expected, atol=2e-6)
+
+
+def test_permuting_the_batch_permutes_the_output(case):
+    _, modalities, _, _, predict = case
+    batch, order = make_batch(modalities), np.array([2, 0, 3, 1])
+    permuted = {key: value[order] for key, value in batch.items()}
+    np.testing.assert_allclose(predict(permuted), np.asarray(predict(batch))[order], atol=2e-6)
+
+
+def test_a_row_does_not_depend_on_the_others(case):
+    _, modalities, _, _, predict = case
+    batch, other = make_batch(modalities), make_batch(modalities, seed=1)
+    mixed = {key: np.concatenate([value[:1], other[key][1:]]) for key, value in batch.items()}
+    np.testing.assert_allclose(predict(mixed)[0], predict(batch)[0], atol=2e-6)
+
+
+def test_padding_rows_change_no_training_step(case):
+    """Loss, new parameters and batch statistics are the same with and without two rows of weight 0."""
+    name, modalities, _, _, _ = case
+    fields = {key: 0.0 for key in ('dropout',) if key in MODELS[name].__dataclass_fields__}
+    quiet = build_model(
+        {'name': name, **_without_dropout(CASES[name][0]), **fields},
+        modalities=modalities,
+        num_outputs=3,
+        dtype=jnp.float32,
+    )
+    batch = make_batch(modalities)
+    padded = {key: np.concatenate([value, np.zeros_like(value[:2])]) for key, value in batch.items()}
+    import optax
+
+    step = jax.jit(make_train_step(quiet, optax.sgd(0.1), make_loss({'cross_entropy': 1.0})))
+    state = init_state(quiet, optax.sgd(0.1), batch, 0)
+    (one, numbers), (two, padded_numbers) = step(state, batch), step(state, padded)
+    np.testing.assert_allclose(padded_numbers['loss'], numbers['loss'], rtol=1e-5)
+    for a, b in zip(
+        jax.tree.leaves((one.params, one.model_state)), jax.tree.leaves((two.params, two.model_state)), strict=True
+    ):
+        np.testing.assert_allclose(a, b, atol=2e-6)
+
+
+def _without_dropout(fields):
+    """Dropout draws other masks for another batch size, so a comparison needs it off."""
+    fields = dict(fields)
+    if isinstance(fields.get('encoder'), dict):
+        fields['encoder'] = {**fields['encoder'], 'dropout': 0.0, 'head_dropout': 0.0}
+    return fields
+
+
+def test_every_parameter_gets_a_gradient(case):
+    _, modalities, model, state, _ = case
+    batch = make_batch(modalities, rows=8)
+
+    def loss(params):
+        outputs, _ = model.apply(
+            {'params': params, **state.model_state},
+            batch,
+            train=True,
+            rngs={'dropout': jax.random.key(0)},
+            mutable=list(state.model_state),
+        )
+        return make_loss({'cross_entropy': 1.0})(outputs, batch).mean()
+
+    gradient = jax.jit(jax.grad(loss))(state.params)
+    silent = [
+        jax.tree_util.keystr(path) for path, leaf in jax.tree_util.tree_leaves_with_path(gradient) if not jnp.any(leaf)
+    ]
+    assert silent == []
+
+
+def test_training_is_random_only_through_its_key(case):
+    _, modalities, model, state, _ = case
+    batch = make_batch(modalities)
+
+    def run(key):
+        outputs, _ = model.apply(
+            {'params': state.params, **state.model_state},
+            batch,
+            train=True,
+            rngs={'dropout': jax.random.key(key)},
+            mutable=list(state.model_state),
+        )
+        return outputs['prediction']
+
+    run = jax.jit(run)
+    np.testing.assert_array_equal(run(1), run(1))
+    assert not np.array_equal(run(1), run(2))
+
+
+def test_bfloat16_compute_keeps_float32_parameters_and_predictions(case):
+    name, modalities, _, _, predict = case
+    batch = make_batch(modalities)
+    model = make(name, modalities, dtype=jnp.bfloat16)
+    state = init_state(model, optax_identity(), batch, 0)
+    assert {leaf.dtype for leaf in jax.tree.leaves(state.params)} == {jnp.dtype('float32')}
+    prediction = model.apply({'params': state.params, **state.model_state}, batch, train=False)['prediction']
+    assert prediction.dtype == jnp.float32
+    assert not np.array_equal(prediction, predict(batch))  # it did compute in less
+    np.testing.assert_allclose(prediction, predict(batch), atol=0.1)

@@ -1,0 +1,308 @@
+"""The loop: exact resume, SIGKILL, several processes, folds, stopping, and mistakes named."""
+
+import json
+import os
+import random
+import signal
+import socket
+import subprocess
+import sys
+import time
+
+import jax
+import numpy as np
+import pytest
+
+from mmer_jax import train
+from mmer_jax.checkpoint import Checkpoints
+from mmer_jax.train import train_and_evaluate
+from mmer_jax.writer import read_json, read_jsonl
+from tests.conftest import REPOSITORY
+from tests.small_run import MeanModel, small_config
+
+ENVIRONMENT = {**os.environ, 'JAX_PLATFORMS': 'cpu', 'PYTHONWARNINGS': 'default'}
+
+
+def run(directory, workdir, **changes):
+    return train_and_evaluate(small_config(directory, **changes), workdir, model=MeanModel())
+
+
+@pytest.fixture(scope='module')
+def whole(tiny, tmp_path_factory):
+    """An undisturbed run of twelve epochs."""
+    workdir = tmp_path_factory.mktemp('runs') / 'whole'
+    run(tiny, workdir, epochs=12)
+    return workdir
+
+
+def checkpoint_of(workdir):
+    """All arrays of the checkpoint, as stored."""
+    import orbax.checkpoint as ocp
+
+    with Checkpoints(workdir / 'checkpoints') as checkpoints:
+        step = checkpoints.latest()
+    found = {}
+    for item in ('state', 'best'):
+        tree = ocp.StandardCheckpointer().restore(workdir / 'checkpoints' / str(step) / item)
+        found[item] = {jax.tree_util.keystr(k): np.asarray(v) for k, v in jax.tree_util.tree_leaves_with_path(tree)}
+    return step, found
+
+
+def assert_same_run(found, expected, *, exact=True):
+    assert (found / 'results.json').is_file()
+    if exact:
+        assert (found / 'metrics.jsonl').read_bytes() == (expected / 'metrics.jsonl').read_bytes()
+        assert read_json(found / 'results.json') == read_json(expected / 'results.json')
+    for split in ('validation', 'test'):
+        with (
+            np.load(found / 'predictions' / f'{split}.npz') as a,
+            np.load(expected / 'predictions' / f'{split}.npz') as b,
+        ):
+            assert a['id'].tolist() == b['id'].tolist()
+            np.testing.assert_allclose(a['prediction'], b['prediction'], atol=0 if exact else 1e-5)
+    if exact:
+        (step, a), (other_step, b) = checkpoint_of(found), checkpoint_of(expected)
+        assert step == other_step
+        for item in a:
+            assert a[item].keys() == b[item].keys()
+            for key in a[item]:
+                np.testing.assert_array_equal(a[item][key], b[item][key], err_msg=key)
+
+
+def test_what_a_run_leaves(whole):
+    assert {p.name for p in whole.iterdir()} == {
+        'config.json', 'metrics.jsonl', 'timing.jsonl', 'statistics.npz', 'checkpoints', 'predictions', 'results.json',
+    }  # fmt: skip
+    results = read_json(whole / 'results.json')
+    assert [row['seed'] for row in results['rows']] == [0, 1]
+    assert results['parameters'] == (3 + 4) * 3 + 3
+    row = results['rows'][0]
+    assert row['counts'] == {'train': 24, 'validation': 8, 'test': 8}
+    assert row['floor']['accuracy'] >= 1 / 3
+    rows = read_jsonl(whole / 'metrics.jsonl')
+    assert {r['split'] for r in rows} == {'train', 'train_epoch', 'validation'}
+    assert sum(r['split'] == 'validation' for r in rows) == 12 * 2
+    with np.load(whole / 'predictions' / 'test.npz') as file:
+        assert file['prediction'].shape == (2, 8, 3)
+        assert file['label'].shape == file['id'].shape == (8,)
+
+
+def test_results_are_the_metrics_of_the_saved_predictions(whole):
+    from mmer_jax.metrics import classification
+
+    with np.load(whole / 'predictions' / 'test.npz') as file:
+        for seed, row in enumerate(read_json(whole / 'results.json')['rows']):
+            expected = classification(file['prediction'][seed], file['label'], names=('calm', 'happy', 'sad'))
+            assert {key: row['test'][key] for key in expected} == pytest.approx(expected)
+
+
+def test_the_best_epoch_is_the_best_on_validation(whole):
+    rows = [r for r in read_jsonl(whole / 'metrics.jsonl') if r['split'] == 'validation']
+    for result in read_json(whole / 'results.json')['rows']:
+        values = [r['accuracy'] for r in rows if r['seed'] == result['seed']]
+        assert result['best_epoch'] == int(np.argmax(values)) + 1
+        assert result['validation']['accuracy'] == max(values)
+
+
+@pytest.mark.parametrize(('stop_at', 'every'), [(9, 0), (14, 3), (3, 0)])
+def test_an_interrupted_run_resumes_bit_for_bit(tiny, tmp_path, whole, monkeypatch, stop_at, every):
+    """Also in the middle of an epoch, and before the first checkpoint."""
+
+    class Stop(Exception):
+        pass
+
+    account = train.Loop._account
+
+    def stop(self, step, numbers):
+        if step == stop_at:
+            raise Stop
+        account(self, step, numbers)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(train.Loop, '_account', stop)
+        with pytest.raises(Stop):
+            run(tiny, tmp_path / 'run', epochs=12, checkpoint_every=every)
+    run(tiny, tmp_path / 'run', epochs=12, checkpoint_every=every, data__threads=1)
+    assert_same_run(tmp_path / 'run', whole)
+
+
+def start(directory, workdir, *changes):
+    command = [sys.executable, '-m', 'tests.small_run', str(directory), str(workdir), *changes]
+    return subprocess.Popen(
+        command, cwd=REPOSITORY, env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+
+
+def wait(process):
+    output, _ = process.communicate(timeout=300)
+    assert process.returncode == 0, output
+
+
+def lines(path):
+    return path.read_bytes().count(b'\n') if path.is_file() else 0
+
+
+def test_a_run_killed_three_times_ends_as_if_undisturbed(tiny, tmp_path):
+    """SIGKILL at random moments; metrics.jsonl, predictions, results and checkpoint equal those of a whole run."""
+    reference, killed, epochs = tmp_path / 'whole', tmp_path / 'killed', 60
+    run(tiny, reference, epochs=epochs)
+    total, generator = lines(reference / 'metrics.jsonl'), random.Random(7)
+    targets = sorted(generator.uniform(0.05, 0.9) for _ in range(3))
+    for target in targets:
+        process = start(tiny, killed, f'epochs={epochs}')
+        while lines(killed / 'metrics.jsonl') < target * total and process.poll() is None:
+            time.sleep(0.01)
+        time.sleep(generator.uniform(0, 0.05))
+        assert process.poll() is None, process.communicate()[0]
+        os.kill(process.pid, signal.SIGKILL)
+        process.wait()
+        process.stdout.close()
+        assert not (killed / 'results.json').exists()
+    wait(start(tiny, killed, f'epochs={epochs}'))
+    assert_same_run(killed, reference)
+
+
+def free_port():
+    with socket.socket() as s:
+        s.bind(('127.0.0.1', 0))
+        return s.getsockname()[1]
+
+
+def test_two_processes_equal_one_and_take_over_its_run(tiny, tmp_path, whole, monkeypatch):
+    """Two processes with one device each, against one process with two; then they resume what one began."""
+
+    def two(workdir):
+        port = free_port()
+        options = ['epochs=12', 'devices=1', f'coordinator=127.0.0.1:{port}']
+        processes = [start(tiny, workdir, *options, f'process={p}') for p in (0, 1)]
+        for process in processes:
+            wait(process)
+
+    two(tmp_path / 'two')
+    assert_same_run(tmp_path / 'two', whole, exact=False)
+    losses = [[r['loss'] for r in read_jsonl(w / 'metrics.jsonl')] for w in (whole, tmp_path / 'two')]
+    np.testing.assert_allclose(*losses, atol=1e-5)
+
+    class Stop(Exception):
+        pass
+
+    account = train.Loop._account
+
+    def stop(self, step, numbers):
+        if step == 20:
+            raise Stop
+        account(self, step, numbers)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(train.Loop, '_account', stop)
+        with pytest.raises(Stop):
+            run(tiny, tmp_path / 'begun', epochs=12)
+    two(tmp_path / 'begun')
+    assert_same_run(tmp_path / 'begun', whole, exact=False)
+
+
+def test_five_seeds_in_one_run_equal_five_runs(tiny, tmp_path):
+    together = run(tiny, tmp_path / 'together', seeds=5, optimizer__name='sgd')['rows']
+    for seed in (0, 4):
+        (alone,) = run(tiny, tmp_path / str(seed), seeds=1, seed=seed, optimizer__name='sgd')['rows']
+        assert alone['seed'] == seed
+        assert together[seed]['best_epoch'] == alone['best_epoch']
+        assert together[seed]['test'] == pytest.approx(alone['test'], abs=1e-5)
+
+
+def test_cross_validation_writes_folds_and_skips_finished_ones(tiny, tmp_path):
+    changes = {'protocol__name': 'leave_sessions_out', 'epochs': 2, 'data__normalize': ('audio',)}
+    part = train_and_evaluate(small_config(tiny, **changes), tmp_path, MeanModel(), folds=[1])
+    assert [row['fold'] for row in part['rows']] == ['fold_1', 'fold_1']
+    assert not (tmp_path / 'results.json').exists()
+    before = (tmp_path / 'fold_1' / 'results.json').stat().st_mtime_ns
+    results = run(tiny, tmp_path, **changes)
+    assert (tmp_path / 'fold_1' / 'results.json').stat().st_mtime_ns == before
+    assert [(row['fold'], row['seed']) for row in results['rows']] == [
+        (f'fold_{k}', s) for k in range(4) for s in (0, 1)
+    ]
+    assert read_json(tmp_path / 'results.json') == results
+    assert sum(row['counts']['test'] for row in results['rows'][::2]) == 40
+    with np.load(tmp_path / 'fold_0' / 'statistics.npz') as file:
+        assert sorted(file) == ['audio_deviation', 'audio_mean']
+
+
+def test_early_stopping_ends_each_seed_and_then_the_run(tiny, tmp_path):
+    results = run(tiny, tmp_path, epochs=50, selection__patience=4, selection__plateau_patience=1)
+    rows = read_jsonl(tmp_path / 'metrics.jsonl')
+    for row in results['rows']:
+        mine = [r for r in rows if r['split'] == 'validation' and r['seed'] == row['seed']]
+        assert row['epochs'] == row['best_epoch'] + 4 == len(mine) < 50
+    rates = {r['learning_rate'] for r in rows if r['split'] == 'train'}
+    assert any(rate == pytest.approx(1e-3) for rate in rates)  # decayed once from 1e-2
+
+
+def test_a_non_finite_loss_stops_with_step_value_and_ids(tiny, tmp_path):
+    with pytest.raises(
+        FloatingPointError, match=r'step \d+: the loss is not finite .*(nan|inf).*clip_\d+.*learning rate'
+    ):
+        run(tiny, tmp_path, optimizer__name='sgd', optimizer__learning_rate=1e38)
+    assert not (tmp_path / 'results.json').exists()
+
+
+def test_one_bad_clip_is_named_alone(tiny, tmp_path, monkeypatch):
+    from mmer_jax import data
+
+    def poison(record, generator):
+        return {**record, 'audio': record['audio'] * np.float32(np.inf)} if record['id'] == 'clip_003' else record
+
+    monkeypatch.setattr(data, 'make_augmentations', lambda entries: (poison,))
+    with pytest.raises(FloatingPointError, match=r"from records \['clip_003'\]"):
+        run(tiny, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ('changes', 'message'),
+    [
+        ({'data__batch_size': 5}, 'batch size 5 does not divide by 2 devices'),
+        ({'modalities': ('text', 'speech')}, r"modalities \('text', 'speech'\): data set 'tiny_classes' has"),
+        ({'selection__metric': 'acuracy'}, "'acuracy' is not measured; choose one of loss, accuracy"),
+        ({'protocol__name': 'random'}, "'random'"),
+        ({'losses': {}}, 'name one or more of cross_entropy'),
+        ({'compute_dtype': 'float16'}, 'the known ones are float32, bfloat16'),
+        ({'data__directory': ''}, 'config.data.directory is empty'),
+        ({'data__directory': '/nowhere/at/all'}, r'/nowhere/at/all is missing; write it with one of the data_prep'),
+        ({'mesh__data': 3}, 'needs 3 devices, this run has 2'),
+    ],
+)
+def test_mistakes_are_named(tiny, tmp_path, changes, message):
+    config = small_config(tiny)
+    from ml_collections import ConfigDict
+
+    for key, value in changes.items():
+        config.update_from_flattened_dict({key.replace('__', '.'): value}) if value != {} else setattr(
+            config, key, ConfigDict()
+        )
+    with pytest.raises(ValueError, match=message):
+        train_and_evaluate(config, tmp_path / 'run', model=None if 'compute_dtype' in changes else MeanModel())
+
+
+def test_another_config_in_the_same_workdir_is_refused_by_key(tiny, tmp_path):
+    run(tiny, tmp_path, epochs=1)
+    with pytest.raises(ValueError, match=r'begun with another config: optimizer.learning_rate: 0.01 -> 0.1'):
+        run(tiny, tmp_path, epochs=1, optimizer__learning_rate=0.1)
+    run(tiny, tmp_path, epochs=1, data__threads=2)  # changes no number
+
+
+def test_a_changed_model_is_refused(tiny, tmp_path):
+    run(tiny, tmp_path, epochs=1)
+    (tmp_path / 'results.json').unlink()
+    with pytest.raises(ValueError, match='does not fit this model'):
+        train_and_evaluate(small_config(tiny, epochs=1), tmp_path, model=MeanModel(modalities=('text',)))
+
+
+def test_a_fold_that_does_not_exist(tiny, tmp_path):
+    with pytest.raises(ValueError, match=r"folds \[3\]: protocol 'official_split' has folds 0..0"):
+        train_and_evaluate(small_config(tiny), tmp_path, MeanModel(), folds=[3])
+
+
+def test_results_say_what_ran(whole):
+    results = read_json(whole / 'results.json')
+    assert results['protocol'] == 'official_split'
+    assert results['modalities'] == ['text', 'audio']
+    assert json.loads((whole / 'config.json').read_text())['epochs'] == 12
