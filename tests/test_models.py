@@ -164,6 +164,31 @@ def test_training_is_random_only_through_its_key(case):
     assert not np.array_equal(run(1), run(2))
 
 
+REMAT = [name for name, model in MODELS.items() if 'remat' in model.__dataclass_fields__]
+
+
+@pytest.mark.parametrize('name', REMAT)
+def test_remat_gives_the_same_gradients_and_really_recomputes(name):
+    modalities = CASES[name][1][0]
+    plain, remat = (
+        build_model(
+            {'name': name, **CASES[name][0], 'remat': on}, modalities=modalities, num_outputs=3, dtype=jnp.float32
+        )
+        for on in (False, True)
+    )
+    batch = make_batch(modalities)
+    params = plain.init(jax.random.key(0), batch, train=False)['params']
+
+    def loss_of(model):
+        return lambda params: (model.apply({'params': params}, batch, train=False)['prediction'] ** 2).sum()
+
+    for model, recomputes in ((plain, False), (remat, True)):
+        assert ('remat' in str(jax.make_jaxpr(loss_of(model))(params))) == recomputes
+    gradients = [jax.jit(jax.grad(loss_of(model)))(params) for model in (plain, remat)]
+    for a, b in zip(*map(jax.tree.leaves, gradients), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
+
+
 def test_bfloat16_compute_keeps_float32_parameters_and_predictions(case):
     name, modalities, _, _, predict = case
     batch = make_batch(modalities)

@@ -12,6 +12,7 @@ import time
 import jax
 import numpy as np
 import pytest
+from ml_collections import ConfigDict
 
 from mmer_jax import train
 from mmer_jax.checkpoint import Checkpoints
@@ -94,6 +95,21 @@ def test_results_are_the_metrics_of_the_saved_predictions(whole):
         for seed, row in enumerate(read_json(whole / 'results.json')['rows']):
             expected = classification(file['prediction'][seed], file['label'], names=('calm', 'happy', 'sad'))
             assert {key: row['test'][key] for key in expected} == pytest.approx(expected)
+
+
+def test_evaluating_the_checkpoint_gives_the_results_again(tiny, tmp_path, capsys):
+    from mmer_jax import evaluate
+
+    config = small_config(tiny, epochs=2, data__normalize=('audio',), protocol__name='leave_sessions_out')
+    config.model = ConfigDict({'name': 'lf_lstm', 'hidden_size': 3})
+    results = train_and_evaluate(config, tmp_path, folds=[2])
+    for split in ('validation', 'test'):
+        found = evaluate.evaluate_checkpoint(tmp_path / 'fold_2', split=split, directory=tiny)
+        for row, expected in zip(found, results['rows'], strict=True):
+            assert row.pop('seed') == expected['seed']
+            assert row == pytest.approx(expected[split], abs=1e-6)
+    assert evaluate.main([str(tmp_path / 'fold_0')]) == 1
+    assert 'holds no trained fold' in capsys.readouterr().err
 
 
 def test_the_best_epoch_is_the_best_on_validation(whole):
@@ -272,8 +288,6 @@ def test_one_bad_clip_is_named_alone(tiny, tmp_path, monkeypatch):
 )
 def test_mistakes_are_named(tiny, tmp_path, changes, message):
     config = small_config(tiny)
-    from ml_collections import ConfigDict
-
     for key, value in changes.items():
         config.update_from_flattened_dict({key.replace('__', '.'): value}) if value != {} else setattr(
             config, key, ConfigDict()

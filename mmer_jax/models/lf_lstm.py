@@ -14,7 +14,8 @@ class LfLstm(nn.Module):
     """An LSTM over each modality; their final states, concatenated, go through an MLP.
 
     Works on any one to three modalities, unaligned. Predictions (B, num_outputs); extras: `features`
-    (B, modalities x hidden_size, twice that if bidirectional), the MLP's input.
+    (B, modalities x hidden_size, twice that if bidirectional), the MLP's input. remat recomputes each LSTM in the
+    backward pass instead of keeping its states.
     """
 
     modalities: tuple[str, ...]
@@ -24,6 +25,7 @@ class LfLstm(nn.Module):
     mlp_size: int = 64
     dropout: float = 0.1
     bidirectional: bool = False
+    remat: bool = False
     dtype: Any = jnp.float32
 
     @nn.compact
@@ -34,7 +36,12 @@ class LfLstm(nn.Module):
             lstm = LSTM(
                 self.hidden_size, self.num_layers, self.bidirectional, self.dropout, dtype=self.dtype, name=f'{m}_lstm'
             )
-            h_BTH = lstm(batch[m].astype(self.dtype), mask_BT, train=train)
+
+            def encode(module, x_BTD, mask_BT):
+                return module(x_BTD, mask_BT, train=train)
+
+            encode = nn.remat(encode) if self.remat else encode
+            h_BTH = encode(lstm, batch[m].astype(self.dtype), mask_BT)
             states.append(final_state(h_BTH, mask_BT, bidirectional=self.bidirectional))
         features_BD = jnp.concatenate(states, -1)
         x_BD = nn.Dropout(self.dropout)(features_BD, deterministic=not train)
