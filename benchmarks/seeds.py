@@ -27,9 +27,9 @@ from mmer_jax import data, experiment, sharding
 CASES = {'mfcc_cnn': (mfcc_cnn_ravdess, 'ravdess_mfcc'), 'lf_lstm': (quickstart, 'synthetic')}
 
 
-def prepare(config, seeds):
+def prepare(config, seeds, seeds_by):
     """(program, state, device batches), and the seconds that its compilation took."""
-    config.seeds = seeds
+    config.seeds, config.seeds_by = seeds, seeds_by
     source = experiment.open_source(config)
     fold_data = experiment.load_fold(config, source, experiment.folds_of(config, source)[0])
     program = experiment.make_program(config, experiment.make_model(config, source), fold_data)
@@ -38,7 +38,7 @@ def prepare(config, seeds):
         for batch, _ in zip(data.batches(fold_data.loaders['train']), range(8), strict=False)
     ]
     started = time.perf_counter()
-    state = program.init(np.arange(seeds, dtype=np.int32))
+    state = program.split(program.init(np.arange(seeds, dtype=np.int32)))
     for batch in batches:
         state, numbers = program.train(state, batch)
     jax.block_until_ready(numbers)
@@ -53,13 +53,13 @@ def run_steps(program, state, batches, steps):
     return state, time.perf_counter() - started
 
 
-def measure_steps(name, directory, counts, steps, repeats=5):
+def measure_steps(name, directory, counts, steps, seeds_by='auto', repeats=5):
     """Alternates one seed and N seeds; prints medians and ratios."""
     config = CASES[name][0].get_config()
     config.data.directory, config.data.max_shapes = str(directory), 1
-    single, single_state, batches, single_compile = prepare(config, 1)
+    single, single_state, batches, single_compile = prepare(config, 1, seeds_by)
     for seeds in counts:
-        many, many_state, many_batches, many_compile = prepare(config, seeds)
+        many, many_state, many_batches, many_compile = prepare(config, seeds, seeds_by)
         one_times, many_times = [], []
         for _ in range(repeats):
             single_state, seconds = run_steps(single, single_state, batches, steps)
@@ -70,8 +70,8 @@ def measure_steps(name, directory, counts, steps, repeats=5):
         one, together = statistics.median(one_times), statistics.median(many_times)
         compiled = (one + seeds * single_compile) / (together + many_compile)
         print(
-            f'{name}, {seeds} seeds, {steps} steps: {one:.2f} s one after another, {together:.2f} s in one program: '
-            f'ratio {ratio:.2f}; with compilation '
+            f'{name}, {seeds} seeds ({seeds_by}), {steps} steps: '
+            f'{one:.2f} s one after another, {together:.2f} s in one program: ratio {ratio:.2f}; with compilation '
             f'({single_compile:.1f} s each, {many_compile:.1f} s once): {compiled:.2f}',
             flush=True,
         )
@@ -105,6 +105,7 @@ def main():
     parser.add_argument('--seeds', default='5,10')
     parser.add_argument('--steps', type=int, default=200)
     parser.add_argument('--models', default=','.join(CASES))
+    parser.add_argument('--seeds_by', default='auto', choices=('auto', 'vmap', 'turns'))
     parser.add_argument('--whole', action='store_true', help='also whole processes (minutes)')
     arguments = parser.parse_args()
     counts = [int(n) for n in arguments.seeds.split(',')]
@@ -113,7 +114,7 @@ def main():
         for name in arguments.models.split(','):
             directory = Path(folder) / f'data_{name}'
             write_like(CASES[name][1], directory, records=400)
-            measure_steps(name, directory, counts, arguments.steps)
+            measure_steps(name, directory, counts, arguments.steps, arguments.seeds_by)
             if arguments.whole:
                 measure_whole(name, directory, counts, folder)
 

@@ -37,6 +37,7 @@ def get_base(name: str, variant: str = '', variants: tuple[str, ...] = ('smoke',
     # Training. Seeds seed .. seed + seeds - 1 train side by side in one program, on the same batches.
     config.seed = 0
     config.seeds = 1
+    config.seeds_by = 'auto'  # vmap: one program; turns: one compiled step, seed after seed; auto: turns on CPU
     config.data_seed = 0  # order of the batches and augmentation
     config.epochs = 10
     config.losses = _open({})  # name: weight

@@ -29,8 +29,8 @@ def predict(program: Program, variables: Any, load: data.LoadBatch) -> Predictio
         _, _, planned = load.plan[step]
         outputs = program.predict(variables, sharding.put_batch(batch, program.mesh))
         numbers.append(planned)
-        prediction.append(np.asarray(outputs['prediction'])[:, : len(planned)])
-        loss.append(np.asarray(outputs['loss'])[:, : len(planned)])
+        prediction.append(experiment.fetch(outputs, 'prediction')[:, : len(planned)])
+        loss.append(experiment.fetch(outputs, 'loss')[:, : len(planned)])
     order = np.argsort(np.concatenate(numbers))
     record = np.concatenate(numbers)[order]
     return {

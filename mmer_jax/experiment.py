@@ -19,7 +19,7 @@ from mmer_jax.models import build_model
 from mmer_jax.optimizer import make_optimizer
 from mmer_jax.protocols import Fold, make_folds
 from mmer_jax.records import RecordSource
-from mmer_jax.step import init_state, make_eval_step, make_train_step, over_seeds, variables_of
+from mmer_jax.step import init_state, make_eval_step, make_train_step, over_seeds, take_seed, variables_of
 
 Config = Any
 METRIC_KIND = {'classes': 'classification', 'regression': 'sentiment', 'binary': 'binary_emotions'}
@@ -100,8 +100,10 @@ def make_model(config: Config, source: RecordSource) -> nn.Module:
 class Program:
     """The jitted functions of a run, over `seeds` seeds and a mesh; every fold of the same sizes shares them.
 
-    init(seeds (N,)) -> state; train(state, batch) -> (state, numbers), state donated; predict(variables, batch) ->
-    outputs, whole on every process; keep_best(best, state, improved (N,)) -> best; schedule(step).
+    init(seeds (N,)) -> state, every array with a leading seed axis. split(state) gives it as train wants it, join
+    the whole again. train(split state, batch) -> (split state, numbers), the state donated; predict(variables,
+    batch) -> outputs, whole on every process; `fetch` takes numbers and outputs to the host.
+    keep_best(best, state, improved (N,)) -> best; schedule(step) -> learning rate.
     """
 
     mesh: Any
@@ -110,6 +112,8 @@ class Program:
     init: Callable[..., Any]
     train: Callable[..., Any]
     predict: Callable[..., Any]
+    split: Callable[..., Any]
+    join: Callable[..., Any]
     keep_best: Callable[..., Any]
     schedule: Callable[..., Any]
 
@@ -123,10 +127,16 @@ def make_program(config: Config, model: nn.Module, fold_data: FoldData) -> Progr
     total_steps = len(train_plan)
     optimizer, schedule = make_optimizer(config.optimizer.to_dict(), total_steps)
     loss = make_loss(config.losses.to_dict())
-    unroll = jax.default_backend() == 'cpu'
-    train_step = make_train_step(model, optimizer, loss, accumulate=config.accumulate, unroll=unroll)
+    on_cpu = jax.default_backend() == 'cpu'
+    train_step = make_train_step(model, optimizer, loss, accumulate=config.accumulate, unroll=on_cpu)
+    eval_step = make_eval_step(model, loss)
     by_seed, everywhere = sharding.state_sharding(mesh), sharding.replicated(mesh)
     example = example_batch(fold_data.loaders['train'])
+    if config.seeds_by not in ('auto', 'vmap', 'turns'):
+        raise ValueError(f"config.seeds_by {config.seeds_by!r}: expected 'auto', 'vmap' or 'turns'")
+    turns = config.seeds_by == 'turns' or (config.seeds_by == 'auto' and on_cpu and mesh.shape['seed'] == 1)
+    ways = seeds_in_turns if turns and config.seeds > 1 else seeds_by_vmap
+    functions = ways(train_step, eval_step, config.seeds, by_seed, everywhere)
 
     def keep_best(best, state, improved):
         def select(old, new):
@@ -139,11 +149,49 @@ def make_program(config: Config, model: nn.Module, fold_data: FoldData) -> Progr
         seeds=config.seeds,
         total_steps=total_steps,
         init=jax.jit(jax.vmap(lambda seed: init_state(model, optimizer, example, seed)), out_shardings=by_seed),
-        train=jax.jit(over_seeds(train_step, config.seeds), donate_argnums=0, out_shardings=(by_seed, everywhere)),
-        predict=jax.jit(over_seeds(make_eval_step(model, loss), config.seeds), out_shardings=everywhere),
+        **functions,
         keep_best=jax.jit(keep_best, donate_argnums=0, out_shardings=by_seed),
         schedule=schedule,
     )
+
+
+def seeds_in_turns(train_step, eval_step, seeds: int, by_seed, everywhere) -> dict[str, Callable[..., Any]]:
+    """train, predict, split and join over N seeds as N calls of the compiled program of one seed.
+
+    For CPU: two cores are busy with one seed, and vmapped convolutions are grouped ones, which XLA runs there at
+    down to half the speed (benchmarks/seeds.py). Compiling once and taking turns loses nothing.
+    """
+    train_one = jax.jit(train_step, donate_argnums=0, out_shardings=everywhere)
+    predict_one = jax.jit(lambda v, batch, number: eval_step(take_seed(v, number), batch), out_shardings=everywhere)
+
+    def train(states, batch):
+        pairs = [train_one(state, batch) for state in states]
+        return [state for state, _ in pairs], [numbers for _, numbers in pairs]
+
+    return {
+        'train': train,
+        'predict': lambda variables, batch: [predict_one(variables, batch, np.int32(n)) for n in range(seeds)],
+        'split': jax.jit(lambda state: [take_seed(state, n) for n in range(seeds)], out_shardings=everywhere),
+        'join': jax.jit(lambda states: jax.tree.map(lambda *x: jnp.stack(x), *states), out_shardings=by_seed),
+    }
+
+
+def seeds_by_vmap(train_step, eval_step, seeds: int, by_seed, everywhere) -> dict[str, Callable[..., Any]]:
+    """train and predict over N seeds as one program; the state stays whole."""
+    train = over_seeds(train_step, seeds)
+    return {
+        'train': jax.jit(train, donate_argnums=0, out_shardings=(by_seed, everywhere)),
+        'predict': jax.jit(over_seeds(eval_step, seeds), out_shardings=everywhere),
+        'split': lambda state: state,
+        'join': lambda state: state,
+    }
+
+
+def fetch(outputs: Any, key: str) -> np.ndarray:
+    """One of the numbers or outputs of a Program, as numpy with the leading seed axis; waits for the device."""
+    if isinstance(outputs, list):  # of seeds in turns, stacked here: one more program a step would cost more
+        return np.stack([np.asarray(part[key]) for part in outputs])
+    return np.asarray(outputs[key])
 
 
 def example_batch(load: data.LoadBatch) -> dict[str, np.ndarray]:

@@ -67,6 +67,9 @@ def curves(
         axes.set_ylabel(name)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.margins(x=0.02)
+        if axes.lines and all(len(line.get_xdata()) == 1 for line in axes.lines):  # type: ignore[arg-type]
+            epoch = float(axes.lines[0].get_xdata()[0])  # type: ignore[index, arg-type]
+            axes.set_xlim(epoch - 1, epoch + 1)
         _plain(axes, grid='both')
         if axes.lines:
             axes.legend(frameon=False, fontsize=10)
@@ -148,7 +151,7 @@ def comparison(
         path: the PNG file.
         published: (R,) the papers' numbers; None for none.
         label: the axis, with its unit.
-        decimals: of the number that ends each bar.
+        decimals: of the numbers on the right.
 
     Raises:
         ValueError: there is no run, or the lengths differ.
@@ -167,7 +170,7 @@ def comparison(
             axes.errorbar(mean, place, xerr=spread, color='#1A1A1A', capsize=4, linewidth=1.4, zorder=4)
     _marks(axes, places, floors, colour=GREY, marker='|', label='majority floor')
     _marks(axes, places, published, colour=VERMILION, marker='D', label='published')
-    _bar_numbers(axes, places, means, sds, published, decimals)
+    _bar_numbers(axes, means, sds, decimals)
     axes.set_yticks(places, [_wrap(name) for name in names], fontsize=10)
     axes.set_ylim(len(names) - 0.45, -0.55)
     axes.axvline(0, color='#444444', linewidth=0.8, zorder=3)
@@ -179,18 +182,14 @@ def comparison(
     _save(figure, path)
 
 
-def _bar_numbers(axes: Axes, places, means, sds, published, decimals: int) -> None:
-    """Writes each mean to the right of whatever ends last in its row: bar, error bar or published mark."""
-    ends = []
-    for mean, sd, mark in zip(means, sds, published, strict=True):
-        reach = [0.0, *(value for value in (mean + (sd or 0.0), mark) if value is not None and np.isfinite(value))]
-        ends.append(max(reach))
-    low = min([0.0, *(mean - (sd or 0.0) for mean, sd in zip(means, sds, strict=True) if np.isfinite(mean))])
-    span = (max(ends) - low) or 1.0
-    for place, mean, end in zip(places, means, ends, strict=True):
+def _bar_numbers(axes: Axes, means, sds, decimals: int) -> None:
+    """Writes each mean in a column beyond the right edge, where no mark can be taken for its end."""
+    for place, (mean, sd) in enumerate(zip(means, sds, strict=True)):
         text = f'{mean:.{decimals}f}' if np.isfinite(mean) else 'undefined'
-        axes.text(end + 0.02 * span, place, text, va='center', ha='left', fontsize=10, zorder=5)
-    axes.set_xlim(low - (0.03 * span if low < 0 else 0), max(ends) + 0.12 * span)
+        if sd is not None and np.isfinite(sd):
+            text += f' ± {sd:.{decimals}f}'
+        where = axes.get_yaxis_transform()
+        axes.text(1.015, place, text, va='center', ha='left', fontsize=10, transform=where)
 
 
 def _marks(axes: Axes, places, values: Sequence[float | None], *, colour: str, marker: str, label: str) -> None:

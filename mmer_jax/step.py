@@ -136,3 +136,8 @@ def over_seeds(function: Callable[..., Any], seeds: int) -> Callable[..., Any]:
         return jax.tree.map(lambda x: x[None], function(jax.tree.map(lambda x: x[0], state), batch))
 
     return single
+
+
+def take_seed(tree: Any, number: Array) -> Any:
+    """One seed's part of arrays with a leading seed axis."""
+    return jax.tree.map(lambda x: jax.lax.dynamic_index_in_dim(x, number, keepdims=False), tree)

@@ -21,6 +21,7 @@ from mmer_jax.experiment import (
     Config,
     FoldData,
     Program,
+    fetch,
     folds_of,
     load_fold,
     make_model,
@@ -135,6 +136,7 @@ class Loop:
         self.best = jax.tree.map(lambda x: x.copy(), variables_of(self.state))
         self.loss_sum, self.step = np.zeros(config.seeds), 0
         self._restore()
+        self.running = program.split(self.state)
         self.log.truncate_after(self.step)
 
     def _restore(self):
@@ -164,7 +166,7 @@ class Loop:
                 batch = next(batches)
                 waited += time.perf_counter() - before
                 arrays = sharding.put_batch(batch, self.program.mesh)
-                self.state, numbers = self.program.train(self.state, arrays)
+                self.running, numbers = self.program.train(self.running, arrays)
                 if pending is not None:  # the numbers of the step before: the device is already busy with this one
                     self._account(*pending)
                 pending = (self.step, numbers)
@@ -172,7 +174,7 @@ class Loop:
                 ends = self.step % self.plan.batches_per_epoch == 0
                 if ends or (self.config.checkpoint_every and self.step % self.config.checkpoint_every == 0):
                     self._account(*pending)
-                    pending = None
+                    pending, self.state = None, self.program.join(self.running)
                     if ends:
                         self._end_epoch(waited, time.perf_counter() - epoch_start)
                         waited, epoch_start = 0.0, time.perf_counter()
@@ -180,23 +182,23 @@ class Loop:
         finally:
             batches.close()
 
-    def _account(self, step: int, numbers: dict[str, Any]) -> None:
+    def _account(self, step: int, numbers: Any) -> None:
         """Takes in the numbers of a finished step (counted from 0): check, sum, log."""
-        loss = np.asarray(numbers['loss'], np.float64)
+        loss = fetch(numbers, 'loss').astype(np.float64)
         epoch, _, records = self.plan[step]
         if not np.isfinite(loss[self.selection.running]).all():
             raise FloatingPointError(self._describe_non_finite(step, loss, numbers, records))
         self.loss_sum += loss * len(records)
         self.progress.update(step + 1, epoch=epoch + 1, examples=len(records), loss=float(loss.mean()))
         if (step + 1) % self.config.log_every == 0:
-            norm = np.asarray(numbers['grad_norm'])
+            norm = fetch(numbers, 'grad_norm')
             for n in np.flatnonzero(self.selection.running):
                 rate = float(self.program.schedule(step)) * float(self.selection.lr_scale[n])
                 row = {'step': step + 1, 'epoch': epoch + 1, 'split': 'train', 'seed': self.seeds[n]}
                 self.log.write({**row, 'loss': loss[n], 'learning_rate': rate, 'grad_norm': _finite(norm[n])})
 
     def _describe_non_finite(self, step, loss, numbers, records) -> str:
-        bad = ~np.isfinite(np.asarray(numbers['example_loss'])[:, : len(records)]).all(0)
+        bad = ~np.isfinite(fetch(numbers, 'example_loss')[:, : len(records)]).all(0)
         ids = self.fold_data.source.manifest['id'][records]
         which = f'records {ids[bad].tolist()}' if bad.any() and not bad.all() else f'all of {ids.tolist()}'
         rows = {int(s): float(x) for s, x in zip(self.seeds, loss, strict=True)}
@@ -221,6 +223,7 @@ class Loop:
         if not np.array_equal(scales, self.selection.lr_scale):
             scale = sharding.put_tree(self.selection.lr_scale.astype(np.float32), by_seed)
             self.state = self.state.replace(lr_scale=scale)
+            self.running = self.program.split(self.state)
         for n in np.flatnonzero(was_running):
             row = {'step': self.step, 'epoch': epoch, 'split': 'train_epoch', 'seed': self.seeds[n]}
             self.log.write({**row, 'loss': self.loss_sum[n] / examples})

@@ -126,7 +126,9 @@ class Writer:
             from tensorboardX import SummaryWriter  # two seconds to import, so only where it is used
 
             folder = self.workdir / 'tensorboard' / run
-            self._summaries[run] = SummaryWriter(str(folder), purge_step=self._purge_step)
+            # tensorboardX names its file by the second: a run resumed within one would overwrite the first file.
+            suffix = f'.{len(list(folder.glob("events*")))}'
+            self._summaries[run] = SummaryWriter(str(folder), purge_step=self._purge_step, filename_suffix=suffix)
         prefix = f'{row["split"]}/' if row.get('split') else ''
         for key, value in row.items():
             number = isinstance(value, (int, float)) and not isinstance(value, bool)
@@ -226,16 +228,18 @@ class Progress:
         parts = [f'step {step}/{self._total}', f'{100 * step / max(self._total, 1):.1f} %']
         if 'epoch' in self._fields:
             parts.append(f'epoch {self._fields["epoch"]}')
+        # A narrow terminal cuts the end off, so the rates come last.
+        rates = []
         if done > 0 and elapsed > 0:
-            parts.append(f'{done / elapsed:.2f} steps/s')
-            if self._examples:
-                parts.append(f'{self._examples / elapsed:.0f} examples/s')
             left = round((self._total - step) * elapsed / done)
             parts.append(f'{left // 3600}:{left // 60 % 60:02d}:{left % 60:02d} left')
+            rates.append(f'{done / elapsed:.2f} steps/s')
+            if self._examples:
+                rates.append(f'{self._examples / elapsed:.0f} examples/s')
         for key, value in self._fields.items():
             if key != 'epoch' and value is not None:
                 parts.append(f'{key} {value}' if isinstance(value, (str, int)) else f'{key} {float(value):.4g}')
-        return '  '.join(parts)
+        return ' '.join(parts + rates)
 
 
 def read_jsonl(path: str | os.PathLike) -> list[dict[str, Any]]:

@@ -1,0 +1,308 @@
+"""Results of runs as a table and pictures: `python -m mmer_jax.report RUNS... [--output DIR]`.
+
+Reads results.json, metrics.jsonl and predictions/ of finished workdirs; needs no device. Writes report.md,
+results.csv (a line a run), rows.csv (a line for each fold and seed) and PNG pictures beside them.
+"""
+
+import argparse
+import csv
+import dataclasses
+import re
+import sys
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mmer_jax import plots
+from mmer_jax.metrics import confusion_matrix, is_better_high
+from mmer_jax.writer import read_json, read_jsonl
+
+TITLES = {
+    'accuracy': 'accuracy', 'uar': 'UAR', 'macro_f1': 'macro F1', 'weighted_f1': 'weighted F1', 'mae': 'MAE',
+    'corr': 'correlation', 'acc2_has0': 'Acc-2 (has 0)', 'acc2_non0': 'Acc-2 (non-0)', 'f1_has0': 'F1 (has 0)',
+    'f1_non0': 'F1 (non-0)', 'acc7_round': 'Acc-7', 'acc5_round': 'Acc-5', 'acc7_cmu_bucket': 'Acc-7 (CMU buckets)',
+    'loss': 'loss',
+}  # fmt: skip
+PLAIN = ('mae', 'corr', 'loss')  # the others are fractions, shown in percent
+EXPLANATION = """\
+Metrics are read on the test split once, at the epoch that validation chose. Mean ± standard deviation: with several
+seeds each seed's number is its mean over the folds, then mean and standard deviation (n - 1) are over the seeds;
+with one seed and several folds they are over the folds (marked "over folds"); with one of each there is no deviation.
+The floor is what the best constant answer scores on the test labels, averaged over the folds. Published numbers are
+quoted from the paper named, not measured here."""
+NOT_HONEST = '⚠ not an honest estimate of performance on new speakers or clips: '
+
+
+class ReportError(ValueError):
+    """There is nothing to report, or a run's files are damaged."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """One workdir: its results.json, and its fold folders (itself, where there are no folds)."""
+
+    folder: Path
+    results: dict[str, Any]
+    folds: dict[str, Path]
+    unfinished: str = ''
+    show_folder: bool = False
+
+    @property
+    def name(self) -> str:
+        """config:variant, with the workdir's name where several runs share it."""
+        variant = self.results['variant']
+        name = self.results['config'] + (f':{variant}' if variant else '')
+        return f'{name} ({self.folder.name})' if self.show_folder else name
+
+    def values(self, metric: str, part: str = 'test') -> np.ndarray:
+        """(folds, seeds) of one metric; NaN where a row lacks it."""
+        rows = self.results['rows']
+        folds, seeds = _unique(r['fold'] for r in rows), _unique(r['seed'] for r in rows)
+        found = {(r['fold'], r['seed']): r[part].get(metric) for r in rows}
+        table = [[found.get((fold, seed)) for seed in seeds] for fold in folds]
+        return np.array([[np.nan if x is None else x for x in line] for line in table], float)
+
+
+@dataclasses.dataclass(frozen=True)
+class Summary:
+    """mean, deviation (None for none), and what the deviation is over ('seeds', 'folds' or '')."""
+
+    mean: float
+    deviation: float | None
+    over: str
+
+
+def summarise(values: np.ndarray) -> Summary:
+    """(folds, seeds) -> mean and standard deviation as EXPLANATION says."""
+    folds, seeds = values.shape
+    if seeds > 1:
+        by_seed = values.mean(0)
+        return Summary(float(by_seed.mean()), float(by_seed.std(ddof=1)), 'seeds')
+    if folds > 1:
+        return Summary(float(values.mean()), float(values.std(ddof=1)), 'folds')
+    return Summary(float(values.mean()), None, '')
+
+
+def find_runs(paths: Sequence[str | Path]) -> list[Run]:
+    """The runs at or below the paths, in order; a run's own folds are not runs."""
+    runs = []
+    for path in map(Path, paths):
+        if not path.is_dir():
+            raise ReportError(f'{path} is no folder; give the workdir of a run')
+        folders = _topmost(path)
+        if not folders:
+            raise ReportError(f'{path}: no results.json in or below it; train first, python -m mmer_jax.main')
+        runs += [_read_run(folder) for folder in folders]
+    runs = list({run.folder.resolve(): run for run in runs}.values())
+    names = [run.name for run in runs]
+    return [dataclasses.replace(run, show_folder=names.count(run.name) > 1) for run in runs]
+
+
+def _topmost(path: Path) -> list[Path]:
+    if (path / 'results.json').is_file() or (path / 'config.json').is_file():
+        return [path]
+    return [found for child in sorted(path.iterdir()) if child.is_dir() for found in _topmost(child)]
+
+
+def _read_run(folder: Path) -> Run:
+    folds = {child.name: child for child in sorted(folder.glob('fold_*')) if (child / 'results.json').is_file()}
+    if (folder / 'results.json').is_file():
+        results, unfinished = read_json(folder / 'results.json'), ''
+    elif folds:
+        parts = [read_json(fold / 'results.json') for fold in folds.values()]
+        results = {**parts[0], 'rows': [row for part in parts for row in part['rows']]}
+        unfinished = f'unfinished: folds {", ".join(folds)} only'
+    else:
+        raise ReportError(f'{folder} is unfinished: it has a config.json but no results.json; run it again to go on')
+    missing = [key for key in ('config', 'variant', 'rows', 'headline', 'class_names') if key not in results]
+    if missing or not results['rows']:
+        raise ReportError(f'{folder / "results.json"} lacks {missing or "rows"}; it was not written by mmer_jax.train')
+    return Run(folder, results, folds or {results['rows'][0]['fold']: folder}, unfinished)
+
+
+def _unique(values: Iterable[Any]) -> list[Any]:
+    return list(dict.fromkeys(values))
+
+
+def _number(metric: str, value: float | None) -> str:
+    if value is None or not np.isfinite(value):
+        return '–'
+    return f'{value:.3f}' if metric in PLAIN else f'{100 * value:.1f}'
+
+
+def _with_deviation(metric: str, summary: Summary) -> str:
+    text = _number(metric, summary.mean)
+    if summary.deviation is not None:
+        text += f' ± {_number(metric, summary.deviation)}'
+    return text + (' (over folds)' if summary.over == 'folds' else '')
+
+
+def _marks(run: Run) -> list[str]:
+    return _unique(mark for row in run.results['rows'] for mark in row['marks'])
+
+
+def main_table(runs: Sequence[Run]) -> list[str]:
+    """The results table as Markdown lines: one row a run, columns from the runs' headline metrics."""
+    metrics = _unique(metric for run in runs for metric in run.results['headline'])
+    titles = [
+        f'{TITLES.get(m, m)}{"" if m in PLAIN else ", %"}{" ↓" if not is_better_high(m) else ""}' for m in metrics
+    ]
+    header = ['run', 'modalities', 'parameters', 'folds x seeds', *titles, 'floor', 'published', 'protocol']
+    lines = ['| ' + ' | '.join(header) + ' |', '|' + '---|' * len(header)]
+    for run in runs:
+        results, first = run.results, run.results['headline'][0]
+        folds, seeds = run.values(first).shape
+        cells = [run.name, ', '.join(results['modalities']), f'{results["parameters"]:,}', f'{folds} x {seeds}']
+        own = results['headline']
+        cells += [_with_deviation(m, summarise(run.values(m))) if m in own else '' for m in metrics]
+        # The floor and the published number are named by metric where a table mixes them.
+        floor = float(np.nanmean(run.values(first, 'floor')))
+        published = results['published'] or {}
+        quoted = [f'{_number(m, published[m])} ({TITLES.get(m, m)})' for m in own if m in published]
+        cells += [f'{_number(first, floor)} ({TITLES.get(first, first)})', ', '.join(quoted) or '–']
+        marks = _marks(run)
+        cells.append(results['protocol'] + (f' ⚠ {"; ".join(marks)}' if marks else ''))
+        lines.append('| ' + ' | '.join(cells) + ' |')
+    return lines
+
+
+def notes(runs: Sequence[Run]) -> list[str]:
+    """What stands under the table: sources of published numbers, marks, unfinished runs."""
+    lines = [EXPLANATION, '']
+    for run in runs:
+        published = run.results['published'] or {}
+        if published.get('source'):
+            lines.append(f'- {run.name}: published in {published["source"]}.')
+        if _marks(run):
+            lines.append(f'- {run.name}: {NOT_HONEST}{"; ".join(_marks(run))}.')
+        if run.unfinished:
+            lines.append(f'- {run.name}: {run.unfinished}.')
+    return lines
+
+
+def class_table(run: Run) -> list[str]:
+    """Recall, precision and F1 of every class, means over folds and seeds."""
+    lines = ['| class | recall, % | precision, % | F1, % |', '|---|---|---|---|']
+    for name in run.results['class_names']:
+        keys = [f'{metric}_{name}' for metric in ('recall', 'precision', 'f1')]
+        cells = [_number(key, float(np.nanmean(run.values(key)))) for key in keys]
+        lines.append(f'| {name} | {" | ".join(cells)} |')
+    return lines
+
+
+def confusion(run: Run) -> np.ndarray:
+    """(C, C) counts of the test splits, summed over folds and averaged over seeds; rows are true classes."""
+    classes, total = len(run.results['class_names']), 0.0
+    for folder in run.folds.values():
+        path = folder / 'predictions' / 'test.npz'
+        if not path.is_file():
+            raise ReportError(f'{path} is missing; run the fold again')
+        with np.load(path) as file:
+            predicted, labels = file['prediction'].argmax(-1), file['label']
+        total = total + np.mean([confusion_matrix(one, labels, classes) for one in predicted], axis=0)
+    return np.asarray(total)
+
+
+def draw(run: Run, stem: str, output: Path) -> list[str]:
+    """Writes the run's pictures; returns the Markdown lines that show them."""
+    rows = [{**row, 'fold': fold} for fold, folder in run.folds.items() for row in read_jsonl(folder / 'metrics.jsonl')]
+    metric = run.results['selection']
+    scale, unit = (1.0, '') if metric in PLAIN else (100.0, ', %')
+    label = f'{TITLES.get(metric, metric)}{unit}'
+    plots.curves(rows, output / f'{stem}_curves.png', run.name, metric=metric, scale=scale, label=label)
+    lines = [f'![loss and {metric} of {run.name}]({stem}_curves.png)', '']
+    if run.results['metrics'] == 'classification':
+        title = f'{run.name}: test, mean of {run.values("accuracy").shape[1]} seed(s)'
+        plots.confusion(confusion(run), run.results['class_names'], output / f'{stem}_confusion.png', title)
+        lines += [f'![confusion matrix of {run.name}]({stem}_confusion.png)', '', *class_table(run), '']
+    return lines
+
+
+def _stems(runs: Sequence[Run]) -> list[str]:
+    plain = [re.sub(r'[^\w.-]+', '_', run.name).strip('_') for run in runs]
+    return [stem if plain.count(stem) == 1 else f'{stem}_{number}' for number, stem in enumerate(plain)]
+
+
+def write_csv(runs: Sequence[Run], output: Path) -> None:
+    """results.csv: one line for each run and headline metric. rows.csv: one for each run, fold and seed."""
+    lines, rows = [], []
+    for run in runs:
+        about = {'run': run.name, 'workdir': run.folder.name, 'protocol': run.results['protocol']}
+        about |= {'modalities': ' '.join(run.results['modalities']), 'marks': '; '.join(_marks(run))}
+        for metric in run.results['headline']:
+            values = run.values(metric)
+            summary = summarise(values)
+            lines.append({
+                **about, 'parameters': run.results['parameters'], 'folds': values.shape[0], 'seeds': values.shape[1],
+                'metric': metric, 'mean': summary.mean, 'sd': summary.deviation, 'sd_over': summary.over,
+                'floor': float(np.nanmean(run.values(metric, 'floor'))),
+                'published': (run.results['published'] or {}).get(metric),
+            })  # fmt: skip
+        for row in run.results['rows']:
+            keys = {key: row[key] for key in ('fold', 'seed', 'best_epoch', 'epochs')}
+            rows.append({**about, **keys, **row['test']})
+    for name, content in (('results.csv', lines), ('rows.csv', rows)):
+        with open(output / name, 'w', newline='') as file:
+            table = csv.DictWriter(file, _unique(key for line in content for key in line), lineterminator='\n')
+            table.writeheader()
+            table.writerows(content)
+
+
+def write_report(paths: Sequence[str | Path], output: str | Path | None = None) -> Path:
+    """Writes the report of all runs at or below the paths; returns report.md."""
+    runs = find_runs(paths)
+    output = Path(output) if output else runs[0].folder / 'report'
+    output.mkdir(parents=True, exist_ok=True)
+    lines = ['# Results', '', *main_table(runs), '', *notes(runs), '']
+    for metric, group in _by_first_metric(runs).items():
+        if len(group) > 1:
+            draw_comparison(metric, group, output / f'comparison_{metric}.png')
+            lines += [f'![{metric} of all runs](comparison_{metric}.png)', '']
+    for run, stem in zip(runs, _stems(runs), strict=True):
+        lines += [f'## {run.name}', '', *draw(run, stem, output)]
+    write_csv(runs, output)
+    (output / 'report.md').write_text('\n'.join(lines).rstrip() + '\n')
+    return output / 'report.md'
+
+
+def _by_first_metric(runs: Sequence[Run]) -> dict[str, list[Run]]:
+    groups: dict[str, list[Run]] = {}
+    for run in runs:
+        groups.setdefault(run.results['headline'][0], []).append(run)
+    return groups
+
+
+def draw_comparison(metric: str, runs: Sequence[Run], path: Path) -> None:
+    scale = 1.0 if metric in PLAIN else 100.0
+    summaries = [summarise(run.values(metric)) for run in runs]
+    published = [(run.results['published'] or {}).get(metric) for run in runs]
+    plots.comparison(
+        [run.name for run in runs],
+        [scale * s.mean for s in summaries],
+        [None if s.deviation is None else scale * s.deviation for s in summaries],
+        [scale * float(np.nanmean(run.values(metric, 'floor'))) for run in runs],
+        path,
+        published=[None if value is None else scale * value for value in published],
+        label=f'test {TITLES.get(metric, metric)}{"" if metric in PLAIN else ", %"}',
+        decimals=3 if metric in PLAIN else 1,
+    )
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog='python -m mmer_jax.report', description=__doc__.split('\n')[0])
+    parser.add_argument('runs', nargs='+', help='workdirs, or folders that hold some')
+    parser.add_argument('--output', help='folder of the report; report/ in the first run by default')
+    arguments = parser.parse_args(argv)
+    try:
+        path = write_report(arguments.runs, arguments.output)
+    except (ValueError, FileNotFoundError) as error:
+        print(f'error: {error}', file=sys.stderr)
+        return 2
+    print(f'report: {path}')
+    return 0
+
+
+if __name__ == '__main__':
+    sys.exit(main())

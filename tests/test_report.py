@@ -1,0 +1,230 @@
+"""The report: arithmetic by hand, marks that cannot be overlooked, pictures with something on them."""
+
+import csv
+import json
+
+import matplotlib.image
+import numpy as np
+import pytest
+
+from mmer_jax import plots, report
+
+# accuracy by (fold, seed): per seed the mean over folds is .5, .6, .7
+ACCURACY = {
+    ('fold_0', 0): 0.4,
+    ('fold_1', 0): 0.6,
+    ('fold_0', 1): 0.5,
+    ('fold_1', 1): 0.7,
+    ('fold_0', 2): 0.6,
+    ('fold_1', 2): 0.8,
+}
+CLASSES = ['calm', 'happy', 'sad']
+
+
+def curve_rows(seeds, epochs=3):
+    for epoch in range(1, epochs + 1):
+        for seed in seeds:
+            row = {'step': 10 * epoch, 'epoch': epoch, 'split': 'train_epoch', 'seed': seed, 'loss': 2 / epoch}
+            yield row
+            yield {**row, 'split': 'validation', 'loss': 2.5 / epoch, 'accuracy': 0.2 * epoch, 'mae': 1 / epoch}
+
+
+def write_fold(folder, results, rows):
+    folder.mkdir(parents=True)
+    seeds = [row['seed'] for row in rows]
+    (folder / 'metrics.jsonl').write_text(''.join(json.dumps(row) + '\n' for row in curve_rows(seeds)))
+    (folder / 'results.json').write_text(json.dumps({**results, 'rows': rows}))
+    (folder / 'predictions').mkdir()
+    labels = np.array([0, 0, 1, 2])
+    scores = np.eye(3)[[0, 1, 1, 2]]  # one calm clip is called happy
+    np.savez(
+        folder / 'predictions' / 'test.npz',
+        id=np.array(list('abcd')), label=labels, prediction=np.stack([scores] * len(seeds)), seed=np.array(seeds),
+    )  # fmt: skip
+
+
+def classification_run(folder, marks=(), config='cnn', variant=''):
+    results = {
+        'config': config, 'variant': variant, 'model': 'cnn', 'dataset': 'x', 'modalities': ['audio', 'text'],
+        'protocol': 'leave_speakers_out', 'parameters': 34024, 'metrics': 'classification', 'selection': 'accuracy',
+        'headline': ['accuracy', 'uar'], 'class_names': CLASSES,
+        'published': {'accuracy': 0.5653, 'source': 'A paper, Table 1'},
+    }  # fmt: skip
+    rows = []
+    for (fold, seed), accuracy in ACCURACY.items():
+        test = {'accuracy': accuracy, 'uar': accuracy - 0.1, 'loss': 1.0}
+        test |= {f'{key}_{name}': accuracy for key in ('recall', 'precision', 'f1') for name in CLASSES}
+        floor = {'accuracy': 0.2 if fold == 'fold_0' else 0.3, 'uar': 1 / 3}
+        rows.append(
+            {
+                'fold': fold,
+                'seed': seed,
+                'marks': list(marks),
+                'best_epoch': 2,
+                'epochs': 3,
+                'test': test,
+                'floor': floor,
+            }
+        )
+    for fold in ('fold_0', 'fold_1'):
+        write_fold(folder / fold, results, [row for row in rows if row['fold'] == fold])
+    (folder / 'config.json').write_text('{}')
+    (folder / 'results.json').write_text(json.dumps({**results, 'rows': rows}))
+    return folder
+
+
+def sentiment_run(folder):
+    results = {
+        'config': 'mult_mosi', 'variant': '', 'model': 'mult', 'dataset': 'mosi', 'modalities': ['text'],
+        'protocol': 'official_split', 'parameters': 7, 'metrics': 'sentiment', 'selection': 'mae',
+        'headline': ['mae', 'corr'], 'class_names': [], 'published': None,
+    }  # fmt: skip
+    row = {'fold': 'all', 'seed': 0, 'marks': [], 'best_epoch': 1, 'epochs': 3, 'test': {'mae': 1.1394, 'corr': 0.52}}
+    write_fold(folder, results, [{**row, 'floor': {'mae': 1.456, 'corr': 0.0}}])
+    return folder
+
+
+def table_cells(text, run):
+    (line,) = [line for line in text.splitlines() if line.startswith(f'| {run} |')]
+    header = next(line for line in text.splitlines() if line.startswith('| run |'))
+    return dict(
+        zip([c.strip() for c in header.split('|')[1:-1]], [c.strip() for c in line.split('|')[1:-1]], strict=True)
+    )
+
+
+def test_means_and_deviations_by_hand(tmp_path):
+    """Seeds .5 .6 .7: mean .6, deviation .1 (n - 1); floor (.2 + .3) / 2."""
+    path = report.write_report([classification_run(tmp_path / 'run')])
+    assert path == tmp_path / 'run' / 'report' / 'report.md'
+    cells = table_cells(path.read_text(), 'cnn')
+    assert cells['accuracy, %'] == '60.0 ± 10.0'
+    assert cells['UAR, %'] == '50.0 ± 10.0'
+    assert cells['floor'] == '25.0 (accuracy)'
+    assert cells['published'] == '56.5 (accuracy)'
+    assert cells['folds x seeds'] == '2 x 3'
+    assert cells['parameters'] == '34,024'
+    assert cells['modalities'] == 'audio, text'
+    assert cells['protocol'] == 'leave_speakers_out'
+    assert 'published in A paper, Table 1' in path.read_text()
+    assert '| happy | 60.0 | 60.0 | 60.0 |' in path.read_text()
+
+
+def test_what_the_deviation_is_over():
+    assert report.summarise(np.array([[0.4, 0.6], [0.6, 0.8]])) == report.Summary(
+        pytest.approx(0.6), pytest.approx(np.std([0.5, 0.7], ddof=1)), 'seeds'
+    )
+    assert report.summarise(np.array([[0.4], [0.6]])) == report.Summary(0.5, pytest.approx(np.sqrt(0.02)), 'folds')
+    assert report.summarise(np.array([[0.4]])) == report.Summary(0.4, None, '')
+
+
+def test_one_seed_and_regression_metrics_are_plain_numbers(tmp_path):
+    path = report.write_report([sentiment_run(tmp_path / 'mosi')])
+    cells = table_cells(path.read_text(), 'mult_mosi')
+    assert cells['MAE ↓'] == '1.139'
+    assert cells['correlation'] == '0.520'
+    assert cells['floor'] == '1.456 (MAE)'
+    assert cells['published'] == '–'
+    assert 'confusion' not in path.read_text()
+
+
+def test_marks_stand_in_the_row_and_below(tmp_path):
+    runs = [
+        classification_run(tmp_path / 'a', config='honest'),
+        classification_run(tmp_path / 'b', ['selected on test'], 'leaky'),
+    ]
+    text = report.write_report(runs, tmp_path / 'out').read_text()
+    assert '⚠' not in table_cells(text, 'honest')['protocol']
+    assert table_cells(text, 'leaky')['protocol'] == 'leave_speakers_out ⚠ selected on test'
+    assert 'leaky: ⚠ not an honest estimate of performance on new speakers or clips: selected on test' in text
+
+
+def test_csv_files_hold_the_same_numbers(tmp_path):
+    report.write_report([classification_run(tmp_path / 'run')], tmp_path / 'out')
+    with open(tmp_path / 'out' / 'results.csv') as file:
+        first = next(csv.DictReader(file))
+    assert first['metric'] == 'accuracy'
+    assert float(first['mean']) == pytest.approx(0.6)
+    assert float(first['sd']) == pytest.approx(0.1)
+    assert float(first['floor']) == pytest.approx(0.25)
+    assert float(first['published']) == 0.5653
+    with open(tmp_path / 'out' / 'rows.csv') as file:
+        rows = list(csv.DictReader(file))
+    assert {(r['fold'], int(r['seed'])): float(r['accuracy']) for r in rows} == ACCURACY
+
+
+def test_the_confusion_matrix_sums_folds_and_averages_seeds(tmp_path):
+    (run,) = report.find_runs([classification_run(tmp_path / 'run')])
+    np.testing.assert_array_equal(report.confusion(run), [[2, 2, 0], [0, 2, 0], [0, 0, 2]])
+
+
+def test_pictures_are_linked_and_not_blank(tmp_path):
+    runs = [classification_run(tmp_path / 'a', variant='x'), classification_run(tmp_path / 'b', variant='y')]
+    path = report.write_report([tmp_path], tmp_path / 'out')
+    names = [part.split(')')[0] for part in path.read_text().split('](')[1:]]
+    assert names == [
+        'comparison_accuracy.png',
+        'cnn_x_curves.png',
+        'cnn_x_confusion.png',
+        'cnn_y_curves.png',
+        'cnn_y_confusion.png',
+    ]
+    for name in names:
+        pixels = matplotlib.image.imread(path.parent / name)[..., :3]
+        assert min(pixels.shape[:2]) >= 250
+        assert np.allclose(pixels[0, 0], 1)  # white ground
+        assert 0.01 < np.mean(pixels.min(-1) < 0.9) < 0.9
+    assert len(runs) == 2
+
+
+def test_runs_of_the_same_config_are_told_apart(tmp_path):
+    text = report.write_report(
+        [classification_run(tmp_path / 'first'), classification_run(tmp_path / 'second')]
+    ).read_text()
+    assert table_cells(text, 'cnn (first)')['accuracy, %'] == table_cells(text, 'cnn (second)')['accuracy, %']
+
+
+def test_an_unfinished_cross_validation_says_so(tmp_path):
+    folder = classification_run(tmp_path / 'run')
+    (folder / 'results.json').unlink()
+    (folder / 'fold_1' / 'results.json').unlink()
+    text = report.write_report([folder]).read_text()
+    assert table_cells(text, 'cnn')['folds x seeds'] == '1 x 3'
+    assert 'cnn: unfinished: folds fold_0 only' in text
+
+
+@pytest.mark.parametrize(
+    ('make', 'message'),
+    [
+        (lambda d: d / 'nowhere', 'is no folder'),
+        (lambda d: d, 'no results.json in or below it'),
+        (lambda d: (d / 'config.json').write_text('{}') and d, 'is unfinished'),
+        (lambda d: (d / 'results.json').write_text('{"rows": ') and d, 'not valid JSON'),
+        (lambda d: (d / 'results.json').write_text('{"rows": []}') and d, "lacks .*'config'"),
+    ],
+)
+def test_mistakes_end_in_one_line(tmp_path, capsys, make, message):
+    assert report.main([str(make(tmp_path))]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith('error: ')
+    assert error.count('\n') == 1
+    import re
+
+    assert re.search(message, error)
+
+
+@pytest.mark.parametrize('count', [2, 11])
+def test_confusion_of_any_number_of_classes(tmp_path, count):
+    plots.confusion(np.eye(count) * 3, [f'emotion {k}' for k in range(count)], tmp_path / 'c.png', 'title')
+    height, width = matplotlib.image.imread(tmp_path / 'c.png').shape[:2]
+    assert 400 <= height <= 1200
+    assert 400 <= width <= 1200
+
+
+def test_plots_refuse_what_they_cannot_draw(tmp_path):
+    with pytest.raises(ValueError, match='no curve to draw'):
+        plots.curves([{'split': 'train', 'loss': 1.0}], tmp_path / 'x.png', 'title')
+    with pytest.raises(ValueError, match=r'expected \(2, 2\)'):
+        plots.confusion(np.eye(3), ['a', 'b'], tmp_path / 'x.png', 'title')
+    with pytest.raises(ValueError, match='1 names with'):
+        plots.comparison(['a'], [1.0, 2.0], [None], [None], tmp_path / 'x.png')
+    assert list(tmp_path.iterdir()) == []
