@@ -148,11 +148,20 @@ def make_program(config: Config, model: nn.Module, fold_data: FoldData) -> Progr
         mesh=mesh,
         seeds=config.seeds,
         total_steps=total_steps,
-        init=jax.jit(jax.vmap(lambda seed: init_state(model, optimizer, example, seed)), out_shardings=by_seed),
+        init=jax.jit(init_seeds(model, optimizer, example), out_shardings=by_seed),
         **functions,
         keep_best=jax.jit(keep_best, donate_argnums=0, out_shardings=by_seed),
         schedule=schedule,
     )
+
+
+def init_seeds(model: nn.Module, optimizer, example: Mapping[str, np.ndarray]) -> Callable[[Any], Any]:
+    """seeds (N,) -> fresh states with a leading seed axis.
+
+    One after another: under vmap, orthogonal initialisers are batched QR decompositions, which never return with
+    jaxlib 0.10.2 on two cores (seven or eight seeds of a model of three LSTMs; mended in 0.12).
+    """
+    return lambda seeds: jax.lax.map(lambda seed: init_state(model, optimizer, example, seed), seeds)
 
 
 def seeds_in_turns(train_step, eval_step, seeds: int, by_seed, everywhere) -> dict[str, Callable[..., Any]]:

@@ -9,6 +9,7 @@ import csv
 import dataclasses
 import re
 import sys
+import zipfile
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,11 @@ TITLES = {
     'f1_non0': 'F1 (non-0)', 'acc7_round': 'Acc-7', 'acc5_round': 'Acc-5', 'acc7_cmu_bucket': 'Acc-7 (CMU buckets)',
     'loss': 'loss',
 }  # fmt: skip
+KEYS = (
+    'format', 'config', 'variant', 'modalities', 'protocol', 'parameters', 'metrics', 'selection', 'headline',
+    'class_names', 'published', 'rows',
+)  # fmt: skip
+ROW_KEYS = ('fold', 'seed', 'marks', 'best_epoch', 'epochs', 'test', 'floor')
 PLAIN = ('mae', 'corr', 'loss')  # the others are fractions, shown in percent
 EXPLANATION = """\
 Metrics are read on the test split once, at the epoch that validation chose. Mean ± standard deviation: with several
@@ -85,25 +91,37 @@ def summarise(values: np.ndarray) -> Summary:
     return Summary(float(values.mean()), None, '')
 
 
-def find_runs(paths: Sequence[str | Path]) -> list[Run]:
-    """The runs at or below the paths, in order; a run's own folds are not runs."""
-    runs = []
+def find_runs(paths: Sequence[str | Path]) -> tuple[list[Run], list[str]]:
+    """The runs at or below the paths, in order, and a note on each that cannot be shown.
+
+    A run's own folds are not runs. ReportError where nothing is left to show.
+    """
+    folders: dict[Path, Path] = {}
     for path in map(Path, paths):
         if not path.is_dir():
             raise ReportError(f'{path} is no folder; give the workdir of a run')
-        folders = _topmost(path)
-        if not folders:
+        found = _topmost(path)
+        if not found:
             raise ReportError(f'{path}: no results.json in or below it; train first, python -m mmer_jax.main')
-        runs += [_read_run(folder) for folder in folders]
-    runs = list({run.folder.resolve(): run for run in runs}.values())
+        folders |= {folder.resolve(): folder for folder in found}
+    folders = {real: folder for real, folder in folders.items() if not set(real.parents) & set(folders)}
+    runs, faults = [], []
+    for folder in folders.values():
+        try:
+            runs.append(_read_run(folder))
+        except ValueError as error:
+            faults.append(str(error))
+    if not runs:
+        raise ReportError('; '.join(faults))
     names = [run.name for run in runs]
-    return [dataclasses.replace(run, show_folder=names.count(run.name) > 1) for run in runs]
+    return [dataclasses.replace(run, show_folder=names.count(run.name) > 1) for run in runs], faults
 
 
 def _topmost(path: Path) -> list[Path]:
     if (path / 'results.json').is_file() or (path / 'config.json').is_file():
         return [path]
-    return [found for child in sorted(path.iterdir()) if child.is_dir() for found in _topmost(child)]
+    children = [child for child in sorted(path.iterdir()) if child.is_dir() and not child.is_symlink()]
+    return [found for child in children for found in _topmost(child)]
 
 
 def _read_run(folder: Path) -> Run:
@@ -116,14 +134,28 @@ def _read_run(folder: Path) -> Run:
         unfinished = f'unfinished: folds {", ".join(folds)} only'
     else:
         raise ReportError(f'{folder} is unfinished: it has a config.json but no results.json; run it again to go on')
-    missing = [key for key in ('config', 'variant', 'rows', 'headline', 'class_names') if key not in results]
-    if missing or not results['rows']:
-        raise ReportError(f'{folder / "results.json"} lacks {missing or "rows"}; it was not written by mmer_jax.train')
+    path = folder / 'results.json'
+    missing = [key for key in KEYS if key not in results] or [
+        f'rows.{key}' for key in ROW_KEYS if not results['rows'] or any(key not in row for row in results['rows'])
+    ]
+    if missing:
+        raise ReportError(f'{path} lacks {", ".join(missing)}; it was not written by mmer_jax.train')
+    if results['format'] != 1:
+        raise ReportError(
+            f'{path} has format {results["format"]}, expected 1; report it with the version that wrote it'
+        )
+    pairs = [(row['fold'], row['seed']) for row in results['rows']]
+    if len(set(pairs)) != len({f for f, _ in pairs}) * len({s for _, s in pairs}) or len(set(pairs)) != len(pairs):
+        raise ReportError(f'{path}: its {len(pairs)} rows are not every fold with every seed once: {pairs}')
     return Run(folder, results, folds or {results['rows'][0]['fold']: folder}, unfinished)
 
 
 def _unique(values: Iterable[Any]) -> list[Any]:
     return list(dict.fromkeys(values))
+
+
+def _mean(values: np.ndarray) -> float | None:
+    return float(np.nanmean(values)) if np.isfinite(values).any() else None
 
 
 def _number(metric: str, value: float | None) -> str:
@@ -158,7 +190,7 @@ def main_table(runs: Sequence[Run]) -> list[str]:
         own = results['headline']
         cells += [_with_deviation(m, summarise(run.values(m))) if m in own else '' for m in metrics]
         # The floor and the published number are named by metric where a table mixes them.
-        floor = float(np.nanmean(run.values(first, 'floor')))
+        floor = _mean(run.values(first, 'floor'))
         published = results['published'] or {}
         quoted = [f'{_number(m, published[m])} ({TITLES.get(m, m)})' for m in own if m in published]
         cells += [f'{_number(first, floor)} ({TITLES.get(first, first)})', ', '.join(quoted) or '–']
@@ -187,7 +219,7 @@ def class_table(run: Run) -> list[str]:
     lines = ['| class | recall, % | precision, % | F1, % |', '|---|---|---|---|']
     for name in run.results['class_names']:
         keys = [f'{metric}_{name}' for metric in ('recall', 'precision', 'f1')]
-        cells = [_number(key, float(np.nanmean(run.values(key)))) for key in keys]
+        cells = [_number(key, _mean(run.values(key))) for key in keys]
         lines.append(f'| {name} | {" | ".join(cells)} |')
     return lines
 
@@ -199,8 +231,11 @@ def confusion(run: Run) -> np.ndarray:
         path = folder / 'predictions' / 'test.npz'
         if not path.is_file():
             raise ReportError(f'{path} is missing; run the fold again')
-        with np.load(path) as file:
-            predicted, labels = file['prediction'].argmax(-1), file['label']
+        try:
+            with np.load(path) as file:
+                predicted, labels = file['prediction'].argmax(-1), file['label']
+        except (zipfile.BadZipFile, KeyError, ValueError) as error:
+            raise ReportError(f'{path} is damaged ({error}); run the fold again') from error
         total = total + np.mean([confusion_matrix(one, labels, classes) for one in predicted], axis=0)
     return np.asarray(total)
 
@@ -237,14 +272,14 @@ def write_csv(runs: Sequence[Run], output: Path) -> None:
             lines.append({
                 **about, 'parameters': run.results['parameters'], 'folds': values.shape[0], 'seeds': values.shape[1],
                 'metric': metric, 'mean': summary.mean, 'sd': summary.deviation, 'sd_over': summary.over,
-                'floor': float(np.nanmean(run.values(metric, 'floor'))),
+                'floor': _mean(run.values(metric, 'floor')),
                 'published': (run.results['published'] or {}).get(metric),
             })  # fmt: skip
         for row in run.results['rows']:
             keys = {key: row[key] for key in ('fold', 'seed', 'best_epoch', 'epochs')}
             rows.append({**about, **keys, **row['test']})
     for name, content in (('results.csv', lines), ('rows.csv', rows)):
-        with open(output / name, 'w', newline='') as file:
+        with open(output / name, 'w', newline='', encoding='utf-8') as file:
             table = csv.DictWriter(file, _unique(key for line in content for key in line), lineterminator='\n')
             table.writeheader()
             table.writerows(content)
@@ -252,10 +287,10 @@ def write_csv(runs: Sequence[Run], output: Path) -> None:
 
 def write_report(paths: Sequence[str | Path], output: str | Path | None = None) -> Path:
     """Writes the report of all runs at or below the paths; returns report.md."""
-    runs = find_runs(paths)
+    runs, faults = find_runs(paths)
     output = Path(output) if output else runs[0].folder / 'report'
     output.mkdir(parents=True, exist_ok=True)
-    lines = ['# Results', '', *main_table(runs), '', *notes(runs), '']
+    lines = ['# Results', '', *main_table(runs), '', *notes(runs), *(f'- Not shown: {fault}.' for fault in faults), '']
     for metric, group in _by_first_metric(runs).items():
         if len(group) > 1:
             draw_comparison(metric, group, output / f'comparison_{metric}.png')
@@ -263,7 +298,7 @@ def write_report(paths: Sequence[str | Path], output: str | Path | None = None) 
     for run, stem in zip(runs, _stems(runs), strict=True):
         lines += [f'## {run.name}', '', *draw(run, stem, output)]
     write_csv(runs, output)
-    (output / 'report.md').write_text('\n'.join(lines).rstrip() + '\n')
+    (output / 'report.md').write_text('\n'.join(lines).rstrip() + '\n', encoding='utf-8')
     return output / 'report.md'
 
 
@@ -282,7 +317,7 @@ def draw_comparison(metric: str, runs: Sequence[Run], path: Path) -> None:
         [run.name for run in runs],
         [scale * s.mean for s in summaries],
         [None if s.deviation is None else scale * s.deviation for s in summaries],
-        [scale * float(np.nanmean(run.values(metric, 'floor'))) for run in runs],
+        [None if (floor := _mean(run.values(metric, 'floor'))) is None else scale * floor for run in runs],
         path,
         published=[None if value is None else scale * value for value in published],
         label=f'test {TITLES.get(metric, metric)}{"" if metric in PLAIN else ", %"}',

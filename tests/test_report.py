@@ -45,7 +45,8 @@ def write_fold(folder, results, rows):
 
 def classification_run(folder, marks=(), config='cnn', variant=''):
     results = {
-        'config': config, 'variant': variant, 'model': 'cnn', 'dataset': 'x', 'modalities': ['audio', 'text'],
+        'format': 1, 'config': config, 'variant': variant, 'model': 'cnn',
+        'dataset': 'x', 'modalities': ['audio', 'text'],
         'protocol': 'leave_speakers_out', 'parameters': 34024, 'metrics': 'classification', 'selection': 'accuracy',
         'headline': ['accuracy', 'uar'], 'class_names': CLASSES,
         'published': {'accuracy': 0.5653, 'source': 'A paper, Table 1'},
@@ -75,7 +76,7 @@ def classification_run(folder, marks=(), config='cnn', variant=''):
 
 def sentiment_run(folder):
     results = {
-        'config': 'mult_mosi', 'variant': '', 'model': 'mult', 'dataset': 'mosi', 'modalities': ['text'],
+        'format': 1, 'config': 'mult_mosi', 'variant': '', 'model': 'mult', 'dataset': 'mosi', 'modalities': ['text'],
         'protocol': 'official_split', 'parameters': 7, 'metrics': 'sentiment', 'selection': 'mae',
         'headline': ['mae', 'corr'], 'class_names': [], 'published': None,
     }  # fmt: skip
@@ -153,7 +154,7 @@ def test_csv_files_hold_the_same_numbers(tmp_path):
 
 
 def test_the_confusion_matrix_sums_folds_and_averages_seeds(tmp_path):
-    (run,) = report.find_runs([classification_run(tmp_path / 'run')])
+    (run,), _ = report.find_runs([classification_run(tmp_path / 'run')])
     np.testing.assert_array_equal(report.confusion(run), [[2, 2, 0], [0, 2, 0], [0, 0, 2]])
 
 
@@ -192,6 +193,39 @@ def test_an_unfinished_cross_validation_says_so(tmp_path):
     assert 'cnn: unfinished: folds fold_0 only' in text
 
 
+def test_a_fold_of_a_run_that_is_shown_is_not_shown_again(tmp_path):
+    folder = classification_run(tmp_path / 'run')
+    runs, _ = report.find_runs([folder / 'fold_0', folder, folder])
+    assert [run.folder for run in runs] == [folder]
+
+
+def damage(folder, **changes):
+    path = folder / 'results.json'
+    path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
+
+
+def test_one_bad_run_is_a_note_below_the_others(tmp_path):
+    runs = [classification_run(tmp_path / name, config=name) for name in ('good', 'newer', 'torn', 'begun')]
+    damage(runs[1], format=9)
+    damage(runs[2], rows=json.loads((runs[2] / 'results.json').read_text())['rows'][:-1])
+    for file in ('results.json', 'fold_0/results.json', 'fold_1/results.json'):
+        (runs[3] / file).unlink()
+    text = report.write_report(runs, tmp_path / 'out').read_text()
+    assert table_cells(text, 'good')['accuracy, %'] == '60.0 ± 10.0'
+    faults = [line for line in text.splitlines() if line.startswith('- Not shown: ')]
+    for fault, expected in zip(
+        faults, ('has format 9, expected 1', 'its 5 rows are not every fold', 'is unfinished'), strict=True
+    ):
+        assert expected in fault
+
+
+def test_damaged_predictions_are_named(tmp_path):
+    folder = classification_run(tmp_path / 'run')
+    (folder / 'fold_1' / 'predictions' / 'test.npz').write_bytes(b'PK nothing')
+    with pytest.raises(report.ReportError, match=r'fold_1/predictions/test.npz is damaged'):
+        report.write_report([folder])
+
+
 @pytest.mark.parametrize(
     ('make', 'message'),
     [
@@ -199,7 +233,7 @@ def test_an_unfinished_cross_validation_says_so(tmp_path):
         (lambda d: d, 'no results.json in or below it'),
         (lambda d: (d / 'config.json').write_text('{}') and d, 'is unfinished'),
         (lambda d: (d / 'results.json').write_text('{"rows": ') and d, 'not valid JSON'),
-        (lambda d: (d / 'results.json').write_text('{"rows": []}') and d, "lacks .*'config'"),
+        (lambda d: (d / 'results.json').write_text('{"rows": []}') and d, 'lacks format, config'),
     ],
 )
 def test_mistakes_end_in_one_line(tmp_path, capsys, make, message):

@@ -217,8 +217,9 @@ def test_two_processes_equal_one_and_take_over_its_run(tiny, tmp_path, whole, mo
     assert_same_run(tmp_path / 'begun', whole, exact=False)
 
 
-def test_five_seeds_in_one_run_equal_five_runs(tiny, tmp_path):
-    together = run(tiny, tmp_path / 'together', seeds=5, optimizer__name='sgd')['rows']
+@pytest.mark.parametrize('seeds_by', ['vmap', 'turns'])
+def test_five_seeds_in_one_run_equal_five_runs(tiny, tmp_path, seeds_by):
+    together = run(tiny, tmp_path / 'together', seeds=5, seeds_by=seeds_by, optimizer__name='sgd')['rows']
     for seed in (0, 4):
         (alone,) = run(tiny, tmp_path / str(seed), seeds=1, seed=seed, optimizer__name='sgd')['rows']
         assert alone['seed'] == seed
@@ -272,9 +273,24 @@ def test_one_bad_clip_is_named_alone(tiny, tmp_path, monkeypatch):
         run(tiny, tmp_path)
 
 
+def test_ten_seeds_of_a_recurrent_model_start():
+    """Batched QR decompositions (orthogonal initialisers under vmap) never return with jaxlib 0.10.2 on two cores."""
+    code = (
+        'import numpy as np; from tests.test_models import ALL, make_batch; from mmer_jax.models import LfLstm; '
+        'import optax; from mmer_jax.experiment import init_seeds; import jax; '
+        'init = jax.jit(init_seeds(LfLstm(ALL, 3, hidden_size=32), optax.sgd(1.0), make_batch(ALL))); '
+        'state = jax.block_until_ready(init(np.arange(10))); print(len(state.step))'
+    )
+    done = subprocess.run(
+        [sys.executable, '-c', code], cwd=REPOSITORY, env=ENVIRONMENT, capture_output=True, text=True, timeout=120
+    )
+    assert done.stdout.split() == ['10'], done.stderr
+
+
 @pytest.mark.parametrize(
     ('changes', 'message'),
     [
+        ({'seeds_by': 'loop'}, "expected 'auto', 'vmap' or 'turns'"),
         ({'data__batch_size': 5}, 'batch size 5 does not divide by 2 devices'),
         ({'modalities': ('text', 'speech')}, r"modalities \('text', 'speech'\): data set 'tiny_classes' has"),
         ({'selection__metric': 'acuracy'}, "'acuracy' is not measured; choose one of loss, accuracy"),
