@@ -4,7 +4,9 @@
     python -m mmer_jax.main --config=configs/quickstart.py
     python -m mmer_jax.main --config=configs/quickstart.py:text        (likewise :audio, :vision)
 
-`make quickstart` does all of it and writes the table. The data set's docstring has the Bayes rates.
+`make quickstart` does all of it and writes the table: test accuracy 98.8 % with three modalities, 51.1, 58.0 and
+58.3 % with text, audio and vision alone (seed 0, two CPU cores, half a minute a run). The data set's docstring has
+the Bayes rates: 58 % for one modality, 100 % for three.
 """
 
 from ml_collections import ConfigDict
