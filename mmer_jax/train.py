@@ -31,6 +31,7 @@ from mmer_jax.experiment import (
 )
 from mmer_jax.metrics import floors, is_better_high
 from mmer_jax.protocols import Fold
+from mmer_jax.records import RecordSource
 from mmer_jax.selection import Selection
 from mmer_jax.step import TrainState, variables_of
 
@@ -62,6 +63,7 @@ def train_and_evaluate(
     unknown = [k for k in chosen if not 0 <= k < len(all_folds)]
     if unknown:
         raise ValueError(f'folds {unknown}: protocol {config.protocol.name!r} has folds 0..{len(all_folds) - 1}')
+    check_metrics(config, source)
     check_config(config, workdir)
     module = make_model(config, source) if model is None else model
     rows, described, program = [], None, None
@@ -82,6 +84,17 @@ def train_and_evaluate(
     if jax.process_index() == 0 and len(all_folds) > 1 and len(rows) == len(all_folds) * config.seeds:
         writer.write_json(workdir / 'results.json', described)
     return described
+
+
+def check_metrics(config: Config, source: RecordSource) -> None:
+    """ValueError where the config selects by, or shows, a metric that this kind of label does not have."""
+    label = source.schema.label
+    labels = data.labels_of(source, source.manifest['record'])
+    known = ['loss', *floors(METRIC_KIND[label.kind], labels, names=label.names)]
+    for key, names in (('selection.metric', [config.selection.metric]), ('headline', config.headline)):
+        unknown = [name for name in names if name not in known]
+        if unknown:
+            raise ValueError(f'config.{key} {", ".join(unknown)!r} is not measured; choose from {", ".join(known)}')
 
 
 def check_config(config: Config, workdir: Path) -> None:
@@ -188,8 +201,9 @@ class Loop:
         epoch, _, records = self.plan[step]
         if not np.isfinite(loss[self.selection.running]).all():
             raise FloatingPointError(self._describe_non_finite(step, loss, numbers, records))
-        self.loss_sum += loss * len(records)
-        self.progress.update(step + 1, epoch=epoch + 1, examples=len(records), loss=float(loss.mean()))
+        self.loss_sum += np.where(self.selection.running, loss * len(records), 0)
+        shown = float(loss[self.selection.running].mean())
+        self.progress.update(step + 1, epoch=epoch + 1, examples=len(records), loss=shown)
         if (step + 1) % self.config.log_every == 0:
             norm = fetch(numbers, 'grad_norm')
             for n in np.flatnonzero(self.selection.running):
@@ -213,24 +227,23 @@ class Loop:
         was_running, examples = self.selection.running.copy(), len(self.plan.records)
         predictions = evaluate.predict(self.program, variables_of(self.state), self.fold_data.loaders['validation'])
         label, metric = self.fold_data.source.schema.label, self.config.selection.metric
-        measured = [evaluate.measure(predictions, label, n) for n in range(len(self.seeds))]
-        if metric not in measured[0]:
-            raise ValueError(f'selection.metric {metric!r} is not measured; choose one of {", ".join(measured[0])}')
+        # A seed that has stopped may diverge while the others go on; nobody looks at it any more.
+        measured = {int(n): evaluate.measure(predictions, label, int(n)) for n in np.flatnonzero(was_running)}
+        values = np.array([measured[n][metric] if n in measured else np.nan for n in range(len(self.seeds))])
         scales = self.selection.lr_scale
-        improved = self.selection.update(epoch, np.array([row[metric] for row in measured]))
+        improved = self.selection.update(epoch, values)
         by_seed = sharding.state_sharding(self.program.mesh)
         self.best = self.program.keep_best(self.best, self.state, sharding.put_tree(improved, by_seed))
         if not np.array_equal(scales, self.selection.lr_scale):
             scale = sharding.put_tree(self.selection.lr_scale.astype(np.float32), by_seed)
             self.state = self.state.replace(lr_scale=scale)
             self.running = self.program.split(self.state)
-        for n in np.flatnonzero(was_running):
+        for n in measured:
             row = {'step': self.step, 'epoch': epoch, 'split': 'train_epoch', 'seed': self.seeds[n]}
             self.log.write({**row, 'loss': self.loss_sum[n] / examples})
             self.log.write({**row, 'split': 'validation', **{k: _finite(v) for k, v in measured[n].items()}})
         self.loss_sum = np.zeros(len(self.seeds))
-        mean = float(np.mean([row[metric] for row in measured]))
-        self.progress.update(self.step, epoch=epoch, **{f'validation {metric}': mean})
+        self.progress.update(self.step, epoch=epoch, **{f'validation {metric}': float(np.nanmean(values))})
         rate = examples / seconds if seconds else 0.0
         self.log.timing(
             {'step': self.step, 'epoch': epoch, 'seconds': seconds, 'data_wait': waited, 'examples_per_second': rate}

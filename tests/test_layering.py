@@ -47,6 +47,7 @@ LAYERS = {
             'experiment',
             'metrics',
             'protocols',
+            'records',
             'selection',
             'sharding',
             'step',

@@ -254,6 +254,35 @@ def test_early_stopping_ends_each_seed_and_then_the_run(tiny, tmp_path):
     assert any(rate == pytest.approx(1e-3) for rate in rates)  # decayed once from 1e-2
 
 
+def test_a_seed_that_has_stopped_may_diverge(tiny, tmp_path, monkeypatch):
+    """It is neither measured nor checked any more, and its chosen variables are those of its best epoch."""
+    measure, update = train.evaluate.measure, train.Selection.update
+
+    def stop_first(self, epoch, values):
+        improved = update(self, epoch, values)
+        self.running[0] = False
+        return improved
+
+    def measured_only_while_running(predictions, label, n):
+        calls.append(int(n))
+        return measure(predictions, label, n)
+
+    calls: list[int] = []
+    account = train.Loop._account
+
+    def diverge(self, step, numbers):
+        if not self.selection.running[0]:
+            numbers = [{**numbers[0], 'loss': np.float32(np.nan)}, *numbers[1:]]
+        account(self, step, numbers)
+
+    monkeypatch.setattr(train.Selection, 'update', stop_first)
+    monkeypatch.setattr(train.evaluate, 'measure', measured_only_while_running)
+    monkeypatch.setattr(train.Loop, '_account', diverge)
+    results = run(tiny, tmp_path, seeds_by='turns')
+    assert [(row['seed'], row['epochs']) for row in results['rows']] == [(0, 1), (1, 4)]
+    assert calls[:5] == [0, 1, 1, 1, 1]
+
+
 def test_a_non_finite_loss_stops_with_step_value_and_ids(tiny, tmp_path):
     with pytest.raises(
         FloatingPointError, match=r'step \d+: the loss is not finite .*(nan|inf).*clip_\d+.*learning rate'
@@ -293,7 +322,8 @@ def test_ten_seeds_of_a_recurrent_model_start():
         ({'seeds_by': 'loop'}, "expected 'auto', 'vmap' or 'turns'"),
         ({'data__batch_size': 5}, 'batch size 5 does not divide by 2 devices'),
         ({'modalities': ('text', 'speech')}, r"modalities \('text', 'speech'\): data set 'tiny_classes' has"),
-        ({'selection__metric': 'acuracy'}, "'acuracy' is not measured; choose one of loss, accuracy"),
+        ({'selection__metric': 'acuracy'}, "selection.metric 'acuracy' is not measured; choose from loss, accuracy"),
+        ({'headline': ('accuracy', 'mae')}, "headline 'mae' is not measured"),
         ({'protocol__name': 'random'}, "'random'"),
         ({'losses': {}}, 'name one or more of cross_entropy'),
         ({'compute_dtype': 'float16'}, 'the known ones are float32, bfloat16'),
