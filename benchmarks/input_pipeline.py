@@ -3,7 +3,7 @@
     python -m benchmarks.input_pipeline --data data/ravdess_mfcc [--batch_size 16]
     python -m benchmarks.input_pipeline --workdir runs/mfcc_cnn_ravdess
 
-The first reads an epoch's batches with 1 and 4 threads, beside reading the same records one by one without
+The first reads an epoch's batches with 1, 2 and 4 threads, beside reading the same records one by one without
 batching (the ceiling), and prints the ratios. The second sums the waiting in a run's timing.jsonl.
 """
 
@@ -41,7 +41,7 @@ def measure_reading(directory: Path, batch_size: int, repeats: int = 5) -> None:
     )
     one_by_one = rate(lambda: [source[n] for n in range(len(source))])
     print(f'records one by one, CRC checked: {one_by_one:.0f} records/s')
-    for threads in (1, 4):
+    for threads in (1, 2, 4):
         found = rate(lambda threads=threads: list(data.batches(load, threads=threads)))
         print(f'batches of {batch_size}, {threads} threads: {found:.0f} records/s, ratio {found / one_by_one:.2f}')
 

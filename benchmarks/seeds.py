@@ -1,6 +1,6 @@
 """N seeds in one program against N runs one after another, doing the same work.
 
-    python -m benchmarks.seeds [--seeds 5,10] [--steps 200] [--whole]
+    python -m benchmarks.seeds [--seeds 5,10] [--steps 50] [--whole]
 
 Prints, for each model and number of seeds, time of N single runs / time of one run of N seeds: above 1 the one
 program wins. 'steps' counts training steps alone, compiled before, in alternation; 'with compilation' adds one
@@ -53,7 +53,7 @@ def run_steps(program, state, batches, steps):
     return state, time.perf_counter() - started
 
 
-def measure_steps(name, directory, counts, steps, seeds_by='auto', repeats=5):
+def measure_steps(name, directory, counts, steps, seeds_by='auto', repeats=9):
     """Alternates one seed and N seeds; prints medians and ratios."""
     config = CASES[name][0].get_config()
     config.data.directory, config.data.max_shapes = str(directory), 1
@@ -62,8 +62,8 @@ def measure_steps(name, directory, counts, steps, seeds_by='auto', repeats=5):
         many, many_state, many_batches, many_compile = prepare(config, seeds, seeds_by)
         one_times, many_times = [], []
         for _ in range(repeats):
-            single_state, seconds = run_steps(single, single_state, batches, steps)
-            one_times.append(seconds * seeds)
+            single_state, seconds = run_steps(single, single_state, batches, steps * seeds)
+            one_times.append(seconds)
             many_state, seconds = run_steps(many, many_state, many_batches, steps)
             many_times.append(seconds)
         ratio = statistics.median(a / b for a, b in zip(one_times, many_times, strict=True))
@@ -103,7 +103,7 @@ def main():
     logging.set_verbosity(logging.WARNING)
     parser = argparse.ArgumentParser(prog='python -m benchmarks.seeds', description=__doc__.split('\n')[0])
     parser.add_argument('--seeds', default='5,10')
-    parser.add_argument('--steps', type=int, default=200)
+    parser.add_argument('--steps', type=int, default=50)
     parser.add_argument('--models', default=','.join(CASES))
     parser.add_argument('--seeds_by', default='auto', choices=('auto', 'vmap', 'turns'))
     parser.add_argument('--whole', action='store_true', help='also whole processes (minutes)')

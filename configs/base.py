@@ -23,7 +23,7 @@ def get_base(name: str, variant: str = '', variants: tuple[str, ...] = ('smoke',
     config.data.normalize = ()  # modalities brought to mean 0, deviation 1 by training statistics
     config.data.augment = ()  # (('time_mask', {'modality': 'audio', 'steps': 20}), ...), training only
     config.data.workers = 0  # reading processes; 0: threads
-    config.data.threads = 4
+    config.data.threads = 1  # more pay where reading decodes media (benchmarks/input_pipeline.py)
 
     # Which records train, validate and test: a name of mmer_jax/protocols.py and its options.
     config.protocol = ConfigDict()

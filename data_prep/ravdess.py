@@ -230,6 +230,9 @@ def _report(rows: list[dict[str, Any]], skipped, output: Path, settings: Setting
         print(f'  shorter than the {settings.duration:g} s asked for: {short} (see the column duration)')
     summary(skipped)
     print(f'next: python -m mmer_jax.records verify {output}')
+    if (settings.features, settings.num_mfcc) == ('mfcc', 13):
+        config = 'configs/mfcc_cnn_ravdess.py'
+        print(f'      python -m mmer_jax.main --config={config} --config.data.directory={output}')
 
 
 def _by_actor(actors: Counter) -> str:

@@ -238,7 +238,7 @@ def feature_statistics(
 
 
 def batches(
-    load: LoadBatch, *, start: int = 0, workers: int = 0, threads: int = 4, prefetch: int = 8
+    load: LoadBatch, *, start: int = 0, workers: int = 0, threads: int = 1, prefetch: int = 8
 ) -> Generator[Batch, None, None]:
     """An iterator over the plan's batches from step `start` on; threads read ahead, or `workers` processes.
 

@@ -102,6 +102,7 @@ def test_records_and_manifest(source, tmp_path, capsys):
     assert 'by actor: 01: 5, 02: 6' in out
     assert 'shorter than the 0.5 s asked for: 1' in out
     assert f'next: python -m mmer_jax.records verify {tmp_path / "out"}' in out
+    assert f'--config=configs/mfcc_cnn_ravdess.py --config.data.directory={tmp_path / "out"}' in out
 
 
 def test_every_skipped_file_has_its_reason(source, tmp_path, capsys):
