@@ -244,6 +244,22 @@ def test_cross_validation_writes_folds_and_skips_finished_ones(tiny, tmp_path):
         assert sorted(file) == ['audio_deviation', 'audio_mean']
 
 
+def test_augmentation_and_cutting_come_from_the_config(tiny, tmp_path):
+    def start(name, *, steps, augment=()):
+        config = small_config(tiny, epochs=2)
+        config.data.max_length = ConfigDict({'audio': steps})
+        config.data.augment = augment
+        return train_and_evaluate(config, tmp_path / name, MeanModel(dropout=0.0))
+
+    noise = (('gaussian_noise', {'modality': 'audio', 'scale': 2.0}), ('time_mask', {'modality': 'text', 'steps': 2}))
+    plain, cut, noisy = start('plain', steps=9), start('cut', steps=2), start('noisy', steps=9, augment=noise)
+    losses = [run['rows'][0]['validation']['loss'] for run in (plain, cut, noisy)]
+    assert len(set(losses)) == 3
+    assert start('noisy', steps=9, augment=noise) == noisy  # the saved config is the same config
+    with pytest.raises(ValueError, match='begun with another config: data.augment'):
+        start('noisy', steps=9)
+
+
 def test_early_stopping_ends_each_seed_and_then_the_run(tiny, tmp_path):
     results = run(tiny, tmp_path, epochs=50, selection__patience=4, selection__plateau_patience=1)
     rows = read_jsonl(tmp_path / 'metrics.jsonl')
