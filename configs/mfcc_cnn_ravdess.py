@@ -1,7 +1,12 @@
 """MFCC 1-D CNN of CFN-SR (34,024 parameters) on RAVDESS speech, eight emotions, unseen actors.
 
-python -m data_prep.ravdess --source <RAVDESS> --output data/ravdess_mfcc
-python -m mmer_jax.main --config=configs/mfcc_cnn_ravdess.py
+    python -m data_prep.ravdess --source <RAVDESS> --output data/ravdess_mfcc
+    python -m mmer_jax.main --config=configs/mfcc_cnn_ravdess.py
+
+Five folds of four actors, two other actors validate, five seeds. Published (CFN-SR, Table 1): 56.53 %, with the epoch
+chosen on the test fold. Measured by the commands above on the 20 actors 01 to 20 (1,200 clips at 16 kHz), two CPU
+cores, 10 minutes: test accuracy 46.2 ± 0.6 %, UAR 45.0 ± 0.8 %, macro F1 44.0 ± 0.9 % (mean and standard deviation
+over seeds of the mean over folds); majority floor 13.3 %.
 """
 
 from ml_collections import ConfigDict
