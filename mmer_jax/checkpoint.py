@@ -6,12 +6,10 @@ validation chose, for each seed those of its own best epoch) and `host` (counter
 into a temporary folder that is renamed when complete: a run killed while saving falls back to the step before.
 """
 
-import json
 from pathlib import Path
 from typing import Any
 
 import jax
-import numpy as np
 import orbax.checkpoint as ocp
 
 Tree = Any
@@ -58,24 +56,21 @@ class Checkpoints:
 
     def restore(self, step: int, *, state: Tree, best: Tree) -> tuple[Tree, Tree, dict[str, Any]]:
         """(state, best, host) of a step, placed and shaped as the given trees; ValueError where the shapes differ."""
-        self._check(step, best)
+        host = self._checked_host(step, best)
         args = ocp.args.Composite(
-            state=ocp.args.StandardRestore(_abstract(state)),
-            best=ocp.args.StandardRestore(_abstract(best)),
-            host=ocp.args.JsonRestore(),
+            state=ocp.args.StandardRestore(_abstract(state)), best=ocp.args.StandardRestore(_abstract(best))
         )
         restored = self._manager.restore(step, args=args)
-        return restored['state'], restored['best'], restored['host']['loop']
+        return restored['state'], restored['best'], host['loop']
 
     def restore_best(self, step: int, best: Tree) -> Tree:
         """Only the chosen variables of a step, placed as the given tree (of arrays, or of jax.ShapeDtypeStruct)."""
-        self._check(step, best)
-        return self._manager.restore(step, args=ocp.args.Composite(best=ocp.args.StandardRestore(_abstract(best))))[
-            'best'
-        ]
+        self._checked_host(step, best)
+        args = ocp.args.Composite(best=ocp.args.StandardRestore(_abstract(best)))
+        return self._manager.restore(step, args=args)['best']
 
-    def _check(self, step: int, best: Tree) -> None:
-        """ValueError that names the first arrays whose name, shape or type is not the checkpoint's."""
+    def _checked_host(self, step: int, best: Tree) -> dict[str, Any]:
+        """The saved JSON; ValueError that names the first arrays whose name, shape or type is not the checkpoint's."""
         host = self._manager.restore(step, args=ocp.args.Composite(host=ocp.args.JsonRestore()))['host']
         saved, wanted = host['shapes'], _shapes(best)
         wrong = [key for key in sorted({*saved, *wanted}) if saved.get(key) != wanted.get(key)]
@@ -85,15 +80,4 @@ class Checkpoints:
                 f'checkpoint {step} in {self.directory} does not fit this model: {len(wrong)} arrays differ ({shown}); '
                 'the model, its sizes or the number of seeds were changed since: use a new --workdir'
             )
-
-
-def config_differences(old: dict[str, Any], new: dict[str, Any], prefix: str = '') -> list[str]:
-    """'key old -> new' for every value that differs between two nested configs."""
-    rows = []
-    for key in sorted({*old, *new}):
-        a, b = old.get(key), new.get(key)
-        if isinstance(a, dict) and isinstance(b, dict):
-            rows += config_differences(a, b, f'{prefix}{key}.')
-        elif json.dumps(a, default=np.ndarray.tolist) != json.dumps(b, default=np.ndarray.tolist):
-            rows.append(f'{prefix}{key}: {a!r} -> {b!r}')
-    return rows
+        return host

@@ -98,7 +98,7 @@ def make_model(config: Config, source: RecordSource) -> nn.Module:
 
 @dataclasses.dataclass(frozen=True)
 class Program:
-    """The jitted functions of a run, over `seeds` seeds and a mesh; every fold of the same sizes shares them.
+    """The jitted functions of a run, over N seeds and a mesh; every fold of the same sizes shares them.
 
     init(seeds (N,)) -> state, every array with a leading seed axis. split(state) gives it as train wants it, join
     the whole again. train(split state, batch) -> (split state, numbers), the state donated; predict(variables,
@@ -107,7 +107,6 @@ class Program:
     """
 
     mesh: Any
-    seeds: int
     total_steps: int
     init: Callable[..., Any]
     train: Callable[..., Any]
@@ -146,7 +145,6 @@ def make_program(config: Config, model: nn.Module, fold_data: FoldData) -> Progr
 
     return Program(
         mesh=mesh,
-        seeds=config.seeds,
         total_steps=total_steps,
         init=jax.jit(init_seeds(model, optimizer, example), out_shardings=by_seed),
         **functions,

@@ -5,6 +5,7 @@ checkpoint of an undisturbed run, because batch i is a function of i, a step's r
 step, and the loop's own counters lie in the checkpoint.
 """
 
+import json
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,7 +16,7 @@ import jax
 import numpy as np
 
 from mmer_jax import __version__, data, evaluate, sharding, writer
-from mmer_jax.checkpoint import Checkpoints, config_differences
+from mmer_jax.checkpoint import Checkpoints
 from mmer_jax.experiment import (
     METRIC_KIND,
     Config,
@@ -111,6 +112,18 @@ def check_config(config: Config, workdir: Path) -> None:
     elif jax.process_index() == 0:
         workdir.mkdir(parents=True, exist_ok=True)
         writer.write_json(path, new)
+
+
+def config_differences(old: dict[str, Any], new: dict[str, Any], prefix: str = '') -> list[str]:
+    """'key: old -> new' for every value that differs between two nested configs; a tuple equals its saved list."""
+    rows = []
+    for key in sorted({*old, *new}):
+        a, b = old.get(key), new.get(key)
+        if isinstance(a, dict) and isinstance(b, dict):
+            rows += config_differences(a, b, f'{prefix}{key}.')
+        elif json.dumps(a) != json.dumps(b):
+            rows.append(f'{prefix}{key}: {a!r} -> {b!r}')
+    return rows
 
 
 def train_fold(config: Config, workdir: Path, fold_data: FoldData, program: Program) -> dict[str, Any]:

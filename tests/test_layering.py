@@ -30,13 +30,13 @@ LAYERS = {
     'models/__init__': ({'encoders', 'models'}, JAX),
     'checkpoint': (set(), {'orbax', 'jax'}),
     'writer': (set(), {'tensorboardX'}),
-    'step': ({'losses', 'sharding'}, JAX),
+    'step': ({'losses'}, JAX),
     'experiment': (
         {'data', 'losses', 'models', 'optimizer', 'protocols', 'records', 'sharding', 'step'},
         JAX,
     ),
     'evaluate': (
-        {'checkpoint', 'data', 'experiment', 'metrics', 'sharding', 'step', 'train', 'writer'},
+        {'checkpoint', 'data', 'experiment', 'metrics', 'sharding', 'step', 'writer'},
         {'jax', 'ml_collections', 'absl'},
     ),
     'train': (
