@@ -21,7 +21,7 @@ LAYERS = {
     'data': ({'records'}, {'grain'}),
     'media/': ({'media'}, {'av', 'librosa', 'scipy', 'soundfile', 'soxr', 'transformers'}),
     'layers': (set(), JAX),
-    'losses': (set(), JAX),
+    'losses/': ({'losses'}, JAX),
     'optimizer': (set(), JAX),
     'sharding': (set(), JAX),
     'encoders/': ({'layers', 'encoders'}, JAX),
