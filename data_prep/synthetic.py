@@ -27,7 +27,7 @@ from pathlib import Path
 
 import numpy as np
 
-from data_prep import ravdess
+from data_prep import mosi, mult_pickle, ravdess
 from mmer_jax.records import Feature, Label, RecordError, RecordWriter, Schema
 
 Q = 0.7
@@ -115,7 +115,12 @@ def write_synthetic(output: str | Path, *, seed: int = 0, num_shards: int = 2, o
 
 
 # Schema, lengths and number of speakers of the data sets that configs name, for their :smoke variants.
+SHORT = {'text': (3, 6), 'audio': (5, 12), 'vision': (4, 12)}  # steps of the sequence data sets, kept few
 LIKE = {
+    'iemocap': (lambda: mult_pickle.make_schema('iemocap'), SHORT, 9),
+    'mosei': (lambda: mult_pickle.make_schema('mosei'), SHORT, 9),
+    'mosi': (lambda: mult_pickle.make_schema('mosi'), SHORT, 9),
+    'mosi_text_audio': (mosi.make_schema, SHORT, 9),
     'ravdess_mfcc': (lambda: ravdess.make_schema(ravdess.Settings()), {'audio': (212, 212)}, 20),
     'synthetic': (lambda: SCHEMA, LENGTHS, 9),
 }

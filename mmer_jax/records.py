@@ -130,7 +130,7 @@ class RecordWriter:
             shards.append({'file': f'{name}.tfrecord', 'records': len(offsets) - 1, 'bytes': offsets[-1]})
         content = {**self.schema.to_json(), 'records': len(self._rows), 'shards': shards}
         (self._temporary / 'features.json').write_text(json.dumps(content, indent=1) + '\n')
-        with open(self._temporary / 'manifest.csv', 'w', newline='') as file:
+        with open(self._temporary / 'manifest.csv', 'w', newline='', encoding='utf-8') as file:
             names = list(dict.fromkeys(key for row in self._rows for key in row))
             rows = csv.DictWriter(file, names, restval='', lineterminator='\n')
             rows.writeheader()
@@ -166,7 +166,7 @@ def read_manifest(path: str | os.PathLike) -> dict[str, np.ndarray]:
     path = Path(path)
     if not path.is_file():
         raise RecordError(f'{path} is missing: {path.parent} is not a whole shard directory')
-    with open(path, newline='') as file:
+    with open(path, newline='', encoding='utf-8') as file:
         rows = list(csv.DictReader(file))
     missing = [name for name in MANIFEST_FIRST if not rows or name not in rows[0]]
     if missing:

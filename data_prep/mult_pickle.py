@@ -1,0 +1,135 @@
+"""The feature files of the MulT release (CMU-MOSI, CMU-MOSEI, IEMOCAP) -> record shards of true lengths.
+
+    python -m data_prep.mult_pickle --source mosi_data_noalign.pkl --dataset mosi --output data/mosi
+
+Source: the files of github.com/yaohungt/Multimodal-Transformer, {mosi,mosei_senti,iemocap}_data[_noalign].pkl: GloVe
+words, COVAREP audio and FACET faces, word-aligned or not, split into train, valid and test. Sequences are padded with
+zeros on the left: the steps before the first that is not all zero are dropped, modality by modality, or together where
+the file is aligned. (So a sequence that truly begins with zeros loses them; zeros inside stay.) A record of only zeros
+keeps one step. The audio holds -inf (log of silence); what becomes of it, --nonfinite says.
+
+MOSI and MOSEI: a sentiment in [-3, 3]. IEMOCAP: four emotions, each present or not.
+"""
+
+import os
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from data_prep import sequences
+from data_prep.pool import PreparationError
+from data_prep.restricted_pickle import load
+from data_prep.sequences import MODALITIES, SPLITS, Split, Summary
+from mmer_jax.records import Feature, Label, Schema
+
+EMOTIONS = ('neutral', 'happy', 'sad', 'angry')  # the order in the file
+SIZES = {
+    'mosi': {'text': 300, 'audio': 5, 'vision': 20},
+    'mosei': {'text': 300, 'audio': 74, 'vision': 35},
+    'iemocap': {'text': 300, 'audio': 74, 'vision': 35},
+}
+RECORDS = {'mosi': (1284, 229, 686), 'mosei': (16326, 1871, 4659), 'iemocap': (2717, 798, 938)}
+STEPS = {  # of the unaligned files, at most
+    'mosi': {'text': 50, 'audio': 375, 'vision': 500},
+    'mosei': {'text': 50, 'audio': 500, 'vision': 500},
+    'iemocap': {'text': 20, 'audio': 400, 'vision': 500},
+}
+CONFIGS = {name: f'configs/mfsa_{name}.py' for name in SIZES}
+DESCRIPTIONS = {'text': 'GloVe word vectors', 'audio': 'COVAREP', 'vision': 'FACET'}
+
+
+def make_schema(dataset: str, sizes: Mapping[str, int] | None = None, info: Mapping[str, Any] | None = None) -> Schema:
+    """The schema of 'mosi', 'mosei' or 'iemocap'; `sizes` {m: features} are the published ones unless given."""
+    sizes = SIZES[dataset] if sizes is None else sizes
+    features = {m: Feature((None, sizes[m]), description=DESCRIPTIONS[m]) for m in MODALITIES}
+    label = Label('binary', EMOTIONS) if dataset == 'iemocap' else Label('regression')
+    return Schema(
+        f'{dataset}_mult', features, label, {'dataset': dataset, 'made_by': 'data_prep.mult_pickle', **(info or {})}
+    )
+
+
+def read_labels(labels: Any, dataset: str, count: int, where: str) -> list[Any]:
+    """The label of each record: a float, or int (4,) for IEMOCAP; PreparationError where it is another data set's."""
+    shape = labels.shape if isinstance(labels, np.ndarray) else type(labels).__name__
+    one_hot = isinstance(labels, np.ndarray) and labels.ndim == 3 and labels.shape[1:] == (len(EMOTIONS), 2)
+    if one_hot != (dataset == 'iemocap'):
+        expected = '(records, 4, 2)' if dataset == 'iemocap' else '(records, 1, 1)'
+        raise PreparationError(f'{where}: labels of shape {shape}, {dataset} has {expected}; check --dataset')
+    if not one_hot:
+        return sequences.take_numbers(labels, count, f'{where}, labels').tolist()
+    if len(labels) != count:
+        raise PreparationError(f'{where}: {len(labels)} labels for {count} records')
+    if not np.array_equal(np.sort(labels, 2), np.broadcast_to([0, 1], labels.shape)):
+        raise PreparationError(f'{where}: labels are not one-hot, expected one 0 and one 1 for each emotion')
+    return list(labels.argmax(2).astype(np.int64))
+
+
+def read_ids(ids: Any, count: int, where: str) -> tuple[list[str], list[str]]:
+    """(ids 'video[start-end]', videos) from rows (video, start, end) of bytes, text or numbers; '' without any."""
+    if ids is None:
+        return [''] * count, [''] * count
+    rows = [
+        [sequences.to_text(part) for part in np.ravel(row).tolist()] for row in sequences.take_column(ids, count, where)
+    ]
+    return [f'{row[0]}[{"-".join(row[1:])}]' if row[1:] else ''.join(row) for row in rows], [
+        ''.join(row[:1]) for row in rows
+    ]
+
+
+def read_split(part: Mapping, name: str, dataset: str, where: str, *, aligned: bool) -> Split:
+    """One split of the file, checked; its arrays stay on the disk."""
+    arrays = sequences.take_arrays(part, where)
+    count = len(arrays['text'])
+
+    def spans(block, start):
+        found = {m: sequences.left_padded(array) for m, array in block.items()}
+        return sequences.common(found) if aligned else found
+
+    ids, videos = read_ids(part.get('id'), count, f'{where}, id')
+    columns = [{'speaker': video} for video in videos]
+    return Split(name, arrays, spans, read_labels(part['labels'], dataset, count, where), ids, columns)
+
+
+def prepare(
+    source: str | os.PathLike,
+    output: str | os.PathLike,
+    *,
+    dataset: str | None = None,
+    nonfinite: str = 'zero',
+    num_shards: int = 4,
+    overwrite: bool = False,
+) -> tuple[str, Summary]:
+    """Writes the shard directory; returns (data set, what was written).
+
+    PreparationError where the file is not one of these or asks for more than plain data, FileExistsError where
+    `output` exists without `overwrite`.
+    """
+    source = Path(source)
+    content = load(source)
+    dataset = dataset or sequences.guess_dataset(source, list(SIZES))
+    parts = sequences.take_parts(content, source, (*MODALITIES, 'labels'))
+    aligned = len({np.shape(parts['train'][m])[1:2] for m in MODALITIES}) == 1
+    splits = [
+        read_split(part, SPLITS[key], dataset, f'{source}, split {key!r}', aligned=aligned)
+        for key, part in parts.items()
+    ]
+    sizes = sequences.take_sizes(splits, source)
+    schema = make_schema(dataset, sizes, {'source': source.name, 'aligned': aligned})
+    summary = sequences.write(
+        Path(output), schema, splits, nonfinite=nonfinite, num_shards=num_shards, overwrite=overwrite
+    )
+    summary.notes += sequences.differences(splits, sizes, RECORDS[dataset], SIZES[dataset])
+    return dataset, summary
+
+
+def main(argv: list[str] | None = None) -> int:
+    """The command line; returns the exit status: 0, or 2 with one line on stderr."""
+    name, description = 'python -m data_prep.mult_pickle', 'Feature files of the MulT release -> record shards.'
+    return sequences.run(prepare, sequences.parse_arguments(argv, name, description, list(SIZES)), CONFIGS)
+
+
+if __name__ == '__main__':
+    sys.exit(main())
