@@ -65,7 +65,7 @@ class Run:
     def values(self, metric: str, part: str = 'test') -> np.ndarray:
         """(folds, seeds) of one metric; NaN where a row lacks it."""
         rows = self.results['rows']
-        folds, seeds = _unique(r['fold'] for r in rows), _unique(r['seed'] for r in rows)
+        folds, seeds = unique(r['fold'] for r in rows), unique(r['seed'] for r in rows)
         found = {(r['fold'], r['seed']): r[part].get(metric) for r in rows}
         table = [[found.get((fold, seed)) for seed in seeds] for fold in folds]
         return np.array([[np.nan if x is None else x for x in line] for line in table], float)
@@ -108,7 +108,7 @@ def find_runs(paths: Sequence[str | Path]) -> tuple[list[Run], list[str]]:
     runs, faults = [], []
     for folder in folders.values():
         try:
-            runs.append(_read_run(folder))
+            runs.append(read_run(folder))
         except ValueError as error:
             faults.append(str(error))
     if not runs:
@@ -124,7 +124,8 @@ def _topmost(path: Path) -> list[Path]:
     return [found for child in children for found in _topmost(child)]
 
 
-def _read_run(folder: Path) -> Run:
+def read_run(folder: Path) -> Run:
+    """The run in a workdir, its results checked; ReportError where there are none or they are damaged."""
     folds = {child.name: child for child in sorted(folder.glob('fold_*')) if (child / 'results.json').is_file()}
     if (folder / 'results.json').is_file():
         results, unfinished = read_json(folder / 'results.json'), ''
@@ -150,37 +151,46 @@ def _read_run(folder: Path) -> Run:
     return Run(folder, results, folds or {results['rows'][0]['fold']: folder}, unfinished)
 
 
-def _unique(values: Iterable[Any]) -> list[Any]:
+def unique(values: Iterable[Any]) -> list[Any]:
+    """The different values, in order of their first appearance."""
     return list(dict.fromkeys(values))
 
 
-def _mean(values: np.ndarray) -> float | None:
+def finite_mean(values: np.ndarray) -> float | None:
+    """Mean of the finite values; None where there are none."""
     return float(np.nanmean(values)) if np.isfinite(values).any() else None
 
 
-def _number(metric: str, value: float | None) -> str:
+def column_title(metric: str, title: str = '') -> str:
+    """Title of a metric's column (TITLES where none is given), with its unit and ↓ where lower is better."""
+    unit, direction = '' if metric in PLAIN else ', %', '' if is_better_high(metric) else ' ↓'
+    return f'{title or TITLES.get(metric, metric)}{unit}{direction}'
+
+
+def format_number(metric: str, value: float | None) -> str:
+    """A fraction in percent with one decimal, PLAIN metrics with three, – for none."""
     if value is None or not np.isfinite(value):
         return '–'
     return f'{value:.3f}' if metric in PLAIN else f'{100 * value:.1f}'
 
 
-def _with_deviation(metric: str, summary: Summary) -> str:
-    text = _number(metric, summary.mean)
+def format_summary(metric: str, summary: Summary) -> str:
+    """Mean ± deviation."""
+    text = format_number(metric, summary.mean)
     if summary.deviation is not None:
-        text += f' ± {_number(metric, summary.deviation)}'
+        text += f' ± {format_number(metric, summary.deviation)}'
     return text + (' (over folds)' if summary.over == 'folds' else '')
 
 
-def _marks(run: Run) -> list[str]:
-    return _unique(mark for row in run.results['rows'] for mark in row['marks'])
+def marks_of(run: Run) -> list[str]:
+    """What makes any of the run's folds dishonest, each once."""
+    return unique(mark for row in run.results['rows'] for mark in row['marks'])
 
 
 def main_table(runs: Sequence[Run]) -> list[str]:
     """The results table as Markdown lines: one row a run, columns from the runs' headline metrics."""
-    metrics = _unique(metric for run in runs for metric in run.results['headline'])
-    titles = [
-        f'{TITLES.get(m, m)}{"" if m in PLAIN else ", %"}{" ↓" if not is_better_high(m) else ""}' for m in metrics
-    ]
+    metrics = unique(metric for run in runs for metric in run.results['headline'])
+    titles = [column_title(metric) for metric in metrics]
     header = ['run', 'modalities', 'parameters', 'folds x seeds', *titles, 'floor', 'published', 'protocol']
     lines = ['| ' + ' | '.join(header) + ' |', '|' + '---|' * len(header)]
     for run in runs:
@@ -188,13 +198,13 @@ def main_table(runs: Sequence[Run]) -> list[str]:
         folds, seeds = run.values(first).shape
         cells = [run.name, ', '.join(results['modalities']), f'{results["parameters"]:,}', f'{folds} x {seeds}']
         own = results['headline']
-        cells += [_with_deviation(m, summarise(run.values(m))) if m in own else '' for m in metrics]
+        cells += [format_summary(m, summarise(run.values(m))) if m in own else '' for m in metrics]
         # The floor and the published number are named by metric where a table mixes them.
-        floor = _mean(run.values(first, 'floor'))
+        floor = finite_mean(run.values(first, 'floor'))
         published = results['published'] or {}
-        quoted = [f'{_number(m, published[m])} ({TITLES.get(m, m)})' for m in own if m in published]
-        cells += [f'{_number(first, floor)} ({TITLES.get(first, first)})', ', '.join(quoted) or '–']
-        marks = _marks(run)
+        quoted = [f'{format_number(m, published[m])} ({TITLES.get(m, m)})' for m in own if m in published]
+        cells += [f'{format_number(first, floor)} ({TITLES.get(first, first)})', ', '.join(quoted) or '–']
+        marks = marks_of(run)
         cells.append(results['protocol'] + (f' ⚠ {"; ".join(marks)}' if marks else ''))
         lines.append('| ' + ' | '.join(cells) + ' |')
     return lines
@@ -207,8 +217,8 @@ def notes(runs: Sequence[Run]) -> list[str]:
         published = run.results['published'] or {}
         if published.get('source'):
             lines.append(f'- {run.name}: published in {published["source"]}.')
-        if _marks(run):
-            lines.append(f'- {run.name}: {NOT_HONEST}{"; ".join(_marks(run))}.')
+        if marks_of(run):
+            lines.append(f'- {run.name}: {NOT_HONEST}{"; ".join(marks_of(run))}.')
         if run.unfinished:
             lines.append(f'- {run.name}: {run.unfinished}.')
     return lines
@@ -219,7 +229,7 @@ def class_table(run: Run) -> list[str]:
     lines = ['| class | recall, % | precision, % | F1, % |', '|---|---|---|---|']
     for name in run.results['class_names']:
         keys = [f'{metric}_{name}' for metric in ('recall', 'precision', 'f1')]
-        cells = [_number(key, _mean(run.values(key))) for key in keys]
+        cells = [format_number(key, finite_mean(run.values(key))) for key in keys]
         lines.append(f'| {name} | {" | ".join(cells)} |')
     return lines
 
@@ -265,14 +275,14 @@ def write_csv(runs: Sequence[Run], output: Path) -> None:
     lines, rows = [], []
     for run in runs:
         about = {'run': run.name, 'workdir': run.folder.name, 'protocol': run.results['protocol']}
-        about |= {'modalities': ' '.join(run.results['modalities']), 'marks': '; '.join(_marks(run))}
+        about |= {'modalities': ' '.join(run.results['modalities']), 'marks': '; '.join(marks_of(run))}
         for metric in run.results['headline']:
             values = run.values(metric)
             summary = summarise(values)
             lines.append({
                 **about, 'parameters': run.results['parameters'], 'folds': values.shape[0], 'seeds': values.shape[1],
                 'metric': metric, 'mean': summary.mean, 'sd': summary.deviation, 'sd_over': summary.over,
-                'floor': _mean(run.values(metric, 'floor')),
+                'floor': finite_mean(run.values(metric, 'floor')),
                 'published': (run.results['published'] or {}).get(metric),
             })  # fmt: skip
         for row in run.results['rows']:
@@ -280,7 +290,7 @@ def write_csv(runs: Sequence[Run], output: Path) -> None:
             rows.append({**about, **keys, **row['test']})
     for name, content in (('results.csv', lines), ('rows.csv', rows)):
         with open(output / name, 'w', newline='', encoding='utf-8') as file:
-            table = csv.DictWriter(file, _unique(key for line in content for key in line), lineterminator='\n')
+            table = csv.DictWriter(file, unique(key for line in content for key in line), lineterminator='\n')
             table.writeheader()
             table.writerows(content)
 
@@ -317,7 +327,7 @@ def draw_comparison(metric: str, runs: Sequence[Run], path: Path) -> None:
         [run.name for run in runs],
         [scale * s.mean for s in summaries],
         [None if s.deviation is None else scale * s.deviation for s in summaries],
-        [None if (floor := _mean(run.values(metric, 'floor'))) is None else scale * floor for run in runs],
+        [None if (floor := finite_mean(run.values(metric, 'floor'))) is None else scale * floor for run in runs],
         path,
         published=[None if value is None else scale * value for value in published],
         label=f'test {TITLES.get(metric, metric)}{"" if metric in PLAIN else ", %"}',

@@ -57,6 +57,8 @@ LAYERS = {
     ),
     'plots': ({'metrics'}, {'matplotlib'}),
     'report': ({'metrics', 'plots', 'writer'}, set()),
+    'table_config': ({'metrics', 'report'}, {'ml_collections'}),
+    'table': ({'report', 'table_config', 'train'}, {'absl', 'ml_collections'}),
     'main': ({'train', 'evaluate', 'protocols'}, {'absl', 'jax', 'ml_collections'}),
     '__init__': (set(), set()),
 }

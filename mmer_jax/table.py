@@ -1,0 +1,323 @@
+"""Runs a paper's table and writes it: `python -m mmer_jax.table --table=configs/tables/mfsa_table1.py [--seeds=5]`.
+
+A table is a Python file whose `get_table()` returns a dictionary with the fields of `Table` (table_config.py). Each
+row is a config, run in its folder of --output. A row with results is not run again and one that was stopped goes on,
+so the same command continues a table that was interrupted at any moment. A row that fails is shown as failed, and
+the others go on. table.md and table.csv are rewritten after every row: ours beside the published numbers.
+
+`--rows=MFSA,MulT` runs some rows, `--set epochs=3 data.directory=DIR` changes values in all of them, `--list` shows
+what is there, `--no-run` only writes the table. A row may also be trained by `python -m mmer_jax.main --workdir=...`
+into its folder, on a pod for instance: it is shown where its config is the table's.
+"""
+
+import argparse
+import collections
+import csv
+import dataclasses
+import io
+import os
+import shlex
+import sys
+import traceback
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from absl import logging
+from ml_collections import ConfigDict
+
+from mmer_jax import train
+from mmer_jax.report import (
+    EXPLANATION,
+    NOT_HONEST,
+    Run,
+    column_title,
+    finite_mean,
+    format_number,
+    format_summary,
+    marks_of,
+    read_run,
+    summarise,
+)
+from mmer_jax.table_config import ROOT, Row, Table, TableError, read_table, row_config
+
+MISTAKES = (ValueError, TypeError, FloatingPointError, FileNotFoundError)  # told in one line, without a traceback
+
+
+# ---- what is there, and running what is not ------------------------------------------------------------------
+
+
+@dataclasses.dataclass(frozen=True)
+class Outcome:
+    """What is known of a row: its state, and for a finished one its results."""
+
+    state: str  # finished, unfinished, not run, failed, quoted
+    detail: str = ''
+    run: Run | None = None
+
+
+def look(config: ConfigDict | None, folder: Path) -> Outcome:
+    """The state of a row's workdir; results of another config than the table's are a failure, never shown."""
+    if config is None:
+        return Outcome('quoted')
+    results = folder / 'results.json'
+    if not (folder / 'config.json').is_file():
+        if results.is_file():
+            return Outcome('failed', f'{folder} has results but no config.json to compare; remove the folder')
+        return Outcome('not run')
+    try:
+        train.check_config(config, folder)
+        if results.is_file():
+            return Outcome('finished', run=read_run(folder))
+    except ValueError as error:
+        return Outcome('failed', f'{_one_line(error)} (for a table: take another --output, or remove {folder})')
+    folds = sorted(path.parent.name for path in folder.glob('fold_*/results.json'))
+    return Outcome('unfinished', f'finished: {", ".join(folds)}' if folds else '')
+
+
+def _one_line(error: BaseException) -> str:
+    return ' '.join(str(error).split()) or type(error).__name__
+
+
+class Job:
+    """A table being run: its rows, their configs and workdirs, and the failures so far."""
+
+    def __init__(self, table: Table, output: Path, *, seeds: int | None = None, settings: Sequence[str] = ()):
+        self.table, self.output = table, output
+        self.configs = {row.label: row_config(table, row, seeds, settings) for row in table.rows}
+        self.failures: dict[str, str] = {}
+
+    def folder(self, row: Row) -> Path:
+        return self.output / row.slug
+
+    def outcome(self, row: Row) -> Outcome:
+        """Read anew each time: another process may be running other rows of the same table."""
+        if row.label in self.failures:
+            return Outcome('failed', self.failures[row.label])
+        return look(self.configs[row.label], self.folder(row))
+
+    def run(self, row: Row) -> Outcome:
+        """Trains a row that has no results. Whatever goes wrong in it is its own failure; interruption passes."""
+        outcome, config = self.outcome(row), self.configs[row.label]
+        if config is not None and outcome.state in ('not run', 'unfinished'):
+            print(f'{row.label}: running in {self.folder(row)}', flush=True)
+            try:
+                train.train_and_evaluate(config, self.folder(row))
+            except Exception as error:
+                if not isinstance(error, MISTAKES):
+                    traceback.print_exc()
+                self.failures[row.label] = _one_line(error)
+            outcome = self.outcome(row)
+        if outcome.state == 'failed':
+            print(f'error: {row.label}: {outcome.detail}', file=sys.stderr, flush=True)
+        return outcome
+
+
+# ---- table.md and table.csv ----------------------------------------------------------------------------------
+
+
+def write_table(job: Job, command: str) -> Path:
+    """Writes table.md and table.csv from what is in the rows' folders; returns table.md."""
+    outcomes = {row.label: job.outcome(row) for row in job.table.rows}
+    lines = [f'# {job.table.title}', '', *table_lines(job.table, outcomes), '', *notes(job, outcomes)]
+    lines += ['', 'Made, and to be continued or made again, by', '', f'    {command}']
+    job.output.mkdir(parents=True, exist_ok=True)
+    _replace(job.output / 'table.csv', csv_text(job, outcomes))
+    _replace(job.output / 'table.md', '\n'.join(lines) + '\n')
+    return job.output / 'table.md'
+
+
+def _replace(path: Path, text: str) -> None:
+    """Whole or not at all, also with several processes at work."""
+    temporary = path.with_name(f'.{path.name}.{os.getpid()}.tmp')
+    temporary.write_text(text, encoding='utf-8')
+    temporary.replace(path)
+
+
+def table_lines(table: Table, outcomes: Mapping[str, Outcome]) -> list[str]:
+    """The table in Markdown: each metric, and beside it what was published."""
+    compared = [m for m in table.columns if any(row.published.get(m) is not None for row in table.rows)]
+    header = ['model', 'parameters', 'folds x seeds']
+    for metric, title in table.columns.items():
+        header += [column_title(metric, title), *(['published'] if metric in compared else [])]
+    header += ['protocol']
+    lines, group = ['| ' + ' | '.join(header) + ' |', '|' + '---|' * len(header)], ''
+    for row in table.rows:
+        if row.group != group:
+            group = row.group
+            lines.append(f'| **{group}** |' + ' |' * (len(header) - 1))
+        lines.append(_line(_row_cells(row, outcomes[row.label], table.columns, compared)))
+    floors: dict[tuple[str, ...], list[str]] = collections.defaultdict(list)
+    for label, outcome in outcomes.items():
+        if outcome.run is not None:
+            cells = []
+            for metric in table.columns:
+                cells.append(format_number(metric, finite_mean(outcome.run.values(metric, 'floor'))))
+                cells += [''] if metric in compared else []
+            floors[tuple(cells)].append(label)
+    for floor, labels in floors.items():
+        whose = f' of {", ".join(labels)}' if len(floors) > 1 else ''
+        lines.append(_line([f'majority floor{whose}', '', '', *floor, '']))
+    return lines
+
+
+def _line(cells: Sequence[str]) -> str:
+    return '| ' + ' | '.join(cell.replace('|', r'\|') for cell in cells) + ' |'
+
+
+def _row_cells(row: Row, outcome: Outcome, columns: Mapping[str, str], compared: Sequence[str]) -> list[str]:
+    run, state = outcome.run, outcome.state
+    cells = [f'{row.label} †' if state == 'quoted' else row.label, '', '']
+    last = {'quoted': 'quoted', 'finished': ''}.get(state, f'{state}: {outcome.detail}' if outcome.detail else state)
+    if run is not None:
+        folds, seeds = run.values(next(iter(columns))).shape
+        cells[1:] = [f'{run.results["parameters"]:,}', f'{folds} x {seeds}']
+        marks = marks_of(run)
+        last = run.results['protocol'] + (f' ⚠ {"; ".join(marks)}' if marks else '')
+    for metric in columns:
+        if run is not None:
+            cells.append(format_summary(metric, summarise(run.values(metric))))
+        else:
+            cells.append(format_number(metric, row.quoted.get(metric)) if state == 'quoted' else state)
+        if metric in compared:
+            cells.append(format_number(metric, row.published.get(metric)))
+    return [*cells, last]
+
+
+def _data_of(run: Run, config: ConfigDict) -> dict[str, Any]:
+    """On what a run was measured; records of the test splits of all folds."""
+    tests = {row['fold']: row.get('counts', {}).get('test') for row in run.results['rows']}
+    return {
+        'dataset': run.results['dataset'],
+        'directory': config.data.directory,
+        'modalities': ', '.join(run.results['modalities']),
+        'test_records': None if None in tests.values() else sum(tests.values()),
+    }
+
+
+def notes(job: Job, outcomes: Mapping[str, Outcome]) -> list[str]:
+    """What stands under the table: sources, data, marks, failures."""
+    table, data = job.table, collections.defaultdict(list)
+    lines = [EXPLANATION, '', f'- Source: {table.source}.']
+    if any(row.published for row in table.rows):
+        lines.append('- Columns "published" repeat the numbers printed there; they were not measured here.')
+    for label, outcome in outcomes.items():
+        config = job.configs[label]
+        if outcome.run is not None and config is not None:
+            data[tuple(_data_of(outcome.run, config).values())].append(label)
+    for (dataset, directory, modalities, records), labels in data.items():
+        of_records = '' if records is None else f', {records:,} test records'
+        lines.append(f'- Measured on {dataset} ({modalities}) in {directory}{of_records}: {", ".join(labels)}.')
+    for row in table.rows:
+        if row.quoted:
+            lines.append(f'- † {row.label}: quoted, not measured by this command: {row.source}.')
+    for label, outcome in outcomes.items():
+        if outcome.run is not None and marks_of(outcome.run):
+            lines.append(f'- {label}: {NOT_HONEST}{"; ".join(marks_of(outcome.run))}.')
+    return lines + [f'- {note}' for note in table.notes]
+
+
+def csv_text(job: Job, outcomes: Mapping[str, Outcome]) -> str:
+    """One line for each row and metric; fractions, and empty where there is no number."""
+    lines: list[dict[str, Any]] = []
+    for row in job.table.rows:
+        outcome, config = outcomes[row.label], job.configs[row.label]
+        run = outcome.run
+        about: dict[str, Any] = {'label': row.label, 'group': row.group, 'state': outcome.state}
+        about |= {'detail': outcome.detail, 'config': row.config, 'variant': row.variant}
+        about |= dict.fromkeys(('dataset', 'directory', 'modalities', 'test_records'))
+        about |= dict.fromkeys(('protocol', 'marks', 'parameters'))
+        if run is not None and config is not None:
+            about |= _data_of(run, config) | {key: run.results[key] for key in ('protocol', 'parameters')}
+            about['marks'] = '; '.join(marks_of(run))
+        for metric in job.table.columns:
+            numbers: dict[str, Any] = dict.fromkeys(('folds', 'seeds', 'mean', 'sd', 'sd_over', 'floor'))
+            numbers |= {'mean': row.quoted.get(metric), 'published': row.published.get(metric)}
+            if run is not None:
+                values = run.values(metric)
+                summary = summarise(values)
+                numbers |= dict(zip(('folds', 'seeds'), values.shape, strict=True))
+                numbers |= {'mean': summary.mean, 'sd': summary.deviation, 'sd_over': summary.over}
+                numbers['floor'] = finite_mean(run.values(metric, 'floor'))
+            lines.append({**about, 'metric': metric, **numbers})
+    file = io.StringIO()
+    writer = csv.DictWriter(file, list(lines[0]), lineterminator='\n')
+    writer.writeheader()
+    writer.writerows(lines)
+    return file.getvalue()
+
+
+# ---- the command ---------------------------------------------------------------------------------------------
+
+
+def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog='python -m mmer_jax.table', description=__doc__.split('\n')[0])
+    parser.add_argument('--table', required=True, help='file of the table, for instance configs/tables/synthetic.py')
+    parser.add_argument('--output', type=Path, help='folder of the table and its runs; default runs/tables/<table>')
+    parser.add_argument('--seeds', type=int, help="number of seeds of every row, instead of the table's")
+    parser.add_argument('--rows', help='labels of the rows to run, all by default: --rows=MFSA,MulT')
+    parser.add_argument('--set', nargs='+', action='extend', default=[], metavar='KEY=VALUE', dest='settings')
+    parser.add_argument('--list', action='store_true', help='show the rows and what is there of them, and stop')
+    parser.add_argument('--no-run', action='store_true', help='write the table from what is there')
+    return parser.parse_args(argv)
+
+
+def _command(arguments: argparse.Namespace) -> str:
+    """The command that makes the whole table."""
+    parts = ['python', '-m', 'mmer_jax.table', f'--table={arguments.table}']
+    parts += [f'--{name}={value}' for name in ('output', 'seeds') if (value := getattr(arguments, name)) is not None]
+    return shlex.join([*parts, *(['--set', *arguments.settings] if arguments.settings else [])])
+
+
+def _chosen(table: Table, labels: str | None) -> list[Row]:
+    """The rows of --rows, by label or folder; TableError lists the known labels."""
+    if labels is None:
+        return list(table.rows)
+    wanted = [label.strip() for label in labels.split(',')]
+    unknown = [label for label in wanted if not any(label in (row.label, row.slug) for row in table.rows)]
+    if unknown:
+        known = ', '.join(row.label for row in table.rows)
+        raise TableError(f'--rows: the table has no row {", ".join(map(repr, unknown))}; its rows are {known}')
+    return [row for row in table.rows if row.label in wanted or row.slug in wanted]
+
+
+def main(argv: list[str] | None = None) -> int:
+    arguments = parse_arguments(argv)
+    if str(ROOT) not in sys.path:  # configs import configs.base
+        sys.path.append(str(ROOT))
+    try:
+        if arguments.seeds is not None and arguments.seeds < 1:
+            raise TableError(f'--seeds={arguments.seeds}: expected at least 1')
+        table = read_table(arguments.table)
+        rows = _chosen(table, arguments.rows)
+        output = arguments.output or Path('runs/tables') / Path(arguments.table).stem
+        job = Job(table, output, seeds=arguments.seeds, settings=arguments.settings)
+    except TableError as error:
+        print(f'error: {error}', file=sys.stderr)
+        return 2
+    if arguments.list:
+        for row in rows:
+            outcome = job.outcome(row)
+            detail = f' ({outcome.detail})' if outcome.detail else ''
+            print(f'{row.label}: {outcome.state}{detail}' + (f', {job.folder(row)}' if row.config else ''))
+        return 0
+    return _run(job, rows, _command(arguments), only_write=arguments.no_run)
+
+
+def _run(job: Job, rows: Sequence[Row], command: str, *, only_write: bool) -> int:
+    path = write_table(job, command)
+    try:
+        for row in [] if only_write else rows:
+            job.run(row)
+            write_table(job, command)
+    except KeyboardInterrupt:
+        print(f'stopped; the same command goes on. So far: {path}', file=sys.stderr)
+        return 130
+    failed = [row.label for row in rows if job.outcome(row).state == 'failed']
+    print(f'table: {path}' + (f'; failed: {", ".join(failed)}' if failed else ''))
+    return 1 if failed else 0
+
+
+if __name__ == '__main__':
+    logging.set_verbosity(logging.WARNING)  # orbax and jax tell of every save
+    sys.exit(main())
