@@ -4,9 +4,12 @@ from collections.abc import Sequence
 from typing import Any
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
+import numpy as np
 
 Array = Any
+LOWEST = -1e30  # a logit that no attention reaches, finite so that gradients are too
 
 
 def masked_mean(x_BTD: Array, mask_BT: Array) -> Array:
@@ -43,6 +46,87 @@ def fix_length(x_BTD: Array, steps: int) -> Array:
     x_BTD = x_BTD[:, :steps]
     missing = steps - x_BTD.shape[1]
     return jnp.pad(x_BTD, ((0, 0), (0, missing)) + ((0, 0),) * (x_BTD.ndim - 2)) if missing else x_BTD
+
+
+def sinusoidal_positions(steps: int, features: int) -> np.ndarray:
+    """Positions 1 to `steps`, float32 (steps, features): sines, then cosines, of frequencies 1 down to 1/10000.
+
+    The arrangement of fairseq and MulT (position 0 is theirs for padding); an odd last feature is 0.
+    """
+    half = features // 2
+    frequency_H = np.exp(np.arange(half) * -(np.log(10000) / max(half - 1, 1)))
+    angle_TH = np.arange(1, steps + 1)[:, None] * frequency_H[None]
+    table_TD = np.concatenate([np.sin(angle_TH), np.cos(angle_TH)], 1)
+    return np.pad(table_TD, ((0, 0), (0, features % 2))).astype(np.float32)
+
+
+def masked_softmax(logits: Array, mask: Array) -> Array:
+    """Softmax over the last axis among the positions where mask is True, in float32; 0 at the others, and everywhere
+    in a row that has none."""
+    weights = jax.nn.softmax(jnp.where(mask, logits.astype(jnp.float32), LOWEST), axis=-1)
+    return jnp.where(mask, weights, 0)
+
+
+def attention_logits(query_BTD: Array, key_BSD: Array, num_heads: int) -> Array:
+    """Dot products by head, (B, K, T, S), not scaled; head k has the features k D/K to (k + 1) D/K."""
+    query_BTKd, key_BSKd = _heads(query_BTD, num_heads), _heads(key_BSD, num_heads)
+    return jnp.einsum('btkd,bskd->bkts', query_BTKd, key_BSKd)
+
+
+def attend(weights_BKTS: Array, value_BSD: Array) -> Array:
+    """Weighted sums of the values by head, heads side by side again, (B, T, D)."""
+    value_BSKd = _heads(value_BSD, weights_BKTS.shape[1])
+    mixed_BTKd = jnp.einsum('bkts,bskd->btkd', weights_BKTS.astype(value_BSD.dtype), value_BSKd)
+    return mixed_BTKd.reshape(*mixed_BTKd.shape[:2], -1)
+
+
+def _heads(x_BTD, num_heads):
+    if x_BTD.shape[-1] % num_heads:
+        raise ValueError(f'{x_BTD.shape[-1]} features do not divide by {num_heads} attention heads')
+    return x_BTD.reshape(*x_BTD.shape[:2], num_heads, -1)
+
+
+def over_sources(mask: Array) -> Array:
+    """A mask of sources (B, S), or of pairs (B, T, S), as attention maps (B, K, T, S) take it."""
+    return mask[:, None, None] if mask.ndim == 2 else mask[:, None]
+
+
+class Attention(nn.Module):
+    """Multi-head scaled dot-product attention (Vaswani et al. 2017): -> (B, T, D) and the maps (B, K, T, S).
+
+    D is the target's width. `mask` (B, S), or (B, T, S), says which sources may be seen.
+    """
+
+    num_heads: int
+    dropout: float = 0.0
+    use_bias: bool = True
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, target_BTD: Array, source_BSD: Array, mask: Array, *, train: bool) -> tuple[Array, Array]:
+        features = target_BTD.shape[-1]
+
+        def dense(name):
+            init = nn.initializers.xavier_uniform()
+            return nn.Dense(features, use_bias=self.use_bias, kernel_init=init, dtype=self.dtype, name=name)
+
+        logits_BKTS = attention_logits(dense('query')(target_BTD), dense('key')(source_BSD), self.num_heads)
+        map_BKTS = masked_softmax(logits_BKTS / np.sqrt(features // self.num_heads), over_sources(mask))
+        weights_BKTS = nn.Dropout(self.dropout)(map_BKTS, deterministic=not train)
+        return dense('out')(attend(weights_BKTS, dense('value')(source_BSD))), map_BKTS
+
+
+class TemporalConv(nn.Module):
+    """1-D convolution over time that keeps the length and sees zeros beyond the last valid step; no bias."""
+
+    features: int
+    kernel_size: int = 1
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, x_BTD: Array, mask_BT: Array) -> Array:
+        conv = nn.Conv(self.features, (self.kernel_size,), use_bias=False, dtype=self.dtype)
+        return mask_steps(conv(mask_steps(x_BTD, mask_BT)), mask_BT)
 
 
 class LSTM(nn.Module):

@@ -13,13 +13,23 @@ ALL = ('text', 'audio', 'vision')
 SIZES = {'text': 3, 'audio': 13, 'vision': 5}
 LENGTHS = {'text': 5, 'audio': 9, 'vision': 4}
 
+MFSA = {
+    'width': 8, 'output_width': 6, 'num_heads': 2, 'psa_layers': 2, 'hca_layers': 1, 'fusion_feed_forward': 8,
+    'discriminator_size': 4,
+}  # fmt: skip
+
 # name -> (config fields of a tiny model, modality sets to try)
 CASES = {
+    'mfsa': (MFSA, [('text',), ('text', 'audio'), ALL]),
     'lf_lstm': (
         {'hidden_size': 4, 'mlp_size': 6, 'bidirectional': True},
         [('text',), ALL],
     ),
     'unimodal': ({'encoder': {'name': 'mfcc_cnn'}}, [('audio',)]),
+}
+# Losses beside the task's that train some of a model's parameters.
+AUXILIARY = {
+    'mfsa': {'separation': 0.01, 'agnostic_adversarial': 0.03, 'specific_adversarial': 0.03, 'importance': 1.0},
 }
 GRID = [(name, modalities) for name, (_, sets) in CASES.items() for modalities in sets]
 
@@ -95,7 +105,7 @@ def test_a_row_does_not_depend_on_the_others(case):
 def test_padding_rows_change_no_training_step(case):
     """Loss, new parameters and batch statistics are the same with and without two rows of weight 0."""
     name, modalities, _, _, _ = case
-    fields = {key: 0.0 for key in ('dropout',) if key in MODELS[name].__dataclass_fields__}
+    fields = {key: 0.0 for key in MODELS[name].__dataclass_fields__ if 'dropout' in key}
     quiet = build_model(
         {'name': name, **_without_dropout(CASES[name][0]), **fields},
         modalities=modalities,
@@ -106,7 +116,8 @@ def test_padding_rows_change_no_training_step(case):
     padded = {key: np.concatenate([value, np.zeros_like(value[:2])]) for key, value in batch.items()}
     import optax
 
-    step = jax.jit(make_train_step(quiet, optax.sgd(0.1), make_loss({'cross_entropy': 1.0})))
+    loss = make_loss({'cross_entropy': 1.0, **AUXILIARY.get(name, {})})
+    step = jax.jit(make_train_step(quiet, optax.sgd(0.1), loss))
     state = init_state(quiet, optax.sgd(0.1), batch, 0)
     (one, numbers), (two, padded_numbers) = step(state, batch), step(state, padded)
     np.testing.assert_allclose(padded_numbers['loss'], numbers['loss'], rtol=1e-5)
@@ -125,7 +136,7 @@ def _without_dropout(fields):
 
 
 def test_every_parameter_gets_a_gradient(case):
-    _, modalities, model, state, _ = case
+    name, modalities, model, state, _ = case
     batch = make_batch(modalities, rows=8)
 
     def loss(params):
@@ -136,7 +147,7 @@ def test_every_parameter_gets_a_gradient(case):
             rngs={'dropout': jax.random.key(0)},
             mutable=list(state.model_state),
         )
-        return make_loss({'cross_entropy': 1.0})(outputs, batch).mean()
+        return make_loss({'cross_entropy': 1.0, **AUXILIARY.get(name, {})})(outputs, batch).mean()
 
     gradient = jax.jit(jax.grad(loss))(state.params)
     silent = [

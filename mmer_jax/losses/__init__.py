@@ -9,6 +9,13 @@ from typing import Any
 
 import jax.numpy as jnp
 
+from mmer_jax.losses.representation import (
+    agnostic_adversarial,
+    importance,
+    separation,
+    separation_literal,
+    specific_adversarial,
+)
 from mmer_jax.losses.task import binary_cross_entropy, cross_entropy, double_softmax, l1, mse
 
 Array = Any
@@ -20,6 +27,11 @@ LOSSES: dict[str, Loss] = {
     'l1': l1,
     'mse': mse,
     'binary_cross_entropy': binary_cross_entropy,
+    'separation': separation,
+    'separation_literal': separation_literal,
+    'agnostic_adversarial': agnostic_adversarial,
+    'specific_adversarial': specific_adversarial,
+    'importance': importance,
 }
 
 

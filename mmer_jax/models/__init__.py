@@ -7,14 +7,16 @@ import flax.linen as nn
 
 from mmer_jax.encoders import ENCODERS
 from mmer_jax.models.lf_lstm import LfLstm
+from mmer_jax.models.mfsa import Mfsa
 from mmer_jax.models.unimodal import Unimodal
 
 MODELS = {
     'lf_lstm': LfLstm,
+    'mfsa': Mfsa,
     'unimodal': Unimodal,
 }
 
-__all__ = ['MODELS', 'LfLstm', 'Unimodal', 'build_model']
+__all__ = ['MODELS', 'LfLstm', 'Mfsa', 'Unimodal', 'build_model']
 
 
 def build_model(fields: Mapping[str, Any], **common: Any) -> nn.Module:

@@ -1,0 +1,105 @@
+"""Hierarchical cross-modal attention, HCA (MFSA paper, section 3.4, equations 7 to 10).
+
+A target modality is reinforced in three grains: from all modalities together (mixed), from all others together
+(coarse), and from each other one by itself (fine).
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import flax.linen as nn
+import jax.numpy as jnp
+import numpy as np
+
+from mmer_jax.layers import MLP, attend, attention_logits, mask_steps, masked_softmax, over_sources
+
+Array = Any
+GRAINS = ('mixed', 'coarse', 'fine')
+
+
+class ModalityReinforcementUnit(nn.Module):
+    """MRU: a source (B, S, D) reinforces a target (B, T, D) -> (B, T, D) and the attention maps (B, K, T, S).
+
+    The residual is the normalised target, as equation 8 has it. Sources may be several sequences end to end: what
+    counts is the mask.
+    """
+
+    num_heads: int
+    scale: str = 'head'
+    feed_forward: int = 0  # 0: four times the width
+    dropout: float = 0.0
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(
+        self, source_BSD: Array, target_BTD: Array, source_mask_BS: Array, target_mask_BT: Array, *, train: bool
+    ) -> tuple[Array, Array]:
+        features = target_BTD.shape[-1]
+        target_BTD = nn.LayerNorm(dtype=self.dtype, name='target_norm')(target_BTD)
+        source_BSD = nn.LayerNorm(dtype=self.dtype, name='source_norm')(source_BSD)
+
+        def dense(name, x):
+            return nn.Dense(features, use_bias=False, dtype=self.dtype, name=name)(x)
+
+        logits_BKTS = attention_logits(dense('query', target_BTD), dense('key', source_BSD), self.num_heads)
+        logits_BKTS /= np.sqrt(features // self.num_heads if self.scale == 'head' else features)
+        attention_BKTS = masked_softmax(logits_BKTS, over_sources(source_mask_BS))
+        weights_BKTS = nn.Dropout(self.dropout)(attention_BKTS, deterministic=not train)
+        z_BTD = target_BTD + attend(weights_BKTS, dense('value', source_BSD))  # equations 7 and 8
+        sizes = (self.feed_forward or 4 * features, features)
+        forward = MLP(sizes, self.dropout, dtype=self.dtype, name='feed_forward')
+        inner_BTD = nn.LayerNorm(dtype=self.dtype, name='feed_forward_norm')(z_BTD)
+        z_BTD = forward(inner_BTD, train=train) + z_BTD  # equation 9
+        return mask_steps(z_BTD, target_mask_BT), attention_BKTS
+
+
+class HierarchicalCrossModalAttention(nn.Module):
+    """One HCA layer for every target (equation 10): {m: (B, T_m, D)} -> the same, and {'<target>/<unit>': maps}.
+
+    Works on one to three modalities, in the order of z. With two, the coarse and the fine source are the same
+    sequence through units of their own; with one, only the mixed grain is left (the modality attends to itself).
+    `grains` leaves out the others: the next grain then starts from what the one before it would have.
+    """
+
+    num_heads: int
+    grains: tuple[str, ...] = GRAINS
+    scale: str = 'head'
+    feed_forward: int = 0
+    dropout: float = 0.0
+    remat: bool = False
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(
+        self, z: Mapping[str, Array], masks: Mapping[str, Array], *, train: bool
+    ) -> tuple[dict[str, Array], dict[str, Array]]:
+        unknown = [grain for grain in self.grains if grain not in GRAINS]
+        if unknown:
+            raise ValueError(f'grains {unknown}: the known ones are {", ".join(GRAINS)}')
+        attention: dict[str, Array] = {}
+
+        def unit(target, name, sources, x_BTD):
+            module = ModalityReinforcementUnit(
+                self.num_heads, self.scale, self.feed_forward, self.dropout, self.dtype, name=f'{target}_{name}'
+            )
+
+            def call(module, *arrays):
+                return module(*arrays, train=train)
+
+            source_BSD = jnp.concatenate([z[m] for m in sources], 1)
+            source_mask_BS = jnp.concatenate([masks[m] for m in sources], 1)
+            call = nn.remat(call) if self.remat else call
+            x_BTD, attention[f'{target}/{name}'] = call(module, source_BSD, x_BTD, source_mask_BS, masks[target])
+            return x_BTD
+
+        reinforced = {}
+        for target in z:
+            others, x_BTD = [m for m in z if m != target], z[target]
+            if 'mixed' in self.grains:
+                x_BTD = unit(target, 'mixed', list(z), x_BTD)
+            if 'coarse' in self.grains and others:
+                x_BTD = unit(target, 'coarse', others, x_BTD)
+            if 'fine' in self.grains and others:
+                x_BTD = sum(unit(target, f'fine_{m}', [m], x_BTD) for m in others)
+            reinforced[target] = x_BTD
+        return reinforced, attention

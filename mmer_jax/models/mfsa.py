@@ -1,0 +1,182 @@
+"""MFSA: modality-specific and -agnostic representations of asynchronous sequences (Yang et al., ACM MM 2022).
+
+Section 3 of the paper from top to bottom. There is no official code; what the paper leaves open is a field here, and
+BUILD.md lists the choices.
+"""
+
+from typing import Any
+
+import flax.linen as nn
+import jax.numpy as jnp
+
+from mmer_jax.fusion.double_discriminator import DoubleDiscriminator
+from mmer_jax.fusion.hierarchical_cross_modal import GRAINS, HierarchicalCrossModalAttention
+from mmer_jax.fusion.predictive_self_attention import PredictiveSelfAttention
+from mmer_jax.fusion.weighted_attention import WeightedAttention
+from mmer_jax.layers import (
+    LSTM,
+    MLP,
+    Attention,
+    TemporalConv,
+    last_valid,
+    masked_mean,
+    sinusoidal_positions,
+)
+
+Array = Any
+REPRESENTATIONS = ('specific', 'agnostic')
+
+
+class Mfsa(nn.Module):
+    """Two branches over the same low-level sequences, six vectors, one fusion layer; one to three modalities.
+
+    Ablations of Table 4 are fields: psa_layers=0, prediction_chain=False, weighted_attention='none', hca_layers=0,
+    grains without one of its three, fused=('specific',) or ('agnostic',); the two rows on regularisation are losses
+    left out. psa_mix, attention_scale: see PredictiveSelfAttention; weighted_attention and its steps: see
+    WeightedAttention. kernel_sizes: one for all modalities, or one each. remat recomputes every attention layer in the
+    backward pass. With one modality there is nothing to discriminate: the adversarial losses are 0.
+
+    Predictions (B, num_outputs). Extras: `specific`, `agnostic` (B, M, output_width), those of DoubleDiscriminator,
+    `features` (B, 2 M output_width), the head's input; with capture_attention `attention`, maps (B, K, T, S) by
+    'psa/<layer>/<modality>' and 'hca/<layer>/<target>/<unit>', and `modality_weights` (B, M) by layer.
+    """
+
+    modalities: tuple[str, ...]
+    num_outputs: int
+    width: int = 40
+    output_width: int = 128
+    num_heads: int = 8
+    psa_layers: int = 5
+    hca_layers: int = 2
+    mu: float = 0.25
+    psa_mix: str = 'literal'
+    attention_scale: str = 'head'
+    prediction_chain: bool = True
+    weighted_attention: str = 'pooled'  # or literal, none
+    weighted_attention_steps: tuple[int, ...] = ()
+    grains: tuple[str, ...] = GRAINS
+    fused: tuple[str, ...] = REPRESENTATIONS
+    kernel_sizes: int | tuple[int, ...] = 3
+    pooling: str = 'mean'  # or last
+    feed_forward: int = 0  # 0: four times the width
+    fusion_heads: int = 2
+    fusion_feed_forward: int = 2048
+    discriminator_size: int = 64
+    reversal: float = 1.0
+    embedding_dropout: float = 0.1  # of the input features
+    dropout: float = 0.1
+    remat: bool = False
+    capture_attention: bool = False
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, batch: dict[str, Array], *, train: bool) -> dict[str, Array]:
+        self._check()
+        masks = {m: batch[f'{m}_mask'] for m in self.modalities}
+        z = {m: self._extract(n, m, batch[m], masks[m], train) for n, m in enumerate(self.modalities)}
+        specific_z, psa_maps, modality_weights = self._specific_branch(z, masks, train)
+        agnostic_z, hca_maps = self._agnostic_branch(z, masks, train)
+        specific_BMD = jnp.stack(
+            [self._encoder(f'specific_{m}')(self._pool(specific_z[m], masks[m]), train=train) for m in self.modalities],
+            1,
+        )
+        shared = self._encoder('agnostic')
+        pooled_BMD = jnp.stack([self._pool(agnostic_z[m], masks[m]) for m in self.modalities], 1)
+        agnostic_BMD = shared(pooled_BMD, train=train)
+        prediction_BC, features_BD = self._fuse(specific_BMD, agnostic_BMD, train)
+        outputs = {
+            'prediction': prediction_BC.astype(jnp.float32),
+            'specific': specific_BMD,
+            'agnostic': agnostic_BMD,
+            'features': features_BD,
+            **self._discriminate(specific_BMD, agnostic_BMD, train),
+        }
+        if self.capture_attention:
+            outputs |= {'attention': psa_maps | hca_maps, 'modality_weights': modality_weights}
+        return outputs
+
+    def _check(self):
+        unknown = [name for name in self.fused if name not in REPRESENTATIONS]
+        if unknown or not self.fused:
+            raise ValueError(f'fused = {self.fused}: expected one or both of {REPRESENTATIONS}')
+        if self.pooling not in ('mean', 'last'):
+            raise ValueError(f"pooling {self.pooling!r}: expected 'mean' or 'last'")
+        if not isinstance(self.kernel_sizes, int) and len(self.kernel_sizes) != len(self.modalities):
+            raise ValueError(f'kernel_sizes {self.kernel_sizes}: expected one number, or {len(self.modalities)}')
+
+    def _extract(self, number, m, x_BTD, mask_BT, train):
+        """Section 3.2: convolution over time, positions, BiLSTM (equation 1)."""
+        x_BTD = nn.Dropout(self.embedding_dropout)(x_BTD.astype(self.dtype), deterministic=not train)
+        kernel = self.kernel_sizes if isinstance(self.kernel_sizes, int) else self.kernel_sizes[number]
+        x_BTD = TemporalConv(self.width, kernel, dtype=self.dtype, name=f'{m}_conv')(x_BTD, mask_BT)
+        x_BTD += sinusoidal_positions(x_BTD.shape[1], self.width).astype(x_BTD.dtype)[None]
+        lstm = LSTM(self.width // 2, bidirectional=True, dtype=self.dtype, name=f'{m}_lstm')
+        return lstm(x_BTD, mask_BT, train=train)
+
+    def _specific_branch(self, z, masks, train):
+        """Section 3.3: PSA layers, each with its weighted attention layer."""
+        attention, weights, previous = {}, {}, dict.fromkeys(z)
+
+        def call(module, *arrays):
+            return module(*arrays, train=train)
+
+        call = nn.remat(call) if self.remat else call
+        for layer in range(self.psa_layers):
+            z = dict(z)
+            for m in z:
+                psa = PredictiveSelfAttention(
+                    self.num_heads, self.mu, self.psa_mix, self.attention_scale, self.feed_forward, self.dropout,
+                    self.dtype, name=f'psa{layer}_{m}',
+                )  # fmt: skip
+                z[m], maps_BKTT, attention[f'psa/{layer}/{m}'] = call(psa, z[m], masks[m], previous[m])
+                previous[m] = maps_BKTT if self.prediction_chain else None
+            if self.weighted_attention != 'none' and len(z) > 1:
+                weigh = WeightedAttention(
+                    self.weighted_attention, self.weighted_attention_steps, self.dtype, name=f'wal{layer}'
+                )
+                z, weights[f'wal/{layer}'] = weigh(z, masks)
+        return z, attention, weights
+
+    def _agnostic_branch(self, z, masks, train):
+        """Section 3.4: HCA layers, each reinforcing every modality from all that the layer before gave."""
+        attention: dict[str, Array] = {}
+        for layer in range(self.hca_layers):
+            hca = HierarchicalCrossModalAttention(
+                self.num_heads, self.grains, self.attention_scale, self.feed_forward, self.dropout, self.remat,
+                self.dtype, name=f'hca{layer}',
+            )  # fmt: skip
+            z, maps = hca(z, masks, train=train)
+            attention |= {f'hca/{layer}/{name}': value for name, value in maps.items()}
+        return z, attention
+
+    def _pool(self, z_BTD, mask_BT):
+        return (masked_mean if self.pooling == 'mean' else last_valid)(z_BTD, mask_BT)
+
+    def _encoder(self, name):
+        """The feed-forward encoders of equations 11 and 12: one a modality, and one shared by all."""
+        return MLP((self.output_width, self.output_width), self.dropout, dtype=self.dtype, name=f'{name}_encoder')
+
+    def _discriminate(self, specific_BMD, agnostic_BMD, train):
+        if len(self.modalities) == 1:
+            nothing_B11 = jnp.zeros((len(specific_BMD), 1, 1))
+            names = ('importance_logits', 'agnostic_logits', 'specific_logits')
+            return {**dict.fromkeys(names, nothing_B11), 'importance': nothing_B11[..., 0]}
+        discriminator = DoubleDiscriminator(
+            self.discriminator_size, self.reversal, self.dtype, name='double_discriminator'
+        )
+        return discriminator(specific_BMD, agnostic_BMD, train=train)
+
+    def _fuse(self, specific_BMD, agnostic_BMD, train):
+        """Section 3.6: the representations as tokens of one transformer layer (post-norm), then the head."""
+        tokens = {'specific': specific_BMD, 'agnostic': agnostic_BMD}
+        x_BMD = jnp.concatenate([tokens[name] for name in REPRESENTATIONS if name in self.fused], 1)
+        every_BM = jnp.ones(x_BMD.shape[:2], bool)
+        drop = nn.Dropout(self.dropout, deterministic=not train)
+        attention = Attention(self.fusion_heads, self.dropout, dtype=self.dtype, name='fusion_attention')
+        mixed_BMD, _ = attention(x_BMD, x_BMD, every_BM, train=train)
+        x_BMD = nn.LayerNorm(dtype=self.dtype, name='fusion_attention_norm')(x_BMD + drop(mixed_BMD))
+        forward = MLP((self.fusion_feed_forward, self.output_width), self.dropout, dtype=self.dtype, name='fusion_mlp')
+        x_BMD = nn.LayerNorm(dtype=self.dtype, name='fusion_mlp_norm')(x_BMD + drop(forward(x_BMD, train=train)))
+        features_BD = x_BMD.reshape(len(x_BMD), -1)
+        head = MLP((features_BD.shape[-1] // 2, self.num_outputs), self.dropout, dtype=self.dtype, name='head')
+        return head(features_BD, train=train), features_BD
