@@ -12,6 +12,9 @@ All 2,199 segments, the standard split by video: 1,284 / 229 / 686. Label: senti
 but its label intervals begin 0.4 s (median) before their words, up to 1.8 s: a cut by time takes the last word of
 the segment before and loses its own last one ("it was really | good"). 0.3 % of cut segments equal their transcript,
 and a TF-IDF ridge regression does worse on them. `--words csd` cuts by time all the same, as the SDK would.
+A subset of GloVe may lack words that carry much of the sentiment ("terrible", "didnt"). So each unknown word
+that the training split says twice or more has a dimension of its own behind GloVe's, and a model's first layer learns
+a vector for it; `--unknown zero` leaves zero vectors.
 
 **Audio** (73,): one vector a segment, no time axis. The rows of the CSV files carry no ids. Their order is that of
 bc-LSTM's data: videos numbered 1 to 62 (third column of transcripts.csv) in `train`, the others in `test`; in each
@@ -27,6 +30,7 @@ import dataclasses
 import os
 import re
 import sys
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +40,7 @@ from data_prep import csd
 from data_prep.cmu_sdk import NONFINITE, NONFINITE_HELP, Report, Segment, make_fill, print_report, write_segment
 from data_prep.pool import PreparationError, Skipped
 from mmer_jax.media import MediaError
-from mmer_jax.media.text import check_download, embed, is_pause, read_glove
+from mmer_jax.media.text import WordVectors, check_download, embed, is_pause, read_glove
 from mmer_jax.records import Feature, Label, RecordWriter, Schema
 
 LABELS, WORDS = 'CMU_MOSI_Opinion_Labels.csd', 'CMU_MOSI_ModifiedTimestampedWords.csd'
@@ -45,6 +49,7 @@ AUDIO = {'train': 'utterance_audio_train.csv', 'test': 'utterance_audio_test.csv
 TEXT_SIZE, AUDIO_SIZE = 300, 73
 TRAIN_VIDEOS = 62  # of bc-LSTM's own split, which is not the standard one
 SPLIT_COUNTS = {'train': 1284, 'validation': 229, 'test': 686}
+LEAST_COUNT = 2  # of an unknown word in the training split, to get a dimension of its own
 LEAST_AGREEMENT = 0.99  # measured: 1.0
 LEAST_SHARE = 0.5  # of each file's variance lies between videos; measured: 0.57, rows in random order: 0.04
 
@@ -64,13 +69,18 @@ class Line:
         return f'{self.video}[{self.number}]'
 
 
-def make_schema(text_size: int = TEXT_SIZE, *, words: str = 'transcripts', glove: str = GLOVE) -> Schema:
-    """The schema of the records."""
+def make_schema(
+    text_size: int = TEXT_SIZE, *, words: str = 'transcripts', glove: str = GLOVE, indicators: tuple[str, ...] = ()
+) -> Schema:
+    """The schema of the records; `indicators` are the words that have a dimension of their own behind the vectors."""
+    description = 'one GloVe vector a word, zero where the word has none'
+    if indicators:
+        description += f'; then {len(indicators)} indicators of frequent training words without a vector'
     features = {
-        'text': Feature((None, text_size), description='one GloVe vector a word, zero where the word has none'),
+        'text': Feature((None, text_size + len(indicators)), description=description),
         'audio': Feature((AUDIO_SIZE,), description='one vector of acoustic values an utterance (bc-LSTM)'),
     }
-    info = {'dataset': 'mosi', 'made_by': 'data_prep.mosi', 'words': words, 'glove': glove}
+    info = {'dataset': 'mosi', 'made_by': 'data_prep.mosi', 'words': words, 'glove': glove, 'indicators': indicators}
     return Schema('mosi_text_audio', features, Label('regression'), info)
 
 
@@ -190,12 +200,28 @@ def timed_words(path: Path, labels: dict[str, tuple[float, float, float]]) -> di
     return words
 
 
+def indicator_words(training: list[list[str]], vectors: WordVectors) -> dict[str, int]:
+    """{word: its dimension} of the words without a vector that the training segments say LEAST_COUNT times or more."""
+    counts = Counter(token for found in training for token in found if vectors.row(token) is None)
+    return {word: n for n, word in enumerate(sorted(w for w, count in counts.items() if count >= LEAST_COUNT))}
+
+
+def indicator_rows(tokens: list[str], indicators: dict[str, int]) -> np.ndarray:
+    """(T, len(indicators)) float32, 1 where a token has a dimension of its own."""
+    rows = np.zeros((len(tokens), len(indicators)), np.float32)
+    for place, token in enumerate(tokens):
+        if token in indicators:
+            rows[place, indicators[token]] = 1
+    return rows
+
+
 def prepare(
     source: str | os.PathLike,
     output: str | os.PathLike,
     *,
     glove: Path | None = None,
     words: str = 'transcripts',
+    unknown: str = 'indicator',
     nonfinite: str = 'zero',
     num_shards: int = 4,
     overwrite: bool = False,
@@ -221,7 +247,9 @@ def prepare(
         raise PreparationError(f'{glove} has a vector for none of the words; expected English word vectors')
     training = (audio[line.id][None] for line in lines if folds.get(line.video) == 'train')
     fills = {'audio': make_fill(nonfinite, training)}
-    schema = make_schema(vectors.size, words=words, glove=glove.name)
+    training_tokens = [tokens[line.id] for line in lines if folds.get(line.video) == 'train']
+    indicators = indicator_words(training_tokens, vectors) if unknown == 'indicator' else {}
+    schema = make_schema(vectors.size, words=words, glove=glove.name, indicators=tuple(indicators))
     with contextlib.ExitStack() as stack:
         writer = stack.enter_context(RecordWriter(output, schema, num_shards=num_shards, overwrite=overwrite))
         for identity, (sentiment, start, end) in labels.items():
@@ -231,7 +259,9 @@ def prepare(
                 report.skipped.append((identity, Skipped(skipped)))
                 continue
             text = embed(tokens[identity], vectors)
-            part = Segment({'text': text.array, 'audio': audio[identity]}, tokens[identity], text.unknown)
+            own = indicator_rows([tokens[identity][place] for place in text.kept], indicators)
+            array = np.concatenate([text.array, own], 1)
+            part = Segment({'text': array, 'audio': audio[identity]}, tokens[identity], text.unknown)
             columns: dict[str, Any] = {'speaker': video, 'session': '', 'split': folds[video]}
             columns |= {'start': round(start, 3), 'end': round(end, 3), 'text': ' '.join(tokens[identity])}
             write_segment(writer, {'id': identity, 'label': sentiment}, part, columns, fills, report)
@@ -252,6 +282,7 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     add(
         '--words', choices=('transcripts', 'csd'), default='transcripts', help='csd: words cut by time, as the SDK does'
     )
+    add('--unknown', choices=('indicator', 'zero'), default='indicator', help='words without a vector')
     add('--nonfinite', choices=list(NONFINITE), default='zero', help=NONFINITE_HELP)
     add('--num_shards', type=int, default=4, help='files to spread the records over')
     add('--overwrite', action='store_true', help='replace an existing output')
@@ -264,7 +295,9 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
 def main(argv: list[str] | None = None) -> int:
     """The command line; returns the exit status: 0, or 2 with one line on stderr."""
     arguments = parse_arguments(argv)
-    options = {name: getattr(arguments, name) for name in ('glove', 'words', 'nonfinite', 'num_shards', 'overwrite')}
+    options = {
+        name: getattr(arguments, name) for name in ('glove', 'words', 'unknown', 'nonfinite', 'num_shards', 'overwrite')
+    }
     try:
         report, facts = prepare(arguments.source, arguments.output, **options)
     except (PreparationError, MediaError, FileExistsError) as error:

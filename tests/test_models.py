@@ -20,7 +20,11 @@ MFSA = {
 
 # name -> (config fields of a tiny model, modality sets to try)
 CASES = {
-    'mfsa': (MFSA, [('text',), ('text', 'audio'), ALL]),
+    'ef_lstm': ({'max_text_length': 6, 'hidden_size': 4, 'mlp_size': 6, 'bidirectional': True}, [ALL]),
+    'mctn': ({'max_length': 6, 'hidden_size': 4, 'regressor_size': 3}, [ALL]),
+    'mfsa': (MFSA, [('text', 'audio')]),
+    'pmr': ({'width': 8, 'num_layers': 1, 'num_heads': 2, 'final_layers': 1}, [('vision', 'text')]),
+    'raven': ({'max_text_length': 6, 'hidden_size': 4, 'nonverbal_size': 3}, [ALL]),
     'lf_lstm': (
         {'hidden_size': 4, 'mlp_size': 6, 'bidirectional': True},
         [('text',), ALL],
@@ -29,6 +33,9 @@ CASES = {
 }
 # Losses beside the task's that train some of a model's parameters.
 AUXILIARY = {
+    'ef_lstm': {'ctc_alignment': 0.1},
+    'mctn': {'ctc_alignment': 0.1, 'translation': 0.1, 'cycle_translation': 0.1, 'second_translation': 0.1},
+    'raven': {'ctc_alignment': 0.1},
     'mfsa': {'separation': 0.01, 'agnostic_adversarial': 0.03, 'specific_adversarial': 0.03, 'importance': 1.0},
 }
 GRID = [(name, modalities) for name, (_, sets) in CASES.items() for modalities in sets]

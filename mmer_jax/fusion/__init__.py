@@ -1,16 +1,26 @@
 """Fusion blocks, each importable by itself; each module's docstring names its paper and equations."""
 
+from mmer_jax.fusion.ctc_alignment import AlignToAnchor, CtcAlignment
+from mmer_jax.fusion.cyclic_translation import CyclicTranslation
 from mmer_jax.fusion.double_discriminator import DoubleDiscriminator
+from mmer_jax.fusion.gated_shift import GatedShift
 from mmer_jax.fusion.gradient_reversal import reverse_gradient
 from mmer_jax.fusion.hierarchical_cross_modal import HierarchicalCrossModalAttention, ModalityReinforcementUnit
+from mmer_jax.fusion.message_hub import MessageHub, ReinforcementUnit
 from mmer_jax.fusion.predictive_self_attention import PredictiveSelfAttention
 from mmer_jax.fusion.weighted_attention import WeightedAttention
 
 __all__ = [
+    'AlignToAnchor',
+    'CtcAlignment',
+    'CyclicTranslation',
     'DoubleDiscriminator',
+    'GatedShift',
     'HierarchicalCrossModalAttention',
+    'MessageHub',
     'ModalityReinforcementUnit',
     'PredictiveSelfAttention',
+    'ReinforcementUnit',
     'WeightedAttention',
     'reverse_gradient',
 ]

@@ -9,6 +9,7 @@ from typing import Any
 
 import jax.numpy as jnp
 
+from mmer_jax.losses.alignment import ctc_alignment, ctc_alignment_padded
 from mmer_jax.losses.representation import (
     agnostic_adversarial,
     importance,
@@ -17,6 +18,7 @@ from mmer_jax.losses.representation import (
     specific_adversarial,
 )
 from mmer_jax.losses.task import binary_cross_entropy, cross_entropy, double_softmax, l1, mse
+from mmer_jax.losses.translation import cycle_translation, second_translation, translation
 
 Array = Any
 Loss = Callable[[Mapping[str, Array], Mapping[str, Array]], Array]
@@ -32,6 +34,11 @@ LOSSES: dict[str, Loss] = {
     'agnostic_adversarial': agnostic_adversarial,
     'specific_adversarial': specific_adversarial,
     'importance': importance,
+    'ctc_alignment': ctc_alignment,
+    'ctc_alignment_padded': ctc_alignment_padded,
+    'translation': translation,
+    'cycle_translation': cycle_translation,
+    'second_translation': second_translation,
 }
 
 

@@ -6,17 +6,25 @@ from typing import Any
 import flax.linen as nn
 
 from mmer_jax.encoders import ENCODERS
+from mmer_jax.models.ef_lstm import EfLstm
 from mmer_jax.models.lf_lstm import LfLstm
+from mmer_jax.models.mctn import Mctn
 from mmer_jax.models.mfsa import Mfsa
+from mmer_jax.models.pmr import Pmr
+from mmer_jax.models.raven import Raven
 from mmer_jax.models.unimodal import Unimodal
 
 MODELS = {
+    'ef_lstm': EfLstm,
     'lf_lstm': LfLstm,
+    'mctn': Mctn,
     'mfsa': Mfsa,
+    'pmr': Pmr,
+    'raven': Raven,
     'unimodal': Unimodal,
 }
 
-__all__ = ['MODELS', 'LfLstm', 'Mfsa', 'Unimodal', 'build_model']
+__all__ = ['MODELS', 'EfLstm', 'LfLstm', 'Mctn', 'Mfsa', 'Pmr', 'Raven', 'Unimodal', 'build_model']
 
 
 def build_model(fields: Mapping[str, Any], **common: Any) -> nn.Module:

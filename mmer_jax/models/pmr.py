@@ -1,0 +1,88 @@
+"""PMR: progressive modality reinforcement of unaligned sequences through a message hub (Lv et al. 2021, CVPR)."""
+
+from typing import Any
+
+import flax.linen as nn
+import jax.numpy as jnp
+
+from mmer_jax.fusion.message_hub import MessageHub, SelfAttentionLayer, last_step
+from mmer_jax.layers import MLP, TemporalConv, sinusoidal_positions
+
+Array = Any
+
+
+class Pmr(nn.Module):
+    """Message hub layers between the modalities and their common message; a Transformer over all of them.
+
+    A convolution brings each modality to `width`, positions are added, and the common message starts as all
+    modalities end to end, in the order of the field `modalities`. After num_layers hubs the message and the
+    modalities, end to end again, go through final_layers Transformer layers; the last valid step is the summary, and
+    a two-layer head with a residual predicts from it. Works on any one to three modalities, unaligned.
+
+    num_layers, num_heads and final_layers default to the sizes of MulT (Tsai et al. 2019), not to ones that PMR
+    published. message='sum' adds the messages up instead of weighing them. remat recomputes each layer in
+    the backward pass instead of keeping its maps, which grow with (the sum of all lengths) squared.
+
+    Predictions (B, num_outputs); extras: `features` (B, width), the summary; with capture_attention also `attention`,
+    maps (B, K, T, S) by '<layer>/<m>_from_common' and '<layer>/common_from_<m>', layers from 0.
+    """
+
+    modalities: tuple[str, ...]
+    num_outputs: int
+    width: int = 40
+    num_layers: int = 4
+    num_heads: int = 8
+    final_layers: int = 3
+    feed_forward: int = 0  # 0: four times the width
+    kernel_size: int = 3
+    dropout: float = 0.1
+    message: str = 'pooled'
+    remat: bool = False
+    capture_attention: bool = False
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, batch: dict[str, Array], *, train: bool) -> dict[str, Any]:
+        if self.final_layers < 1:
+            raise ValueError(
+                f'final_layers is {self.final_layers}; it must be 1 or more: the summary is a step of the last '
+                'modality, and reads the message and the other modalities only there'
+            )
+        masks = {m: batch[f'{m}_mask'] for m in self.modalities}
+        z = {m: self._embed(m, batch[m], masks[m], train) for m in self.modalities}
+        common_BCD = jnp.concatenate(list(z.values()), 1)
+        common_mask_BC = jnp.concatenate(list(masks.values()), 1)
+        sizes = (self.num_heads, self.feed_forward, self.dropout)
+        attention: dict[str, Array] = {}
+
+        def reinforce(hub, *arrays):
+            z, common_BCD, maps = hub(*arrays, train=train)
+            return z, common_BCD, maps if self.capture_attention else {}
+
+        def transform(layer, *arrays):
+            return layer(*arrays, train=train)
+
+        reinforce, transform = map(nn.remat, (reinforce, transform)) if self.remat else (reinforce, transform)
+        for number in range(self.num_layers):
+            hub = MessageHub(*sizes, self.message, self.dtype, name=f'hub_{number}')
+            z, common_BCD, maps = reinforce(hub, z, common_BCD, masks, common_mask_BC)
+            attention.update({f'{number}/{name}': map_BKTS for name, map_BKTS in maps.items()})
+
+        x_BTD = jnp.concatenate([common_BCD, *(z[m] for m in self.modalities)], 1)  # remat returns z sorted by key
+        mask_BT = jnp.concatenate([common_mask_BC, *masks.values()], 1)
+        for number in range(self.final_layers):
+            x_BTD = transform(SelfAttentionLayer(*sizes, self.dtype, name=f'final_{number}'), x_BTD, mask_BT)
+        features_BD = nn.LayerNorm(dtype=self.dtype, name='final_norm')(last_step(x_BTD, mask_BT))
+
+        hidden_BD = MLP((self.width, self.width), self.dropout, dtype=self.dtype, name='head')(features_BD, train=train)
+        prediction_BC = nn.Dense(self.num_outputs, dtype=self.dtype, name='prediction')(features_BD + hidden_BD)
+        outputs = {'prediction': prediction_BC.astype(jnp.float32), 'features': features_BD}
+        return outputs | ({'attention': attention} if self.capture_attention else {})
+
+    def _embed(self, m, x_BTD, mask_BT, train):
+        """Convolution, positions, dropout. Positions count from each modality's own first step, and are added nowhere
+        later: in a sequence of several, they would change with the padding of the modalities before."""
+        conv = TemporalConv(self.width, self.kernel_size, dtype=self.dtype, name=f'{m}_conv')
+        x_BTD = conv(x_BTD.astype(self.dtype), mask_BT)
+        x_BTD += jnp.asarray(sinusoidal_positions(x_BTD.shape[1], self.width), self.dtype)[None]
+        return nn.Dropout(self.dropout)(x_BTD, deterministic=not train)
