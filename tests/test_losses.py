@@ -83,7 +83,10 @@ def test_cross_entropy_does_not_broadcast_rows(prediction, label):
         losses.cross_entropy(*example(np.zeros(prediction), np.zeros(label), np.int32))
 
 
-@pytest.mark.parametrize('name', LOSSES)
+TASK = [name for name, loss in LOSSES.items() if loss.__module__ == 'mmer_jax.losses.task']
+
+
+@pytest.mark.parametrize('name', TASK)
 def test_every_loss_is_per_example_and_differentiable(name):
     generator = np.random.default_rng(1)
     shape, label, dtype = {
@@ -100,6 +103,13 @@ def test_every_loss_is_per_example_and_differentiable(name):
     for row in range(3):
         assert np.abs(jacobian[row, row]).max() > 1e-3
         assert (np.delete(jacobian[row], row, axis=0) == 0).all()
+
+
+@pytest.mark.parametrize('name', [name for name in LOSSES if name not in TASK])
+def test_an_auxiliary_loss_names_what_the_model_does_not_give(name):
+    with pytest.raises(ValueError, match=name) as error:
+        LOSSES[name]({'prediction': np.zeros((3, 1))}, {'weight': np.ones(3, np.float32)})
+    assert 'prediction' in str(error.value), 'it says what the model does give'
 
 
 def test_make_loss_is_the_weighted_sum():

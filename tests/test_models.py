@@ -17,12 +17,16 @@ MFSA = {
     'width': 8, 'output_width': 6, 'num_heads': 2, 'psa_layers': 2, 'hca_layers': 1, 'fusion_feed_forward': 8,
     'discriminator_size': 4,
 }  # fmt: skip
+MULT = {'width': 4, 'num_layers': 1, 'memory_layers': 1, 'num_heads': 2}
+MICA = {**MULT, 'pull_threshold': 1.0, 'adversarial': True, 'discriminator_size': 4}
 
 # name -> (config fields of a tiny model, modality sets to try)
 CASES = {
     'ef_lstm': ({'max_text_length': 6, 'hidden_size': 4, 'mlp_size': 6, 'bidirectional': True}, [ALL]),
     'mctn': ({'max_length': 6, 'hidden_size': 4, 'regressor_size': 3}, [ALL]),
     'mfsa': (MFSA, [('text', 'audio')]),
+    'mica': (MICA, [('text', 'audio')]),
+    'mult': (MULT, [('text', 'audio')]),
     'pmr': ({'width': 8, 'num_layers': 1, 'num_heads': 2, 'final_layers': 1}, [('vision', 'text')]),
     'raven': ({'max_text_length': 6, 'hidden_size': 4, 'nonverbal_size': 3}, [ALL]),
     'lf_lstm': (
@@ -35,6 +39,7 @@ CASES = {
 AUXILIARY = {
     'ef_lstm': {'ctc_alignment': 0.1},
     'mctn': {'ctc_alignment': 0.1, 'translation': 0.1, 'cycle_translation': 0.1, 'second_translation': 0.1},
+    'mica': {'distribution_alignment': 0.1, 'correlation_pull': 0.1, 'alignment_adversary': 0.1},
     'raven': {'ctc_alignment': 0.1},
     'mfsa': {'separation': 0.01, 'agnostic_adversarial': 0.03, 'specific_adversarial': 0.03, 'importance': 1.0},
 }

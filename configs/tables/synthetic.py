@@ -4,8 +4,8 @@
     python -m mmer_jax.table --table=configs/tables/synthetic.py
 
 The label is the parity of three bits, one a modality, so a model that fuses shows in the first block and nowhere
-else: by construction nobody exceeds 58 % with one modality (data_prep/synthetic.py). The same number of epochs for
-all.
+else: by construction nobody exceeds 58 % with one modality (data_prep/synthetic.py). The same number of steps for
+all. MICA aligns pairs of modalities and has no single-modality form: it would be MulT.
 """
 
 MODELS = {'MFSA': 'mfsa', 'MulT': 'mult', 'PMR': 'pmr', 'MICA': 'mica', 'LF-LSTM': 'lf_lstm'}
@@ -15,14 +15,15 @@ BLOCKS = {  # heading: (modalities, addition to the label, best possible accurac
     'Audio alone': (('audio',), ' (audio)', 0.58),
     'Vision alone': (('vision',), ' (vision)', 0.58),
 }
-EPOCHS = 10
 
 
 def get_table() -> dict:
     rows = []
     for group, (modalities, suffix, best) in BLOCKS.items():
         for label, model in MODELS.items():
-            overrides = {'modalities': modalities, 'epochs': EPOCHS}
+            if model == 'mica' and len(modalities) == 1:
+                continue
+            overrides = {'modalities': modalities}
             config = f'configs/{model}_synthetic.py'
             rows.append({'label': f'{label}{suffix}', 'config': config, 'overrides': overrides, 'group': group})
         source = 'the Bayes rate, which the way the data are made implies'
@@ -33,6 +34,6 @@ def get_table() -> dict:
         'metrics': 'classification',
         'classes': ('negative', 'positive'),
         'columns': {'accuracy': '', 'uar': '', 'macro_f1': ''},
-        'seeds': 3,
+        'seeds': 1,
         'rows': rows,
     }

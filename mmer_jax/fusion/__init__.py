@@ -1,5 +1,6 @@
 """Fusion blocks, each importable by itself; each module's docstring names its paper and equations."""
 
+from mmer_jax.fusion.cross_modal_attention import CrossModalTransformer, PairwiseCrossModal
 from mmer_jax.fusion.ctc_alignment import AlignToAnchor, CtcAlignment
 from mmer_jax.fusion.cyclic_translation import CyclicTranslation
 from mmer_jax.fusion.double_discriminator import DoubleDiscriminator
@@ -12,6 +13,7 @@ from mmer_jax.fusion.weighted_attention import WeightedAttention
 
 __all__ = [
     'AlignToAnchor',
+    'CrossModalTransformer',
     'CtcAlignment',
     'CyclicTranslation',
     'DoubleDiscriminator',
@@ -19,6 +21,7 @@ __all__ = [
     'HierarchicalCrossModalAttention',
     'MessageHub',
     'ModalityReinforcementUnit',
+    'PairwiseCrossModal',
     'PredictiveSelfAttention',
     'ReinforcementUnit',
     'WeightedAttention',

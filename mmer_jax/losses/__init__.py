@@ -10,6 +10,7 @@ from typing import Any
 import jax.numpy as jnp
 
 from mmer_jax.losses.alignment import ctc_alignment, ctc_alignment_padded
+from mmer_jax.losses.distribution import alignment_adversary, correlation_pull, distribution_alignment
 from mmer_jax.losses.representation import (
     agnostic_adversarial,
     importance,
@@ -36,6 +37,9 @@ LOSSES: dict[str, Loss] = {
     'importance': importance,
     'ctc_alignment': ctc_alignment,
     'ctc_alignment_padded': ctc_alignment_padded,
+    'distribution_alignment': distribution_alignment,
+    'correlation_pull': correlation_pull,
+    'alignment_adversary': alignment_adversary,
     'translation': translation,
     'cycle_translation': cycle_translation,
     'second_translation': second_translation,

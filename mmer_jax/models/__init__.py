@@ -10,6 +10,8 @@ from mmer_jax.models.ef_lstm import EfLstm
 from mmer_jax.models.lf_lstm import LfLstm
 from mmer_jax.models.mctn import Mctn
 from mmer_jax.models.mfsa import Mfsa
+from mmer_jax.models.mica import Mica
+from mmer_jax.models.mult import Mult
 from mmer_jax.models.pmr import Pmr
 from mmer_jax.models.raven import Raven
 from mmer_jax.models.unimodal import Unimodal
@@ -19,12 +21,14 @@ MODELS = {
     'lf_lstm': LfLstm,
     'mctn': Mctn,
     'mfsa': Mfsa,
+    'mica': Mica,
+    'mult': Mult,
     'pmr': Pmr,
     'raven': Raven,
     'unimodal': Unimodal,
 }
 
-__all__ = ['MODELS', 'EfLstm', 'LfLstm', 'Mctn', 'Mfsa', 'Pmr', 'Raven', 'Unimodal', 'build_model']
+__all__ = ['MODELS', 'EfLstm', 'LfLstm', 'Mctn', 'Mfsa', 'Mica', 'Mult', 'Pmr', 'Raven', 'Unimodal', 'build_model']
 
 
 def build_model(fields: Mapping[str, Any], **common: Any) -> nn.Module:

@@ -1,0 +1,81 @@
+"""What the configs of one data set share: where it lies, its labels' loss, what selects and what is shown."""
+
+from ml_collections import ConfigDict
+
+SENTIMENT = ('acc7_round', 'acc2_non0', 'f1_non0', 'mae', 'corr')
+EMOTIONS = ('happy', 'sad', 'angry', 'neutral')
+IEMOCAP = tuple(f'{metric}_{emotion}' for emotion in EMOTIONS for metric in ('accuracy', 'weighted_f1'))
+TASK_LOSS = {'mosi': 'l1', 'mosei': 'l1', 'iemocap': 'binary_cross_entropy', 'mosi_text_audio': 'l1'}
+SOURCE = 'MFSA (Yang et al. 2022), {}'
+
+
+def use(config: ConfigDict, dataset: str) -> None:
+    """Unaligned sequences of CMU-MOSI, CMU-MOSEI or IEMOCAP as shard directories written by data_prep.mult_pickle.
+
+    Audio and vision are brought to mean 0 and deviation 1 by the training split: their values span five orders.
+    """
+    config.modalities = ('text', 'audio', 'vision')
+    config.data.directory = f'data/{dataset}'
+    config.data.normalize = ('audio', 'vision')
+    config.data.max_shapes = 4
+    config.losses = ConfigDict({TASK_LOSS[dataset]: 1.0})
+    if dataset == 'iemocap':
+        config.headline = (*IEMOCAP, 'uar', 'macro_f1')
+        config.selection.metric = 'macro_f1'
+    else:
+        config.headline = (*SENTIMENT, 'uar_non0', 'macro_f1_non0')
+        config.selection.metric = 'mae'
+    if dataset == 'mosi_text_audio':
+        config.modalities = ('text', 'audio')
+        config.data.normalize = ('audio',)
+
+
+def synthetic(config: ConfigDict) -> None:
+    """The embedded data (data_prep/synthetic.py) with one budget of steps and one optimiser for every model."""
+    config.modalities = ('text', 'audio', 'vision')
+    config.data.directory = 'data/synthetic'
+    config.data.batch_size = 64
+    config.data.max_shapes = 1
+    config.losses = ConfigDict({'cross_entropy': 1.0})
+    config.optimizer.learning_rate = 1e-3
+    config.optimizer.clip_norm = 1.0
+    config.selection.metric = 'accuracy'
+    config.epochs = 15
+
+
+def mosi_text_audio(config: ConfigDict) -> None:
+    """CMU-MOSI's text (GloVe) and one audio vector a clip, written by data_prep.mosi; one way to train every model."""
+    use(config, 'mosi_text_audio')
+    config.data.batch_size = 32
+    config.data.max_shapes = 2
+    config.optimizer.learning_rate = 1e-3
+    config.optimizer.clip_norm = 1.0
+    config.epochs = 40
+    config.seeds = 5
+    config.selection.patience = 10
+
+
+def published_sentiment(table: int, acc7: float, acc2: float, f1: float, mae=None, corr=None) -> ConfigDict:
+    """A row of the paper's Table 1, 2 or 4, percent as printed."""
+    values = dict(zip(SENTIMENT, (acc7 / 100, acc2 / 100, f1 / 100, mae, corr), strict=True))
+    known = {name: value for name, value in values.items() if value is not None}
+    return ConfigDict({**known, 'source': SOURCE.format(f'Table {table}')})
+
+
+def published_emotions(*percent: float) -> ConfigDict:
+    """A row of the paper's Table 3: accuracy and F1 of happy, sad, angry, neutral, percent as printed."""
+    values = {name: value / 100 for name, value in zip(IEMOCAP, percent, strict=True)}
+    return ConfigDict({**values, 'source': SOURCE.format('Table 3')})
+
+
+def smoke(config: ConfigDict, **tiny) -> ConfigDict:
+    """Of the variant smoke: one epoch of a tiny model (fields `tiny`) on random records of the same schema."""
+    if config.variant == 'smoke':
+        config.seeds = 1
+        config.data.directory = config.data.directory.replace('data/', 'data/smoke/')
+        config.data.batch_size = 16
+        config.data.max_shapes = 1
+        config.epochs = 1
+        config.accumulate = min(config.accumulate, 2)
+        config.model.update(ConfigDict(tiny))
+    return config

@@ -1,0 +1,34 @@
+"""MFSA on CMU-MOSI with text and one audio vector a clip: real files of a few megabytes.
+
+    python -m data_prep.mosi --source <folder of the MOSI files> --output data/mosi_text_audio
+    python -m mmer_jax.main --config=configs/mfsa_mosi_text_audio.py
+
+Standard split, five seeds, the epoch chosen on validation; results: configs/tables/mosi_text_audio.py and README.
+"""
+
+from ml_collections import ConfigDict
+
+from configs import datasets
+from configs.base import get_base
+
+
+def get_config(variant: str = '') -> ConfigDict:
+    config = get_base('mfsa_mosi_text_audio', variant)
+    datasets.mosi_text_audio(config)
+    config.model = ConfigDict(
+        {
+            'name': 'mfsa',
+            'width': 40,
+            'output_width': 64,
+            'num_heads': 8,
+            'psa_layers': 2,
+            'hca_layers': 1,
+            'fusion_feed_forward': 128,
+            'embedding_dropout': 0.3,
+            'dropout': 0.3,
+        }
+    )
+    config.losses.update(
+        {'separation': 1e-2, 'agnostic_adversarial': 3e-2, 'specific_adversarial': 3e-2, 'importance': 1.0}
+    )
+    return datasets.smoke(config, width=8, output_width=8, num_heads=2, fusion_feed_forward=8, discriminator_size=4)

@@ -1,0 +1,31 @@
+"""MFSA on the embedded synthetic data; one of the rows of configs/tables/synthetic.py.
+
+python -m data_prep.synthetic --output data/synthetic
+python -m mmer_jax.main --config=configs/mfsa_synthetic.py
+python -m mmer_jax.main --config=configs/mfsa_synthetic.py --config.modalities="('text',)"
+"""
+
+from ml_collections import ConfigDict
+
+from configs import datasets
+from configs.base import get_base
+
+
+def get_config(variant: str = '') -> ConfigDict:
+    config = get_base('mfsa_synthetic', variant)
+    datasets.synthetic(config)
+    config.model = ConfigDict(
+        {
+            'name': 'mfsa',
+            'width': 32,
+            'output_width': 32,
+            'num_heads': 4,
+            'psa_layers': 2,
+            'hca_layers': 1,
+            'fusion_feed_forward': 128,
+        }
+    )
+    config.losses.update(
+        {'separation': 1e-2, 'agnostic_adversarial': 3e-2, 'specific_adversarial': 3e-2, 'importance': 1.0}
+    )
+    return datasets.smoke(config, width=8, output_width=8, num_heads=2, fusion_feed_forward=8, discriminator_size=4)

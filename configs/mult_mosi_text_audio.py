@@ -1,0 +1,21 @@
+"""MulT on CMU-MOSI with text and one audio vector a clip: real files of a few megabytes.
+
+    python -m data_prep.mosi --source <folder of the MOSI files> --output data/mosi_text_audio
+    python -m mmer_jax.main --config=configs/mult_mosi_text_audio.py
+
+Standard split, five seeds, the epoch chosen on validation; results: configs/tables/mosi_text_audio.py and README.
+"""
+
+from ml_collections import ConfigDict
+
+from configs import datasets
+from configs.base import get_base
+
+
+def get_config(variant: str = '') -> ConfigDict:
+    config = get_base('mult_mosi_text_audio', variant)
+    datasets.mosi_text_audio(config)
+    config.model = ConfigDict(
+        {'name': 'mult', 'width': 40, 'num_layers': 2, 'memory_layers': 2, 'num_heads': 8, 'kernel_sizes': 1}
+    )
+    return datasets.smoke(config, width=8, num_heads=2, num_layers=1, memory_layers=1)

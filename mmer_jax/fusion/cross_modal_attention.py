@@ -1,0 +1,268 @@
+"""Directional pairwise cross-modal attention of MulT (Tsai et al. 2019, section 3; its code for what that leaves open).
+
+CrossModalTransformer lets one sequence attend to another, step by step and unaligned; PairwiseCrossModal does so for
+every ordered pair of modalities and then lets each modality attend to itself.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import flax.linen as nn
+import jax.numpy as jnp
+import numpy as np
+
+from mmer_jax.layers import (
+    MLP,
+    attend,
+    attention_logits,
+    last_valid,
+    mask_steps,
+    masked_softmax,
+    over_sources,
+    sinusoidal_positions,
+)
+
+Array = Any
+Observe = Callable[[Array, Array, Array, Array], Any]  # of queries, keys, maps and the mask of pairs, in a layer
+
+
+def attention_map(query_BTD: Array, key_BSD: Array, map_BKTS: Array, pairs_BTS: Array) -> Array:
+    """What is observed of a layer by default: its attention maps (B, K, T, S), 0 at padded steps of either side."""
+    del query_BTD, key_BSD, pairs_BTS
+    return map_BKTS
+
+
+def visible_pairs(target_mask_BT: Array, source_mask_BS: Array, *, causal: bool) -> Array:
+    """(B, T, S), True where both steps are valid and, if causal, the target may look at the source.
+
+    The published future mask: with T target and S source steps, step t sees the sources s < t + 1 + |S - T|. T and S
+    are each row's own lengths, so that padding changes nothing.
+    """
+    pairs_BTS = target_mask_BT[:, :, None] & source_mask_BS[:, None, :]
+    if not causal:
+        return pairs_BTS
+    offset_B = 1 + jnp.abs(source_mask_BS.sum(1) - target_mask_BT.sum(1))
+    behind_TS = np.arange(source_mask_BS.shape[1])[None] - np.arange(target_mask_BT.shape[1])[:, None]
+    return pairs_BTS & (behind_TS[None] < offset_B[:, None, None])
+
+
+class CrossModalBlock(nn.Module):
+    """One pre-norm layer (equation 4): the target attends to the source, or to itself where source_BSD is None.
+
+    Target and source go through the same first LayerNorm, as in the code. -> (B, T, D), and what `observe` makes of
+    the attention, computed inside the block so that recomputation (remat) covers it too.
+    """
+
+    num_heads: int
+    feed_forward: int = 0  # 0: four times the width
+    attention_dropout: float = 0.0
+    relu_dropout: float = 0.0
+    residual_dropout: float = 0.0
+    observe: Observe = attention_map
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(
+        self, target_BTD: Array, source_BSD: Array | None, pairs_BTS: Array, *, train: bool
+    ) -> tuple[Array, Any]:
+        features = target_BTD.shape[-1]
+        norm = _norm('attention_norm', self.dtype)
+        query_norm_BTD = norm(target_BTD)
+        key_norm_BSD = query_norm_BTD if source_BSD is None else norm(source_BSD)
+
+        def dense(name, scale):
+            init = nn.initializers.variance_scaling(scale, 'fan_avg', 'uniform')
+            return nn.Dense(features, kernel_init=init, dtype=self.dtype, name=name)
+
+        # The code draws queries, keys and values as one 3D x D matrix, which halves Xavier's variance.
+        query_BTD, key_BSD = dense('query', 0.5)(query_norm_BTD), dense('key', 0.5)(key_norm_BSD)
+        logits_BKTS = attention_logits(query_BTD, key_BSD, self.num_heads) / np.sqrt(features // self.num_heads)
+        map_BKTS = masked_softmax(logits_BKTS, over_sources(pairs_BTS))
+        weights_BKTS = nn.Dropout(self.attention_dropout)(map_BKTS, deterministic=not train)
+        mixed_BTD = dense('out', 1.0)(attend(weights_BKTS, dense('value', 0.5)(key_norm_BSD)))
+        x_BTD = target_BTD + nn.Dropout(self.residual_dropout)(mixed_BTD, deterministic=not train)
+
+        sizes = (self.feed_forward or 4 * features, features)
+        forward = MLP(sizes, self.relu_dropout, dtype=self.dtype, name='feed_forward')
+        inner_BTD = forward(_norm('feed_forward_norm', self.dtype)(x_BTD), train=train)
+        x_BTD = x_BTD + nn.Dropout(self.residual_dropout)(inner_BTD, deterministic=not train)
+        return x_BTD, self.observe(query_BTD, key_BSD, map_BKTS, pairs_BTS)
+
+
+class CrossModalTransformer(nn.Module):
+    """`num_layers` blocks by which a target (B, T, D) takes in a source (B, S, D), or itself if the source is None.
+
+    -> (B, T, D), 0 at padded steps, and a list of what `observe` returns in each layer, by default its attention maps
+    (B, K, T, S). Both inputs are multiplied by sqrt(D) and get sinusoidal positions, 1 at the first step; the source
+    is the same in every layer; a last LayerNorm ends it. `causal` is the published future mask (visible_pairs).
+    `positions_where_nonzero` is the published code's rule that a step whose first feature is exactly 0 is padding and
+    gets the zero vector for a position (yet is attended: masks are another matter). Keys and values see one dropout
+    mask of the embedded source, where the code draws one for each. `remat` recomputes each block in the backward
+    pass. Errors: D that does not divide by num_heads.
+    """
+
+    num_layers: int
+    num_heads: int
+    feed_forward: int = 0  # 0: four times the width
+    attention_dropout: float = 0.0
+    relu_dropout: float = 0.0
+    residual_dropout: float = 0.0
+    embedding_dropout: float = 0.0
+    causal: bool = False
+    positions_where_nonzero: bool = False
+    observe: Observe = attention_map
+    remat: bool = False
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(
+        self,
+        target_BTD: Array,
+        source_BSD: Array | None,
+        target_mask_BT: Array,
+        source_mask_BS: Array | None = None,
+        *,
+        train: bool,
+    ) -> tuple[Array, list[Any]]:
+        x_BTD = self._embed(target_BTD, target_mask_BT, train)
+        if source_BSD is None:
+            embedded_BSD, source_mask_BS = None, target_mask_BT
+        elif source_mask_BS is None:
+            raise ValueError('cross-modal attention got a source without its mask: pass source_mask_BS')
+        else:
+            embedded_BSD = self._embed(source_BSD, source_mask_BS, train)
+        pairs_BTS = visible_pairs(target_mask_BT, source_mask_BS, causal=self.causal)
+
+        def call(block, *arrays):
+            return block(*arrays, train=train)
+
+        call = nn.remat(call) if self.remat else call
+        observed = []
+        for layer in range(self.num_layers):
+            block = CrossModalBlock(
+                self.num_heads,
+                self.feed_forward,
+                self.attention_dropout,
+                self.relu_dropout,
+                self.residual_dropout,
+                self.observe,
+                self.dtype,
+                name=f'layer_{layer}',
+            )
+            x_BTD, seen = call(block, x_BTD, embedded_BSD, pairs_BTS)
+            observed.append(seen)
+        return mask_steps(_norm('norm', self.dtype)(x_BTD), target_mask_BT), observed
+
+    def _embed(self, x_BTD, mask_BT, train):
+        x_BTD = mask_steps(x_BTD, mask_BT)
+        positions_TD = sinusoidal_positions(*x_BTD.shape[1:])
+        counted_BT = mask_BT & (x_BTD[..., 0] != 0) if self.positions_where_nonzero else mask_BT
+        positions_BTD = jnp.where(counted_BT[..., None], positions_TD[None], 0)
+        embedded_BTD = np.sqrt(x_BTD.shape[-1]) * x_BTD + positions_BTD
+        return nn.Dropout(self.embedding_dropout)(embedded_BTD.astype(self.dtype), deterministic=not train)
+
+
+class PairwiseCrossModal(nn.Module):
+    """MulT between projection and head: {m: (B, T_m, D)} -> summary (B, M max(M - 1, 1) D), and what was observed.
+
+    Each target takes in every other modality by a transformer of its own ('<target>_from_<source>'); the results, side
+    by side, go through a self-attending one ('<target>_memory') of max(num_layers, memory_layers) layers, whose last
+    valid step is the target's part of the summary. A single modality has its memory only, over x itself. Observed:
+    {'<transformer>/<layer>': value}, of cross-modal layers what `observe` returns, of memory layers their maps.
+    `attention_dropout` is one number a modality, in the order of x, and goes by the source.
+    """
+
+    num_layers: int
+    memory_layers: int
+    num_heads: int
+    attention_dropout: tuple[float, ...]
+    memory_attention_dropout: float = 0.0
+    relu_dropout: float = 0.0
+    residual_dropout: float = 0.0
+    embedding_dropout: float = 0.0
+    causal: bool = False
+    positions_where_nonzero: bool = False
+    observe: Observe = attention_map
+    remat: bool = False
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(
+        self, x: Mapping[str, Array], masks: Mapping[str, Array], *, train: bool
+    ) -> tuple[Array, dict[str, Any]]:
+        dropout = dict(zip(x, self.attention_dropout, strict=True))
+        all_observed: dict[str, Any] = {}
+
+        def transform(name, layers, attention_dropout, observe, *arrays):
+            transformer = CrossModalTransformer(
+                layers,
+                self.num_heads,
+                attention_dropout=attention_dropout,
+                relu_dropout=self.relu_dropout,
+                residual_dropout=self.residual_dropout,
+                embedding_dropout=self.embedding_dropout,
+                causal=self.causal,
+                positions_where_nonzero=self.positions_where_nonzero,
+                observe=observe,
+                remat=self.remat,
+                dtype=self.dtype,
+                name=name,
+            )
+            h_BTD, observed = transformer(*arrays, train=train)
+            all_observed.update({f'{name}/{layer}': value for layer, value in enumerate(observed)})
+            return h_BTD
+
+        summaries = []
+        for target in x:
+            parts = [
+                transform(
+                    f'{target}_from_{source}',
+                    self.num_layers,
+                    dropout[source],
+                    self.observe,
+                    x[target],
+                    x[source],
+                    masks[target],
+                    masks[source],
+                )
+                for source in x
+                if source != target
+            ]
+            h_BTD = jnp.concatenate(parts, -1) if parts else x[target]
+            layers = max(self.num_layers, self.memory_layers)
+            h_BTD = transform(
+                f'{target}_memory', layers, self.memory_attention_dropout, attention_map, h_BTD, None, masks[target]
+            )
+            summaries.append(last_valid(h_BTD, masks[target]))
+        return jnp.concatenate(summaries, -1), all_observed
+
+
+class ResidualHead(nn.Module):
+    """MulT's head: x + W2 dropout(relu(W1 x)), then a linear map; (B, D) -> float32 (B, num_outputs)."""
+
+    num_outputs: int
+    dropout: float = 0.0
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, x_BD: Array, *, train: bool) -> Array:
+        features = x_BD.shape[-1]
+        residual_BD = MLP((features, features), self.dropout, dtype=self.dtype, name='residual')(x_BD, train=train)
+        output_BC = nn.Dense(self.num_outputs, dtype=self.dtype, name='out')(x_BD + residual_BD)
+        return output_BC.astype(jnp.float32)
+
+
+def one_a_modality(value: Any, modalities: Sequence[str], field: str) -> tuple[Any, ...]:
+    """A number for all, or one each in the order of `modalities`, as a tuple; ValueError for another count."""
+    values = tuple(value) if isinstance(value, Sequence) else (value,) * len(modalities)
+    if len(values) != len(modalities):
+        raise ValueError(
+            f'{field} has {len(values)} numbers for {len(modalities)} modalities ({", ".join(modalities)}): '
+            'give one for all or one each'
+        )
+    return values
+
+
+def _norm(name, dtype):
+    # PyTorch's epsilon, and the variance in two passes: sqrt(D) x with positions has means far from 0.
+    return nn.LayerNorm(epsilon=1e-5, use_fast_variance=False, dtype=dtype, name=name)
