@@ -57,6 +57,13 @@ LAYERS = {
     ),
     'plots': ({'metrics'}, {'matplotlib'}),
     'report': ({'metrics', 'plots', 'writer'}, set()),
+    'trained': ({'checkpoint', 'data', 'experiment', 'sharding', 'step', 'writer'}, JAX | {'ml_collections'}),
+    'attention_plots': ({'plots'}, {'matplotlib'}),
+    'attention_maps': ({'attention_plots', 'media'}, set()),
+    'figures': (
+        {'attention_maps', 'attention_plots', 'data', 'experiment', 'models', 'trained', 'writer'},
+        {'absl', 'jax', 'sklearn', 'threadpoolctl'},
+    ),
     'table_config': ({'metrics', 'report'}, {'ml_collections'}),
     'table': ({'report', 'table_config', 'train'}, {'absl', 'ml_collections'}),
     'main': ({'train', 'evaluate', 'protocols'}, {'absl', 'jax', 'ml_collections'}),

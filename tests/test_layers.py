@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from mmer_jax import layers
 from mmer_jax.layers import LSTM, MLP, final_state, fix_length, last_valid, mask_steps, masked_mean
 from tests.golden import make_lstm
 
@@ -264,3 +265,66 @@ def test_mlp_drops_out_only_in_training_and_not_behind_the_last_layer():
     # Hidden units are 2: dropped they are 0, kept 4; the last layer adds 1.
     assert set(np.unique(apply(True, jax.random.key(0)))) == {1.0, 5.0}
     assert set(np.unique(apply(False, jax.random.key(0)))) == {3.0}
+
+
+# Attention
+
+
+def test_masked_softmax_is_a_softmax_of_the_valid_part():
+    logits, mask = np.random.default_rng(0).standard_normal((3, 5)), np.zeros((3, 5), bool)
+    mask[0, :3] = mask[1] = True
+    weights = layers.masked_softmax(jnp.asarray(logits, jnp.float32), mask)
+    expected = np.exp(logits[0, :3]) / np.exp(logits[0, :3]).sum()
+    np.testing.assert_allclose(weights[0], [*expected, 0, 0], atol=1e-6)
+    np.testing.assert_allclose(weights.sum(-1), [1, 1, 0], atol=1e-6)
+    gradient = jax.grad(lambda x: (layers.masked_softmax(x, mask) ** 2).sum())(jnp.asarray(logits, jnp.float32))
+    assert np.isfinite(gradient).all()
+    assert not gradient[2].any()
+    assert not gradient[0, 3:].any()
+
+
+def test_positions_are_sines_then_cosines():
+    table = layers.sinusoidal_positions(4, 7)
+    assert table.shape == (4, 7)
+    np.testing.assert_allclose(table[2, [0, 3]], [np.sin(3), np.cos(3)], atol=1e-6)  # frequency 1 at position 3
+    np.testing.assert_allclose(table[2, [2, 5]], [np.sin(3e-4), np.cos(3e-4)], atol=1e-6)  # and 1 / 10000
+    assert not table[:, 6].any()
+    np.testing.assert_array_equal(layers.sinusoidal_positions(9, 7)[:4], table)
+
+
+def test_attention_equals_torch():
+    torch = pytest.importorskip('torch')
+    generator = np.random.default_rng(1)
+    target, source = (generator.standard_normal((2, n, 8)).astype(np.float32) for n in (3, 4))
+    mask = np.array([[1, 1, 1, 0], [1, 1, 0, 0]], bool)
+    attention = layers.Attention(num_heads=2)
+    params = attention.init(jax.random.key(0), target, source, mask, train=False)['params']
+    params = jax.tree.map(lambda x: generator.standard_normal(x.shape).astype(np.float32), params)
+    other = torch.nn.MultiheadAttention(8, 2, batch_first=True)
+    names = ('query', 'key', 'value')
+    with torch.no_grad():
+        other.in_proj_weight.copy_(torch.tensor(np.concatenate([params[n]['kernel'].T for n in names])))
+        other.in_proj_bias.copy_(torch.tensor(np.concatenate([params[n]['bias'] for n in names])))
+        other.out_proj.weight.copy_(torch.tensor(np.ascontiguousarray(params['out']['kernel'].T)))
+        other.out_proj.bias.copy_(torch.tensor(params['out']['bias']))
+        expected, maps = other(
+            torch.tensor(target), *[torch.tensor(source)] * 2,
+            key_padding_mask=torch.tensor(~mask), average_attn_weights=False,
+        )  # fmt: skip
+    out, ours = attention.apply({'params': params}, target, source, mask, train=False)
+    np.testing.assert_allclose(out, expected.numpy(), atol=1e-5)
+    np.testing.assert_allclose(ours, maps.numpy(), atol=1e-6)
+
+
+def test_attention_refuses_heads_that_do_not_divide():
+    with pytest.raises(ValueError, match='8 features do not divide by 3 attention heads'):
+        layers.attention_logits(jnp.zeros((1, 2, 8)), jnp.zeros((1, 2, 8)), 3)
+
+
+def test_temporal_conv_sees_zeros_behind_the_end():
+    conv, x = layers.TemporalConv(4, 3), np.random.default_rng(2).standard_normal((1, 6, 3)).astype(np.float32)
+    mask = np.arange(6)[None] < 4
+    params = conv.init(jax.random.key(0), x, mask)
+    whole = conv.apply(params, x, mask)
+    np.testing.assert_allclose(whole[:, :4], conv.apply(params, x[:, :4], mask[:, :4]), atol=1e-6)
+    assert not whole[:, 4:].any()

@@ -1,0 +1,306 @@
+"""The pictures of the MFSA paper from finished runs: attention maps (figures 3, 4), representations (figure 5).
+
+    python -m mmer_jax.figures attention WORKDIR [--record ID] [--compare WORKDIR2]
+    python -m mmer_jax.figures representations WORKDIR...
+
+Both load the variables that validation chose, and write the numbers they draw beside the pictures.
+"""
+
+import argparse
+import dataclasses
+import re
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from absl import logging
+from sklearn.decomposition import PCA
+from sklearn.manifold import TSNE
+from sklearn.metrics import silhouette_score
+from threadpoolctl import threadpool_limits
+
+from mmer_jax import attention_plots, data, experiment, writer
+from mmer_jax.attention_maps import HEADS, Side, axes_of_record, drawing, maps_of_record
+from mmer_jax.models import MODELS
+from mmer_jax.trained import Run, apply, chosen_variables, open_run
+
+METHODS = ('tsne', 'pca')
+REPRESENTATIONS = ('specific', 'agnostic')
+
+
+def find_record(run: Run, split: str, record: str | None = None) -> int:
+    """The number of a record of the split by its id.
+
+    None: the one predicted best (smallest error, or most probable right answer) among those with at least the median
+    number of steps in the first modality, since the map of a clip of two words shows nothing.
+    """
+    manifest = run.fold_data.source.manifest
+    numbers = getattr(run.fold_data.fold, split)
+    ids = manifest['id'][numbers]
+    if record is not None:
+        if record in ids:
+            return int(numbers[list(ids).index(record)])
+        elsewhere = [s for s in experiment.SPLITS if record in manifest['id'][getattr(run.fold_data.fold, s)]]
+        hint = f'it is in split {elsewhere[0]}' if elsewhere else f'some of its records: {", ".join(ids[:5])}'
+        raise ValueError(f'{run.folder}: split {split} has no record {record!r}; {hint}')
+    path = run.folder / 'predictions' / f'{split}.npz'
+    if not path.is_file():
+        raise ValueError(f'{path} is missing, so the best predicted record is unknown; name one with --record')
+    with np.load(path) as file:
+        saved = {str(name): n for n, name in enumerate(file['id'])}
+        prediction = file['prediction'][list(file['seed']).index(run.seed)]
+        label = file['label']
+    order = np.array([saved[str(name)] for name in ids])
+    good = goodness(prediction[order], label[order], run.fold_data.source.schema.label.kind)
+    length = run.lengths(numbers)[run.config.modalities[0]]
+    return int(numbers[np.where(length >= np.median(length), good, -np.inf).argmax()])
+
+
+def goodness(prediction: np.ndarray, label: np.ndarray, kind: str) -> np.ndarray:
+    """(R,) that is higher the better a prediction (R, C): minus the error, or the right answer's log-probability."""
+    if kind == 'regression':
+        return -np.abs(prediction[:, 0] - label)
+    logits = prediction.reshape(*label.shape, -1) if kind == 'binary' else prediction
+    shifted = logits - logits.max(-1, keepdims=True)
+    log_p = shifted - np.log(np.exp(shifted).sum(-1, keepdims=True))
+    right = np.take_along_axis(log_p, label[..., None].astype(int), -1)[..., 0]
+    return right.mean(-1) if kind == 'binary' else right
+
+
+def check_attention(run: Run) -> None:
+    """ValueError where the model hands out no attention maps; it names those that do."""
+    if not hasattr(run.model, 'capture_attention'):
+        known = [name for name, module in MODELS.items() if hasattr(module, 'capture_attention')]
+        raise ValueError(
+            f'{run.folder}: model {run.config.model.name!r} has no attention maps; {", ".join(known)} have'
+        )
+
+
+def read_maps(run: Run, number: int, glove: str | None = None) -> tuple[Side, np.ndarray, list[str]]:
+    """The attention maps of one record with their axes, the prediction (C,), and notes on the axes."""
+    load = run.batches(np.array([number]), alone=True)
+    model = run.model.clone(capture_attention=True)
+    (outputs,) = apply(model, chosen_variables(run), load, ('attention', 'prediction'))
+    lengths = {m: int(n[0]) for m, n in load.plan.lengths.items()}
+    padded_to = dict(zip(run.config.modalities, getattr(model, 'left_padded_to', ()), strict=False))
+    attention = {key: value[0] for key, value in outputs['attention'].items()}
+    maps, steps = maps_of_record(attention, tuple(run.config.modalities), lengths, padded_to)
+    axes, notes = axes_of_record(run.fold_data.source, number, lengths, steps, glove)
+    return Side('', run.name, maps, axes), outputs['prediction'][0], notes
+
+
+def read_sides(runs: Sequence[Run], record: str, glove: str | None) -> tuple[list[Side], dict[str, Any], list[str]]:
+    """read_maps of each run for the record of that id: sides, what attention.json says of the runs, notes."""
+    sides, about, notes = [], {}, []
+    for number, (run, name) in enumerate(zip(runs, names_of(runs), strict=True)):
+        ids = list(run.fold_data.source.manifest['id'])
+        if record not in ids:
+            raise ValueError(f'{run.folder}: its data set has no record {record!r} of {runs[0].folder}')
+        side, prediction, found = read_maps(run, ids.index(record), glove)
+        prefix = 'compare/' if number else ''
+        sides.append(dataclasses.replace(side, prefix=prefix, name=name))
+        notes += [note for note in found if note not in notes]
+        about[f'{prefix}run'] = {
+            'workdir': str(run.folder),
+            'name': name,
+            'seed': run.seed,
+            'answer': tell(run, ids.index(record), prediction),
+            'prediction': prediction,
+            'axes': {m: dataclasses.asdict(axis) for m, axis in side.axes.items()},
+        }
+    return sides, about, notes
+
+
+def draw_attention(
+    run: Run,
+    output: Path | None = None,
+    *,
+    record: str | None = None,
+    split: str = 'test',
+    keys: Sequence[str] = (),
+    heads: str = 'mean',
+    compare: Run | None = None,
+    contrast: bool = False,
+    glove: str | None = None,
+) -> list[Path]:
+    """Draws the maps of one record (`keys`, by default those of choose_maps) and returns the files written into
+    `output` (by default figures/attention_<record> in the run's folder).
+
+    One PNG a map, overview.png with all of them, attention.npz with the numbers by key (those of `compare` by
+    'compare/<key>') and attention.json with what they mean. compare: another run, whose map of the same key, or the
+    last between the same modalities, stands beside each. contrast: see drawing.
+    """
+    if heads not in HEADS:
+        raise ValueError(f'heads {heads!r}: expected one of {", ".join(HEADS)}')
+    runs = [run] if compare is None else [run, compare]
+    for one in runs:
+        check_attention(one)
+    record = str(run.fold_data.source.manifest['id'][find_record(run, split, record)])
+    sides, about, notes = read_sides(runs, record, glove)
+    drawn = drawing(sides, keys, heads, contrast=contrast)
+    notes += drawn.notes
+    answers = [f'{row["name"]}, seed {row["seed"]}: {row["answer"]}' for row in about.values()]
+    heading = f'{record}   {" | ".join(answers)}'
+    stem = re.sub(r'[^\w.-]+', '_', f'attention_{record}')
+    output = output or run.folder / 'figures' / stem
+    output.mkdir(parents=True, exist_ok=True)
+    pages = {key.replace('/', '_'): pictures for key, pictures in drawn.pictures.items()}
+    pages['overview'] = [picture for pictures in drawn.pictures.values() for picture in pictures]
+    for name, pictures in pages.items():
+        attention_plots.attention_page(pictures, output / f'{name}.png', heading, notes)
+    np.savez(output / 'attention.npz', **drawn.arrays)  # type: ignore[arg-type]
+    content = {**about, 'record': record, 'split': split, 'heads': heads, 'maps': drawn.described, 'notes': notes}
+    writer.write_json(output / 'attention.json', content)
+    return [output / name for name in (*(f'{page}.png' for page in pages), 'attention.npz', 'attention.json')]
+
+
+def names_of(runs: Sequence[Run]) -> list[str]:
+    """config:variant of each run, with the workdir's name, and its fold's, where several share it."""
+    names = [run.name for run in runs]
+    folders = ['/'.join(run.folder.parts[-2 if run.folder.name.startswith('fold_') else -1 :]) for run in runs]
+    return [f'{n} ({folder})' if names.count(n) > 1 else n for n, folder in zip(names, folders, strict=True)]
+
+
+def tell(run: Run, number: int, prediction: np.ndarray) -> str:
+    """Label and prediction of a record in words."""
+    source = run.fold_data.source
+    label, kind = data.labels_of(source, np.array([number]))[0], source.schema.label
+    if kind.kind == 'regression':
+        return f'label {label:.2f}, predicted {prediction[0]:.2f}'
+    if kind.kind == 'classes':
+        return f'label {kind.names[label]}, predicted {kind.names[int(prediction.argmax())]}'
+    positive = prediction.reshape(-1, 2).argmax(-1)
+    shown = [
+        ' and '.join(n for n, on in zip(kind.names, side, strict=True) if on) or 'none' for side in (label, positive)
+    ]
+    return f'label {shown[0]}, predicted {shown[1]}'
+
+
+def read_representations(run: Run, split: str) -> dict[str, np.ndarray]:
+    """id (R,), specific and agnostic (R, M, D), prediction (R, C) of a split, in the order of record numbers."""
+    model = run.model
+    load = run.batches(getattr(run.fold_data.fold, split))
+    example = experiment.example_batch(load)
+    outputs = jax.eval_shape(lambda: model.init_with_output(jax.random.key(0), example, train=False)[0])
+    missing = [key for key in REPRESENTATIONS if key not in outputs]
+    if missing:
+        raise ValueError(
+            f'{run.folder}: model {run.config.model.name!r} has no {" and no ".join(missing)} vectors; mfsa has'
+        )
+    planned = [load.plan[n][2] for n in range(len(load.plan))]
+    keys = (*REPRESENTATIONS, 'prediction')
+    found = apply(model, chosen_variables(run), load, keys)
+    order = np.argsort(np.concatenate(planned))
+    rows = {
+        key: np.concatenate([np.asarray(f[key], np.float32)[: len(p)] for f, p in zip(found, planned, strict=True)])
+        for key in keys
+    }
+    records = np.concatenate(planned)[order]
+    return {'id': run.fold_data.source.manifest['id'][records], **{key: value[order] for key, value in rows.items()}}
+
+
+def separation(vectors: np.ndarray) -> float | None:
+    """Silhouette of the modalities among vectors (R, M, D), 1 apart to -1 mixed; None for one modality or record."""
+    records, modalities, features = vectors.shape
+    if records < 2 or modalities < 2:
+        return None
+    return float(silhouette_score(vectors.reshape(-1, features), np.tile(np.arange(modalities), records)))
+
+
+def embed(found: Mapping[str, np.ndarray], method: str) -> np.ndarray:
+    """Specific and agnostic vectors in one plane, (2, R, M, 2); t-SNE starts from the PCA and is seeded."""
+    vectors = np.stack([found[key] for key in REPRESENTATIONS])
+    points = vectors.reshape(-1, vectors.shape[-1])
+    if method == 'tsne':
+        perplexity = min(30.0, (len(points) - 1) / 3)
+        with threadpool_limits(1):  # several threads would add up in another order each time
+            flat = TSNE(2, perplexity=perplexity, init='pca', random_state=0).fit_transform(points)
+    elif method == 'pca':
+        flat = PCA(2, svd_solver='full').fit_transform(points)
+    else:
+        raise ValueError(f'method {method!r}: expected one of {", ".join(METHODS)}')
+    return flat.reshape(*vectors.shape[:-1], 2)
+
+
+def draw_representations(runs: Sequence[Run], path: Path, *, split: str = 'test', method: str = 'tsne') -> list[str]:
+    """Draws figure 5 into `path`, its vectors and places into an npz beside it; returns a line of numbers for each run.
+
+    In the npz, run k has 'k/id', 'k/specific', 'k/agnostic' (R, M, D), 'k/prediction' and 'k/points' (2, R, M, 2).
+    """
+    clouds, lines, arrays = [], [], dict[str, np.ndarray]()
+    for number, (run, title) in enumerate(zip(runs, names_of(runs), strict=True)):
+        found = read_representations(run, split)
+        points = embed(found, method)
+        values = {key: separation(found[key]) for key in REPRESENTATIONS}
+        shown = ', '.join(f'{key} {"undefined" if v is None else f"{v:.3f}"}' for key, v in values.items())
+        lines.append(f'{title}, seed {run.seed}, {split}: silhouette of the modalities {shown}')
+        specific, agnostic = points.swapaxes(1, 2)
+        modalities = tuple(run.config.modalities)
+        clouds.append(attention_plots.Cloud(title, f'silhouette: {shown}', modalities, specific, agnostic))
+        arrays |= {f'{number}/{key}': value for key, value in found.items()} | {f'{number}/points': points}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    heading = f'Representations of the {split} records ({"t-SNE" if method == "tsne" else "PCA"})'
+    attention_plots.representations(clouds, path, heading)
+    np.savez(path.with_suffix('.npz'), **arrays)  # type: ignore[arg-type]
+    return lines
+
+
+def main(argv: list[str] | None = None) -> int:
+    arguments = parse(argv)
+    try:
+        options = {'fold': arguments.fold, 'seed': arguments.seed, 'directory': arguments.data}
+        if arguments.command == 'attention':
+            run = open_run(arguments.workdir, **options)
+            compare = open_run(arguments.compare, **options) if arguments.compare else None
+            files = draw_attention(
+                run, arguments.output, record=arguments.record,
+                split=arguments.split, keys=[key for key in arguments.maps.split(',') if key], heads=arguments.heads,
+                compare=compare, contrast=arguments.contrast, glove=arguments.glove,
+            )  # fmt: skip
+            lines = [f'written: {file}' for file in files]
+        else:
+            runs = [open_run(workdir, **options) for workdir in arguments.workdirs]
+            path = arguments.output or runs[0].folder / 'figures' / f'representations_{arguments.method}.png'
+            if path.suffix != '.png':
+                raise ValueError(f'--output {path}: expected a file that ends in .png')
+            lines = draw_representations(runs, path, split=arguments.split, method=arguments.method)
+            lines += [f'written: {path}', f'written: {path.with_suffix(".npz")}']
+    except (ValueError, FileNotFoundError) as error:
+        print(f'error: {error}', file=sys.stderr)
+        return 1
+    print('\n'.join(lines))
+    return 0
+
+
+def parse(argv: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog='python -m mmer_jax.figures', description=__doc__.split('\n')[0])
+    commands = parser.add_subparsers(dest='command', required=True)
+    attention = commands.add_parser('attention', help='heat maps of one record')
+    attention.add_argument('workdir', help='a run, or one of its fold folders')
+    attention.add_argument('--record', help='its id; by default one that is predicted well')
+    attention.add_argument('--maps', default='', help='keys, by commas; by default the last layers')
+    attention.add_argument('--heads', choices=HEADS, default='mean')
+    attention.add_argument('--compare', help='another workdir, drawn beside it')
+    attention.add_argument('--contrast', action='store_true', help='scale from the smallest weight instead of 0')
+    attention.add_argument('--glove', help='word vectors as text, to find the words of the vectors')
+    attention.add_argument('--output', type=Path, help='folder; WORKDIR/figures/attention_<record> by default')
+    vectors = commands.add_parser('representations', help='specific and agnostic vectors of a split')
+    vectors.add_argument('workdirs', nargs='+', help='runs, drawn side by side')
+    vectors.add_argument('--method', choices=METHODS, default='tsne')
+    vectors.add_argument(
+        '--output', type=Path, help='PNG file; WORKDIR/figures/representations_<method>.png by default'
+    )
+    for command in (attention, vectors):
+        command.add_argument('--split', choices=experiment.SPLITS, default='test')
+        command.add_argument('--seed', type=int, help='one of the seeds of the run; its first by default')
+        command.add_argument('--fold', type=int, default=0, help='number of the fold')
+        command.add_argument('--data', help='another shard directory')
+    return parser.parse_args(argv)
+
+
+if __name__ == '__main__':
+    logging.set_verbosity(logging.WARNING)
+    sys.exit(main())
