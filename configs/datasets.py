@@ -76,6 +76,6 @@ def smoke(config: ConfigDict, **tiny) -> ConfigDict:
         config.data.batch_size = 16
         config.data.max_shapes = 1
         config.epochs = 1
-        config.accumulate = min(config.accumulate, 2)
+        config.accumulate = 1
         config.model.update(ConfigDict(tiny))
     return config

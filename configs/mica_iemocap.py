@@ -13,7 +13,7 @@ from configs import datasets, mica_mosi
 
 def get_config(variant: str = '') -> ConfigDict:
     config = mica_mosi.build('mica_iemocap', 'iemocap', variant)
-    config.model.kernel_sizes = (3, 5, 3)
+    config.model = ConfigDict({**config.model.to_dict(), 'kernel_sizes': (3, 5, 3)})
     config.data.batch_size = 32
     config.accumulate = 2
     config.epochs = 60

@@ -13,7 +13,7 @@ from configs import datasets, mult_mosi
 
 def get_config(variant: str = '') -> ConfigDict:
     config = mult_mosi.build('mult_iemocap', 'iemocap', variant)
-    config.model.update({'kernel_sizes': (3, 5, 3), 'text_dropout': 0.3})
+    config.model = ConfigDict({**config.model.to_dict(), 'kernel_sizes': (3, 5, 3), 'text_dropout': 0.3})
     config.model.update({'attention_dropout': 0.25, 'memory_attention_dropout': 0.25})
     config.data.batch_size = 32
     config.accumulate = 2

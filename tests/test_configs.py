@@ -6,14 +6,22 @@ import json
 import subprocess
 import sys
 
+import jax
+import jax.numpy as jnp
 import pytest
 
+from configs import mfsa_mosi
 from configs.base import get_base
 from data_prep import synthetic
+from mmer_jax.losses import make_loss
+from mmer_jax.models import build_model
+from mmer_jax.optimizer import make_optimizer
+from mmer_jax.step import init_state, make_train_step
 from mmer_jax.train import train_and_evaluate
 from tests.conftest import REPOSITORY
 
-NAMES = sorted(path.stem for path in (REPOSITORY / 'configs').glob('*.py') if path.stem not in ('__init__', 'base'))
+SHARED = ('__init__', 'base', 'datasets')
+NAMES = sorted(path.stem for path in (REPOSITORY / 'configs').glob('*.py') if path.stem not in SHARED)
 
 
 def get_config(name, variant=''):
@@ -38,16 +46,80 @@ def test_config_describes_itself(name):
     json.dumps(config.to_dict())
 
 
-@pytest.mark.parametrize('name', NAMES)
+# One smoke run a model, over all kinds of labels; a run of every config would take a quarter of an hour.
+TRAINED = (
+    'ef_lstm_mosi_text_audio', 'lf_lstm_mosei', 'mctn_mosi', 'mfcc_cnn_ravdess', 'mfcc_cnn_ravdess_as_published',
+    'mfsa_iemocap', 'mica_mosi', 'mult_synthetic', 'pmr_mosi', 'quickstart', 'raven_mosi',
+)  # fmt: skip
+
+
+@pytest.mark.parametrize('name', TRAINED)
 def test_smoke_variant_trains(name, tmp_path):
     config = get_config(name, 'smoke')
-    dataset = config.data.directory.removeprefix('data/smoke/')
-    assert config.data.directory == f'data/smoke/{dataset}'
-    synthetic.write_like(dataset, tmp_path / 'data', records=80)
+    synthetic.write_like(stand_in(name), tmp_path / 'data', records=80)
     config.data.directory = str(tmp_path / 'data')
     results = train_and_evaluate(config, tmp_path / 'run')
     assert len(results['rows']) >= config.seeds
     assert all(set(config.headline) <= set(row['test']) for row in results['rows'])
+
+
+def test_every_model_of_a_config_has_a_smoke_run():
+    models = {name: get_config(name).model.name for name in NAMES}
+    assert {models[name] for name in TRAINED} == set(models.values())
+
+
+def stand_in(name):
+    """The name of the random data of a config's variant smoke."""
+    directory = get_config(name, 'smoke').data.directory
+    dataset = directory.removeprefix('data/smoke/')
+    assert directory == f'data/smoke/{dataset}'
+    assert dataset in synthetic.LIKE
+    return dataset
+
+
+def parts(name, variant=''):
+    """A config's model at its full size, and the shapes of a batch of its data set; nothing is computed."""
+    config, schema = get_config(name, variant), synthetic.LIKE[stand_in(name)][0]()
+    outputs = schema.label.num_outputs
+    common = {'modalities': tuple(config.modalities), 'num_outputs': outputs, 'dtype': jnp.float32}
+    rows, batch = 2 * config.accumulate, {}
+    for m in config.modalities:
+        steps = 212 if 'ravdess' in name else 7
+        batch[m] = jax.ShapeDtypeStruct((rows, steps, *schema.features[m].step_shape), jnp.float32)
+        batch[f'{m}_mask'] = jax.ShapeDtypeStruct((rows, steps), bool)
+    shape = (rows, len(schema.label.names)) if schema.label.kind == 'binary' else (rows,)
+    dtype = jnp.float32 if schema.label.kind == 'regression' else jnp.int32
+    batch |= {'label': jax.ShapeDtypeStruct(shape, dtype), 'weight': jax.ShapeDtypeStruct((rows,), jnp.float32)}
+    return config, build_model(config.model.to_dict(), **common), batch
+
+
+@pytest.mark.parametrize('name', NAMES)
+def test_a_training_step_of_the_full_config_has_the_right_shapes(name):
+    config, model, batch = parts(name)
+    optimizer, _ = make_optimizer(config.optimizer.to_dict(), 10)
+    step = make_train_step(model, optimizer, make_loss(config.losses.to_dict()), accumulate=config.accumulate)
+    state = jax.eval_shape(lambda batch: init_state(model, optimizer, batch, 0), batch)
+    new, numbers = jax.eval_shape(step, state, batch)
+    assert jax.tree.map(lambda x: x.shape, new) == jax.tree.map(lambda x: x.shape, state)
+    assert numbers['example_loss'].shape == batch['weight'].shape
+
+
+@pytest.mark.parametrize('variant', mfsa_mosi.ABLATIONS)
+def test_ablations_of_mfsa_differ_from_the_full_model(variant):
+    config, model, batch = parts('mfsa_mosi', variant)
+    full, _, _ = parts('mfsa_mosi')
+    changed = [key for key in ('model', 'losses') if getattr(config, key) != getattr(full, key)]
+    assert len(changed) == 1
+    assert config.published != full.published
+    outputs = jax.eval_shape(lambda batch: model.init_with_output(jax.random.key(0), batch, train=False)[0], batch)
+    assert jax.eval_shape(make_loss(config.losses.to_dict()), outputs, batch).shape == batch['weight'].shape
+
+
+def test_mfsa_has_the_parameters_its_config_states():
+    _, model, batch = parts('mfsa_mosi')
+    params = jax.eval_shape(lambda batch: model.init(jax.random.key(0), batch, train=False), batch)['params']
+    assert sum(leaf.size for leaf in jax.tree.leaves(params)) == 1_787_428
+    assert '1,787,428 parameters' in mfsa_mosi.__doc__
 
 
 def leaves(config, prefix=''):
