@@ -82,9 +82,20 @@ def _one_line(error: BaseException) -> str:
 class Job:
     """A table being run: its rows, their configs and workdirs, and the failures so far."""
 
-    def __init__(self, table: Table, output: Path, *, seeds: int | None = None, settings: Sequence[str] = ()):
+    def __init__(
+        self,
+        table: Table,
+        output: Path,
+        *,
+        seeds: int | None = None,
+        settings: Sequence[str] = (),
+        chosen: Sequence[Row] | None = None,
+    ):
         self.table, self.output = table, output
-        self.configs = {row.label: row_config(table, row, seeds, settings) for row in table.rows}
+        changed = {row.label for row in (table.rows if chosen is None else chosen)}
+        self.configs = {
+            row.label: row_config(table, row, seeds, settings if row.label in changed else ()) for row in table.rows
+        }
         self.failures: dict[str, str] = {}
 
     def folder(self, row: Row) -> Path:
@@ -256,7 +267,10 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument('--output', type=Path, help='folder of the table and its runs; default runs/tables/<table>')
     parser.add_argument('--seeds', type=int, help="number of seeds of every row, instead of the table's")
     parser.add_argument('--rows', help='labels of the rows to run, all by default: --rows=MFSA,MulT')
-    parser.add_argument('--set', nargs='+', action='extend', default=[], metavar='KEY=VALUE', dest='settings')
+    parser.add_argument(
+        '--set', nargs='+', action='extend', default=[], metavar='KEY=VALUE', dest='settings',
+        help="keys of the chosen rows' configs: --set epochs=3 data.batch_size=16",
+    )  # fmt: skip
     parser.add_argument('--list', action='store_true', help='show the rows and what is there of them, and stop')
     parser.add_argument('--no-run', action='store_true', help='write the table from what is there')
     return parser.parse_args(argv)
@@ -291,7 +305,7 @@ def main(argv: list[str] | None = None) -> int:
         table = read_table(arguments.table)
         rows = _chosen(table, arguments.rows)
         output = arguments.output or Path('runs/tables') / Path(arguments.table).stem
-        job = Job(table, output, seeds=arguments.seeds, settings=arguments.settings)
+        job = Job(table, output, seeds=arguments.seeds, settings=arguments.settings, chosen=rows)
     except TableError as error:
         print(f'error: {error}', file=sys.stderr)
         return 2
