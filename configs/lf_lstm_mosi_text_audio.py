@@ -3,7 +3,7 @@
     python -m data_prep.mosi --source <folder of the MOSI files> --output data/mosi_text_audio
     python -m mmer_jax.main --config=configs/lf_lstm_mosi_text_audio.py
 
-Standard split, five seeds, the epoch chosen on validation; results: configs/tables/mosi_text_audio.py and README.
+Standard split, five seeds, the epoch chosen on validation. First settings, not tuned yet; no results are stated.
 """
 
 from ml_collections import ConfigDict

@@ -5,7 +5,7 @@
     python -m mmer_jax.main --config=configs/mfsa_mosi.py:without_prediction_chain        (and the others below)
 
 The paper's settings (section 4.2): M = 5, N = 2, d = 40, d_h = 128, Adam; 1,787,428 parameters, of which it gives no
-number. remat and accumulation keep the batch of 64 at 50, 375 and 500 steps within 16 GiB (benchmarks/RESULTS.md).
+number. remat and accumulation save memory at 50, 375 and 500 steps; benchmarks/sequence_models.py measures how much.
 Published: Table 1 and Table 4, test set.
 """
 

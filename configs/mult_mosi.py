@@ -3,8 +3,8 @@
     python -m data_prep.mult_pickle --source mosi_data_noalign.pkl --output data/mosi
     python -m mmer_jax.main --config=configs/mult_mosi.py
 
-The paper's settings (MulT, Table 5 of its appendix); remat and accumulation keep the batch of 128 within 16 GiB and
-change no number but batch order in the sums. Masks instead of attended padding and no causal mask: the published
+The paper's settings (MulT, Table 5 of its appendix); remat and accumulation save memory and
+change no number but the order of sums. Masks instead of attended padding and no causal mask: the published
 code's ways are the fields `causal` and `left_padded_to`. Published: Table 1, test set.
 """
 
