@@ -53,6 +53,7 @@ def get_base(name: str, variant: str = '', variants: tuple[str, ...] = ('smoke',
     config.optimizer.momentum = 0.9  # of sgd
     config.optimizer.clip_norm = 0.0  # 0: off
     config.optimizer.clip_value = 0.0  # 0: off
+    config.optimizer.average = 0.0  # decay of the moving average of the parameters that is evaluated; 0: off
 
     # Model selection, on validation only.
     config.selection = ConfigDict()

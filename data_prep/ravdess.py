@@ -1,12 +1,14 @@
-"""RAVDESS -> record shards with the sound of each clip (MFCC, log-mel or waveform).
+"""RAVDESS -> record shards with the sound of each clip (MFCC, log-mel or waveform), its pictures, or both.
 
     python -m data_prep.ravdess --source DIR --output DIR
+    python -m data_prep.ravdess --source DIR --output DIR --vision frames --crop landmarks --landmarks DIR
 
 Source: Livingstone and Russo 2018, https://zenodo.org/record/1188976 (CC BY-NC-SA 4.0). --source is any folder with
 Actor_XX folders somewhere below it, of files named MM-CC-EE-II-SS-RR-AA.wav, .flac or .mp4: modality (01 audio and
 video, 02 video only, 03 audio), channel (01 speech, 02 song), emotion, intensity, statement, repetition, actor.
 
 The defaults are the audio of the CFN-SR paper: 44,100 Hz, 2.45 s from 0.5 s on, 13 MFCC every 512 samples: 212 frames.
+With --vision frames 30 frames, spread evenly over the whole clip, are stored as JPEG (data_prep/ravdess_video.py).
 Nothing is split here: protocols.py makes folds of actors from the manifest.
 """
 
@@ -16,17 +18,19 @@ import os
 import re
 import sys
 from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from data_prep import ravdess_video
 from data_prep.pool import PreparationError, Skipped, process, summary
 from mmer_jax.media import audio
 from mmer_jax.records import Feature, Label, RecordWriter, Schema
 
 EMOTIONS = ('neutral', 'calm', 'happy', 'sad', 'angry', 'fearful', 'disgust', 'surprised')
-FEATURES = ('mfcc', 'log_mel', 'waveform')
+FEATURES = ('mfcc', 'log_mel', 'waveform', 'none')
 SUFFIXES = ('.wav', '.flac', '.mp4')
 NUM_MELS = 128
 PCM_SCALE = 32768  # int16 = float * 32768, so 16-bit files come back unchanged
@@ -73,7 +77,7 @@ class Clip:
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-    """How a clip becomes an array. `duration` 0 is the whole clip; lengths are samples, times are seconds."""
+    """How a clip becomes arrays. `duration` 0 is the whole clip; lengths are samples, times are seconds."""
 
     features: str = 'mfcc'
     sample_rate: int = 44100
@@ -81,19 +85,24 @@ class Settings:
     hop_length: int = 512
     offset: float = 0.5
     duration: float = 2.45
+    vision: ravdess_video.Vision | None = None
 
 
 @dataclasses.dataclass(frozen=True)
 class Job:
     clip: Clip
     settings: Settings
+    landmarks: Mapping[str, Path] = dataclasses.field(default_factory=dict)
 
 
-def list_clips(source: str | os.PathLike, *, song: bool = False) -> tuple[list[Clip], list[tuple[str, Skipped]]]:
+def list_clips(
+    source: str | os.PathLike, *, song: bool = False, vision: bool = False, video_only: bool = False
+) -> tuple[list[Clip], list[tuple[str, Skipped]]]:
     """Finds the clips below a folder: (clips, sorted by actor and name; skipped files as (name, Skipped)).
 
-    A take found several times (audio and video, or two copies) is used once: the audio-only file, else the first
-    path. PreparationError where the folder is missing or holds no Actor_XX folder.
+    A take found several times (audio and video, or two copies) is used once: the audio-only file, or with `vision`
+    the one with pictures and sound, else the first path. PreparationError where the folder is missing or holds no
+    Actor_XX folder.
     """
     source = Path(source)
     if not source.is_dir():
@@ -107,17 +116,19 @@ def list_clips(source: str | os.PathLike, *, song: bool = False) -> tuple[list[C
         for path in sorted(folder.iterdir()):
             if path.name.startswith('.') or not path.is_file():  # .DS_Store, ._resource forks, nested folders
                 continue
-            found = _parse(path, song=song)
+            found = _parse(path, song=song, vision=vision, video_only=video_only)
             if isinstance(found, Skipped):
                 skipped.append((path.name, found))
             else:
                 takes.setdefault(found.take, []).append(found)
     clips = []
     for take in sorted(takes):
-        chosen, *others = sorted(takes[take], key=lambda clip: (clip.modality != '03', clip.path))
+        chosen, *others = sorted(takes[take], key=lambda clip: (clip.modality != ('01' if vision else '03'), clip.path))
         clips.append(chosen)
         for other in others:
             reason = 'found again with its video; the audio-only file was taken'
+            if vision:
+                reason = 'found again without sound; the file with sound was taken'
             if other.modality == chosen.modality:
                 reason = 'a second copy of the same clip'
             skipped.append((other.path.name, Skipped(reason, f'{other.path}: {chosen.path} was taken')))
@@ -137,7 +148,7 @@ def _actor_folders(source: Path) -> list[Path]:
     return sorted(folders)
 
 
-def _parse(path: Path, *, song: bool) -> Clip | Skipped:
+def _parse(path: Path, *, song: bool, vision: bool, video_only: bool) -> Clip | Skipped:
     if path.suffix.lower() not in SUFFIXES:
         return Skipped(f'not a {", ".join(SUFFIXES)} file', str(path))
     match = NAME.fullmatch(path.stem)
@@ -147,21 +158,36 @@ def _parse(path: Path, *, song: bool) -> Clip | Skipped:
     folder = path.parent.name if path.parent.name.startswith('Actor_') else path.parent.resolve().name
     if folder != f'Actor_{actor}':
         return Skipped("the folder's actor is not the file name's", f'{path}: the name says actor {actor}')
-    if modality == '02':
+    if modality == '02' and not video_only:
         return Skipped('video only, no sound', str(path))
+    if vision and (modality == '03' or path.suffix.lower() != '.mp4'):
+        return Skipped('sound only, no pictures', str(path))
     if channel == '02' and not song:
         return Skipped('song, not speech (--song takes both)', str(path))
     return Clip(actor, channel, emotion, intensity, statement, repetition, modality, path)
 
 
 def read_clip(job: Job) -> dict[str, Any]:
-    """Decodes one clip: {'record': {'id', 'label', 'audio'}, 'columns': manifest columns}.
+    """Decodes one clip: {'record': {'id', 'label', 'audio' and/or 'vision'}, 'columns': manifest columns}.
 
-    'audio' is float32 (T, num_mfcc) or (T, 128), or int16 (S,). MediaError where the file cannot be used.
+    'audio' is float32 (T, num_mfcc) or (T, 128), or int16 (S,); 'vision' is JPEG Frames. MediaError where the file
+    cannot be used.
     """
     clip, settings = job.clip, job.settings
+    record: dict[str, Any] = {'id': clip.id, 'label': int(clip.emotion) - 1}
+    columns: dict[str, Any] = clip.columns()
+    if settings.features != 'none':
+        record['audio'], columns['duration'] = _read_sound(clip.path, settings)
+    if settings.vision is not None:
+        record['vision'], added = ravdess_video.read_pictures(clip.path, settings.vision, job.landmarks)
+        columns |= added
+    return {'record': record, 'columns': columns}
+
+
+def _read_sound(path: Path, settings: Settings) -> tuple[np.ndarray, float]:
+    """The array of 'audio' and the seconds of sound it was made from."""
     samples, rate = audio.load_audio(
-        clip.path, settings.sample_rate, offset=settings.offset, duration=settings.duration or None
+        path, settings.sample_rate, offset=settings.offset, duration=settings.duration or None
     )
     if settings.features == 'mfcc':
         array = audio.mfcc(samples, rate, num_mfcc=settings.num_mfcc, hop_length=settings.hop_length)
@@ -170,22 +196,30 @@ def read_clip(job: Job) -> dict[str, Any]:
         array = audio.log_mel(samples, rate, hop_length=settings.hop_length, num_mels=NUM_MELS, reference=1.0)
     else:
         array = np.clip(np.round(samples * PCM_SCALE), -PCM_SCALE, PCM_SCALE - 1).astype(np.int16)
-    record = {'id': clip.id, 'label': int(clip.emotion) - 1, 'audio': array}
-    return {'record': record, 'columns': {**clip.columns(), 'duration': round(len(samples) / rate, 6)}}
+    return array, round(len(samples) / rate, 6)
 
 
 def make_schema(settings: Settings, *, song: bool = False) -> Schema:
     """The schema of the records that read_clip makes under these settings."""
     frames = f'one frame every {settings.hop_length} samples at {settings.sample_rate} Hz'
-    feature = {
-        'mfcc': Feature((None, settings.num_mfcc), 'float32', description=f'MFCC (librosa defaults), {frames}'),
-        'log_mel': Feature((None, NUM_MELS), 'float32', description=f'mel power in dB of full scale, {frames}'),
-        'waveform': Feature(
-            (None,), 'int16', description=f'{settings.sample_rate} Hz mono, float = int16 / {PCM_SCALE}'
-        ),
-    }[settings.features]
+    features = {}
+    if settings.features == 'mfcc':
+        description = f'MFCC (librosa defaults), {frames}'
+        features['audio'] = Feature((None, settings.num_mfcc), 'float32', description=description)
+    elif settings.features == 'log_mel':
+        description = f'mel power in dB of full scale, {frames}'
+        features['audio'] = Feature((None, NUM_MELS), 'float32', description=description)
+    elif settings.features == 'waveform':
+        description = f'{settings.sample_rate} Hz mono, float = int16 / {PCM_SCALE}'
+        features['audio'] = Feature((None,), 'int16', description=description)
     info = {'dataset': 'ravdess', 'made_by': 'data_prep.ravdess', 'song': song, **dataclasses.asdict(settings)}
-    return Schema(f'ravdess_{settings.features}', {'audio': feature}, Label('classes', EMOTIONS), info)
+    parts = [settings.features] if settings.features != 'none' else []
+    if settings.vision is None:
+        del info['vision']
+    else:
+        features['vision'] = ravdess_video.make_feature(settings.vision)
+        parts.append('frames')
+    return Schema('_'.join(['ravdess', *parts]), features, Label('classes', EMOTIONS), info)
 
 
 def prepare(
@@ -194,6 +228,8 @@ def prepare(
     settings: Settings,
     *,
     song: bool = False,
+    video_only: bool = False,
+    landmarks: Path | None = None,
     workers: int = 0,
     num_shards: int = 4,
     overwrite: bool = False,
@@ -202,10 +238,11 @@ def prepare(
 
     PreparationError where nothing can be written, FileExistsError where `output` exists without `overwrite`.
     """
-    clips, skipped = list_clips(source, song=song)
+    tables = ravdess_video.find_inputs(settings.vision, landmarks)
+    clips, skipped = list_clips(source, song=song, vision=settings.vision is not None, video_only=video_only)
     rows = []
     with RecordWriter(output, make_schema(settings, song=song), num_shards=num_shards, overwrite=overwrite) as writer:
-        jobs = [Job(clip, settings) for clip in clips]
+        jobs = [Job(clip, settings, _table_of(clip, tables)) for clip in clips]
         for job, result in process(read_clip, jobs, workers=workers, description='ravdess'):
             if isinstance(result, Skipped):
                 skipped.append((job.clip.path.name, result))
@@ -219,18 +256,27 @@ def prepare(
     return rows, skipped
 
 
+def _table_of(clip: Clip, tables: Mapping[str, Path]) -> dict[str, Path]:
+    key = clip.path.stem[3:]  # one tracking serves the files of a take, with sound and without
+    return {key: tables[key]} if key in tables else {}
+
+
 def _report(rows: list[dict[str, Any]], skipped, output: Path, settings: Settings) -> None:
     actors = Counter(row['speaker'] for row in rows)
     emotions = Counter(row['emotion'] for row in rows)
     print(f'{len(rows)} clips of {len(actors)} actors -> {output}')
     print('  by emotion: ' + ', '.join(f'{name} {emotions[name]}' for name in EMOTIONS if emotions[name]))
     print(f'  by actor: {_by_actor(actors)}')
-    short = sum(row['duration'] < settings.duration - 1e-3 for row in rows)
+    short = sum(row.get('duration', settings.duration) < settings.duration - 1e-3 for row in rows)
+    if settings.vision is not None:
+        ravdess_video.report(rows, settings.vision)
     if short:
         print(f'  shorter than the {settings.duration:g} s asked for: {short} (see the column duration)')
     summary(skipped)
     print(f'next: python -m mmer_jax.records verify {output}')
-    if (settings.features, settings.num_mfcc) == ('mfcc', 13):
+    if settings.vision is not None:
+        print(f'      python -m data_prep.look {output} --output grid.png')
+    elif (settings.features, settings.num_mfcc) == ('mfcc', 13):
         config = 'configs/mfcc_cnn_ravdess.py'
         print(f'      python -m mmer_jax.main --config={config} --config.data.directory={output}')
 
@@ -244,7 +290,7 @@ def _by_actor(actors: Counter) -> str:
 def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog='python -m data_prep.ravdess',
-        description='RAVDESS -> record shards with the sound of each clip.',
+        description='RAVDESS -> record shards with the sound of each clip, its pictures, or both.',
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     default = Settings()
@@ -257,6 +303,7 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     add('--hop_length', type=int, default=default.hop_length, help='samples from one frame to the next')
     add('--offset', type=float, default=default.offset, help='seconds to leave out at the start')
     add('--duration', type=float, default=default.duration, help='seconds to take; 0: the whole clip')
+    ravdess_video.add_arguments(parser)
     add('--song', action='store_true', help='take the songs too, not only speech')
     add('--workers', type=int, default=os.cpu_count() or 1, help='processes; 0 or 1: this one')
     add('--num_shards', type=int, default=4, help='files to spread the records over')
@@ -270,6 +317,7 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     for name in ('offset', 'duration'):
         if not 0 <= getattr(arguments, name) < float('inf'):
             parser.error(f'--{name} must be a number of seconds, 0 or more, found {getattr(arguments, name)}')
+    arguments.vision = ravdess_video.from_arguments(parser, arguments)
     return arguments
 
 
@@ -283,6 +331,8 @@ def main(argv: list[str] | None = None) -> int:
             arguments.output,
             settings,
             song=arguments.song,
+            video_only=arguments.video_only,
+            landmarks=arguments.landmarks,
             workers=arguments.workers,
             num_shards=arguments.num_shards,
             overwrite=arguments.overwrite,

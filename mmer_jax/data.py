@@ -9,17 +9,16 @@ the number of workers or processes was before.
 import dataclasses
 import functools
 import itertools
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from typing import Any
 
 import grain
 import numpy as np
 
-from mmer_jax.records import RecordSource, Schema
+from mmer_jax.augment import Augmentation, Record
+from mmer_jax.records import Feature, Frames, RecordSource, Schema
 
-Record = dict[str, Any]
 Batch = dict[str, np.ndarray]
-Augmentation = Callable[[Record, np.random.Generator], Record]
 MODALITIES = ('text', 'audio', 'vision')
 
 
@@ -184,9 +183,9 @@ class LoadBatch:
         return batch
 
     def _load(self, number: int, epoch: int) -> Record:
-        record = self.source[number]
+        record = self.source.read(number, lazy=True)
         for m in self.modalities:
-            array = record[m] if self.source.schema.features[m].is_sequence else record[m][None]
+            array = _with_time(record[m], self.source.schema.features[m])
             if m in self.statistics:
                 mean, deviation = self.statistics[m]
                 array = (array - mean) / deviation
@@ -196,8 +195,8 @@ class LoadBatch:
             for augment in self.augmentations:
                 record = augment(record, generator)
         for m in self.modalities:
-            if self.max_length.get(m):
-                record[m] = record[m][: self.max_length[m]]
+            # Pictures are decoded here, after all cutting: those cut away never are.
+            record[m] = np.asarray(record[m][: self.max_length.get(m) or None])
         return record
 
     def _pad(self, m: str, records: list[Record], numbers: np.ndarray, shape: tuple[int, ...]):
@@ -210,8 +209,18 @@ class LoadBatch:
                     f'record {numbers[row]} ({record["id"]}): {m} has {steps} steps, planned for at most {shape[1]}; '
                     'an augmentation may shorten a sequence, not lengthen it'
                 )
+            if record[m].shape[1:] != shape[2:]:
+                raise ValueError(
+                    f'record {numbers[row]} ({record["id"]}): a step of {m} has shape {record[m].shape[1:]} after '
+                    f'augmentation, expected {shape[2:]} as stored'
+                )
             padded[row, :steps], mask[row, :steps] = record[m], True
         return padded, mask
+
+
+def _with_time(array: Any, feature: Feature) -> Any:
+    """A feature without a time axis as a sequence of one step; one JPEG picture already is one."""
+    return array if feature.is_sequence or isinstance(array, Frames) else array[None]
 
 
 def feature_statistics(
@@ -219,14 +228,17 @@ def feature_statistics(
 ) -> dict[str, tuple[np.ndarray, np.ndarray]]:
     """Mean and standard deviation of each feature over all steps of the given (training) records, float32 each.
 
-    A feature that does not vary gets deviation 1.
+    A feature that does not vary gets deviation 1. Pictures are refused: their encoders normalise them.
     """
+    pictures = [m for m in modalities if source.schema.features[m].is_image]
+    if pictures:
+        advice = f'take {", ".join(map(repr, pictures))} out of config.data.normalize'
+        raise ValueError(f'pictures stay uint8 in a batch and are normalised by their encoder; {advice}')
     sums: dict[str, list[Any]] = {m: [0, 0.0, 0.0] for m in modalities}
     for number in numbers if modalities else ():
-        record = source[int(number)]
+        record = source.read(int(number), lazy=True)
         for m in modalities:
-            array = record[m] if source.schema.features[m].is_sequence else record[m][None]
-            array = array.astype(np.float64)
+            array = _with_time(record[m], source.schema.features[m]).astype(np.float64)
             sums[m] = [sums[m][0] + len(array), sums[m][1] + array.sum(0), sums[m][2] + (array**2).sum(0)]
     statistics = {}
     for m, (count, first, second) in sums.items():
@@ -259,67 +271,3 @@ def batches(
         close = getattr(iterator, 'close', None)
         if close is not None:
             close()
-
-
-def gaussian_noise(modality: str, scale: float) -> Augmentation:
-    """Adds normal noise of standard deviation `scale` (after normalisation) to every value of a modality."""
-
-    def augment(record, generator):
-        noise = generator.standard_normal(record[modality].shape, np.float32)
-        return {**record, modality: record[modality] + np.float32(scale) * noise}
-
-    return augment
-
-
-def random_crop(modality: str, steps: int) -> Augmentation:
-    """Keeps `steps` consecutive steps of a modality from a random place (all of it where it is shorter)."""
-
-    def augment(record, generator):
-        start = int(generator.integers(max(len(record[modality]) - steps, 0) + 1))
-        return {**record, modality: record[modality][start : start + steps]}
-
-    return augment
-
-
-def time_mask(modality: str, steps: int, count: int = 1) -> Augmentation:
-    """Sets `count` runs of up to `steps` steps to 0 (SpecAugment, Park et al. 2019, without warping)."""
-
-    def augment(record, generator):
-        array = record[modality].copy()
-        for _ in range(count):
-            width = int(generator.integers(min(steps, len(array)) + 1))
-            start = int(generator.integers(len(array) - width + 1))
-            array[start : start + width] = 0
-        return {**record, modality: array}
-
-    return augment
-
-
-def frequency_mask(modality: str, bins: int, count: int = 1) -> Augmentation:
-    """Sets `count` runs of up to `bins` features to 0 over the whole record (SpecAugment)."""
-
-    def augment(record, generator):
-        array = record[modality].copy()
-        for _ in range(count):
-            width = int(generator.integers(min(bins, array.shape[-1]) + 1))
-            start = int(generator.integers(array.shape[-1] - width + 1))
-            array[..., start : start + width] = 0
-        return {**record, modality: array}
-
-    return augment
-
-
-AUGMENTATIONS: dict[str, Callable[..., Augmentation]] = {
-    'gaussian_noise': gaussian_noise,
-    'random_crop': random_crop,
-    'time_mask': time_mask,
-    'frequency_mask': frequency_mask,
-}
-
-
-def make_augmentations(entries: Sequence[tuple[str, Mapping[str, Any]]]) -> tuple[Augmentation, ...]:
-    """((name, options), ...) of the config -> callables; an unknown name lists the known ones."""
-    for name, _ in entries:
-        if name not in AUGMENTATIONS:
-            raise ValueError(f'augmentation {name!r} is unknown; the known ones are {", ".join(AUGMENTATIONS)}')
-    return tuple(AUGMENTATIONS[name](**options) for name, options in entries)

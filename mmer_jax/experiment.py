@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from mmer_jax import data, sharding
+from mmer_jax import augment, data, sharding
 from mmer_jax.losses import make_loss
 from mmer_jax.models import build_model
 from mmer_jax.optimizer import make_optimizer
@@ -77,7 +77,7 @@ def load_fold(config: Config, source: RecordSource, fold: Fold, statistics=None)
             plan=plan,
             statistics=statistics,
             max_length=max_length,
-            augmentations=data.make_augmentations(config.data.augment) if train else (),
+            augmentations=augment.make_augmentations(config.data.augment) if train else (),
             process_index=jax.process_index(),
             process_count=jax.process_count(),
         )
@@ -127,7 +127,8 @@ def make_program(config: Config, model: nn.Module, fold_data: FoldData) -> Progr
     optimizer, schedule = make_optimizer(config.optimizer.to_dict(), total_steps)
     loss = make_loss(config.losses.to_dict())
     on_cpu = jax.default_backend() == 'cpu'
-    train_step = make_train_step(model, optimizer, loss, accumulate=config.accumulate, unroll=on_cpu)
+    average = config.optimizer.average
+    train_step = make_train_step(model, optimizer, loss, accumulate=config.accumulate, unroll=on_cpu, average=average)
     eval_step = make_eval_step(model, loss)
     by_seed, everywhere = sharding.state_sharding(mesh), sharding.replicated(mesh)
     example = example_batch(fold_data.loaders['train'])
@@ -146,20 +147,22 @@ def make_program(config: Config, model: nn.Module, fold_data: FoldData) -> Progr
     return Program(
         mesh=mesh,
         total_steps=total_steps,
-        init=jax.jit(init_seeds(model, optimizer, example), out_shardings=by_seed),
+        init=jax.jit(init_seeds(model, optimizer, example, average=average > 0), out_shardings=by_seed),
         **functions,
         keep_best=jax.jit(keep_best, donate_argnums=0, out_shardings=by_seed),
         schedule=schedule,
     )
 
 
-def init_seeds(model: nn.Module, optimizer, example: Mapping[str, np.ndarray]) -> Callable[[Any], Any]:
+def init_seeds(
+    model: nn.Module, optimizer, example: Mapping[str, np.ndarray], *, average: bool = False
+) -> Callable[[Any], Any]:
     """seeds (N,) -> fresh states with a leading seed axis.
 
     One after another: under vmap, orthogonal initialisers are batched QR decompositions, which never return with
     jaxlib 0.10.2 on two cores (seven or eight seeds of a model of three LSTMs; mended in 0.12).
     """
-    return lambda seeds: jax.lax.map(lambda seed: init_state(model, optimizer, example, seed), seeds)
+    return lambda seeds: jax.lax.map(lambda seed: init_state(model, optimizer, example, seed, average=average), seeds)
 
 
 def seeds_in_turns(train_step, eval_step, seeds: int, by_seed, everywhere) -> dict[str, Callable[..., Any]]:

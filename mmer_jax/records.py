@@ -27,16 +27,28 @@ from typing import Any
 import google_crc32c
 import numpy as np
 
-from mmer_jax.schema import FORMAT, Feature, Label, RecordError, Schema, check_array
+from mmer_jax.schema import (
+    FORMAT,
+    Feature,
+    Frames,
+    Label,
+    RecordError,
+    Schema,
+    check_array,
+    check_frames,
+    encode_frames,
+)
 
 __all__ = [
     'Feature',
+    'Frames',
     'Label',
     'RecordError',
     'RecordSource',
     'RecordWriter',
     'Schema',
     'build_index',
+    'encode_frames',
     'masked_crc',
     'read_manifest',
     'verify',
@@ -262,9 +274,21 @@ class RecordSource:
         return payload
 
     def __getitem__(self, number: int) -> dict[str, Any]:
+        return self.read(number)
+
+    def read(self, number: int, *, lazy: bool = False) -> dict[str, Any]:
+        """Record `number`; with `lazy`, JPEG features are Frames, checked by their headers and decoded on demand."""
         record = self.schema.decode(self.read_bytes(number))
         for key, feature in self.schema.features.items():
-            check_array(record[key], feature, f'{self.directory}, record {number} ({record["id"]!r}), feature {key!r}')
+            where = f'{self.directory}, record {number} ({record["id"]!r}), feature {key!r}'
+            if feature.encoding != 'jpeg':
+                check_array(record[key], feature, where)
+                continue
+            record[key] = Frames(record[key].encoded, where)
+            check_frames(record[key], feature, where)
+            if not lazy:
+                frames = np.asarray(record[key])
+                record[key] = frames if feature.is_sequence else frames[0]
         return record
 
 
@@ -290,7 +314,7 @@ def verify(directory: str | os.PathLike) -> list[str]:
     for number in range(len(source)):
         try:
             record = source[number]
-            source.schema.encode(record)  # label range and keys
+            source.schema.check(record)  # label range and keys
             if record['id'] != source.manifest['id'][number]:
                 faults.append(
                     f'record {number} has id {record["id"]!r}, manifest.csv says {str(source.manifest["id"][number])!r}'

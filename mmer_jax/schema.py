@@ -2,13 +2,17 @@
 
 import dataclasses
 import functools
-from collections.abc import Mapping
+import io
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from PIL import Image, UnidentifiedImageError
 
 FORMAT = 1
 LABEL_KINDS = ('classes', 'regression', 'binary')
+JPEG_QUALITY = 95
+JPEG_MODES = {1: 'L', 3: 'RGB'}  # channels -> Pillow's name
 
 
 class RecordError(ValueError):
@@ -21,6 +25,8 @@ class Feature:
 
     encoding 'values' stores float32 as a FloatList, 'raw' any dtype as little-endian C-order bytes; the default
     is 'values' for float32 and 'raw' otherwise (an Int64List of pixels or samples is 50 times slower to read).
+    'jpeg' stores uint8 pictures, grey or RGB, of shape (None, H, W, C) or (H, W, C) as a BytesList with one JPEG
+    file a frame, so that any reader of tf.train.Example can open them and a frame that is not used is not decoded.
     """
 
     shape: tuple[int | None, ...]
@@ -33,8 +39,14 @@ class Feature:
         object.__setattr__(self, 'encoding', self.encoding or ('values' if self.dtype == 'float32' else 'raw'))
         if None in self.shape[1:]:
             raise ValueError(f'only the first axis of a feature may be None, found shape {self.shape}')
-        if self.encoding not in ('values', 'raw') or (self.encoding == 'values' and self.dtype != 'float32'):
-            raise ValueError(f"encoding {self.encoding!r} of dtype {self.dtype}: use 'raw', or 'values' with float32")
+        known = {'values': self.dtype == 'float32', 'raw': True, 'jpeg': self.dtype == 'uint8'}
+        if not known.get(self.encoding, False):
+            choices = "use 'jpeg' with uint8, 'raw', or 'values' with float32"
+            raise ValueError(f'encoding {self.encoding!r} of dtype {self.dtype}: {choices}')
+        if self.encoding == 'jpeg' and not self.is_image:
+            raise ValueError(
+                f"encoding 'jpeg' needs the shape (None, H, W, C) or (H, W, C), C 1 or 3; {self.shape} is not"
+            )
 
     @property
     def is_sequence(self) -> bool:
@@ -44,6 +56,83 @@ class Feature:
     def step_shape(self) -> tuple[int, ...]:
         """Shape of one step; a feature without a time axis is a sequence of one step in a batch."""
         return tuple(size for size in self.shape if size is not None)
+
+    @property
+    def is_image(self) -> bool:
+        """Whether a step is a picture (H, W, C) of uint8, grey or RGB."""
+        return self.dtype == 'uint8' and len(self.step_shape) == 3 and self.step_shape[-1] in JPEG_MODES
+
+
+Edit = Callable[[Image.Image], Image.Image]
+
+
+class Frames(Sequence):
+    """The JPEG frames of one record, not decoded yet: len(frames), frames[2:5] (Frames), np.asarray(frames).
+
+    `where` names the record and the feature in errors. `edit` adds changes that are made when a frame is decoded, so
+    that a frame cut away afterwards costs nothing.
+    """
+
+    def __init__(
+        self, encoded: Sequence[bytes], where: str = 'frames', edits: Sequence[tuple[Edit, ...]] | None = None
+    ):
+        self.encoded, self.where = tuple(encoded), where
+        self.edits = tuple(edits) if edits is not None else ((),) * len(self.encoded)
+
+    def __len__(self) -> int:
+        return len(self.encoded)
+
+    def __getitem__(self, key):
+        """A slice is Frames again, a number is one decoded picture, uint8 (H, W, C)."""
+        if isinstance(key, slice):
+            return Frames(self.encoded[key], self.where, self.edits[key])
+        return self._decode(range(len(self))[key])
+
+    def __array__(self, dtype=None, copy=None) -> np.ndarray:
+        """Decodes: uint8 (T, H, W, C)."""
+        if not len(self):
+            raise RecordError(f'{self.where} is empty: a sequence needs at least one step')
+        array = np.stack([self._decode(number) for number in range(len(self))])
+        return array if dtype is None else array.astype(dtype)
+
+    def edit(self, edits: Sequence[Edit]) -> 'Frames':
+        """Frames with one more change of each picture; `edits` has one function for every frame."""
+        added = [(*before, edit) for before, edit in zip(self.edits, edits, strict=True)]
+        return Frames(self.encoded, self.where, added)
+
+    def open(self, number: int) -> Image.Image:
+        """Frame `number` as stored, its header read and its pixels not. RecordError where that is no JPEG file."""
+        try:
+            return Image.open(io.BytesIO(self.encoded[number]), formats=('JPEG',))
+        except (UnidentifiedImageError, OSError) as error:
+            raise self._damaged(number, error) from error
+
+    def _decode(self, number: int) -> np.ndarray:
+        picture = self.open(number)
+        try:
+            picture.load()
+        except (OSError, ValueError) as error:  # Pillow does not load a file that ends early
+            raise self._damaged(number, error) from error
+        for change in self.edits[number]:
+            picture = change(picture)
+        array = np.asarray(picture)
+        return array[..., None] if array.ndim == 2 else array
+
+    def _damaged(self, number: int, error: Exception) -> 'RecordError':
+        found = f'frame {number} of {len(self)} ({len(self.encoded[number])} bytes) is no whole JPEG file'
+        return RecordError(f'{self.where}: {found} ({error}); prepare the data set again')
+
+
+def encode_frames(frames: np.ndarray, quality: int = JPEG_QUALITY) -> Frames:
+    """uint8 (T, H, W, C) -> Frames of JPEG files, C 1 (grey) or 3 (RGB); colour is halved in resolution (4:2:0)."""
+    if frames.ndim != 4 or frames.dtype != np.uint8 or frames.shape[-1] not in JPEG_MODES:
+        raise ValueError(f'expected uint8 (T, H, W, 1 or 3), found {frames.dtype} {frames.shape}')
+    encoded = []
+    for frame in frames:
+        buffer = io.BytesIO()
+        Image.fromarray(frame[..., 0] if frame.shape[-1] == 1 else frame).save(buffer, 'JPEG', quality=quality)
+        encoded.append(buffer.getvalue())
+    return Frames(encoded)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -85,6 +174,8 @@ class Schema:
         def tfds_feature(feature):
             if feature.encoding == 'raw':
                 return tfds_features.Text()
+            if feature.encoding == 'jpeg':
+                return tfds_features.Sequence(tfds_features.Text())
             return tfds_features.Tensor(shape=feature.shape, dtype=np.float32)
 
         label = {
@@ -95,25 +186,39 @@ class Schema:
         spec = {key: tfds_feature(feature) for key, feature in self.features.items()}
         return tfds_features.FeaturesDict({'id': tfds_features.Text(), 'label': label, **spec})
 
-    def encode(self, record: Mapping[str, Any]) -> bytes:
-        """Checks one record against the schema and serialises it."""
+    def check(self, record: Mapping[str, Any]) -> dict[str, Any]:
+        """The record with its label and arrays as stored; RecordError where it does not fit the schema.
+
+        A 'jpeg' feature may be given as an array or as Frames (encode_frames), whose headers are read.
+        """
         where = f'record {record.get("id", "without id")!r}'
         expected = {'id', 'label', *self.features}
         if set(record) != expected:
             raise RecordError(f'{where} has the keys {sorted(record)}, expected {sorted(expected)}')
-        values: dict[str, Any] = {
-            'id': str(record['id']),
-            'label': self._encode_label(record['label'], where),
-        }
+        values: dict[str, Any] = {'id': str(record['id']), 'label': self._check_label(record['label'], where)}
         for key, feature in self.features.items():
-            array = np.asarray(record[key])
-            check_array(array, feature, f'{where}, feature {key!r}')
-            values[key] = (
-                array.astype('<' + np.dtype(feature.dtype).str[1:]).tobytes() if feature.encoding == 'raw' else array
-            )
+            name = f'{where}, feature {key!r}'
+            if isinstance(record[key], Frames):
+                values[key] = Frames(record[key].encoded, name, record[key].edits)
+                check_frames(values[key], feature, name)
+            else:
+                values[key] = np.asarray(record[key])
+                check_array(values[key], feature, name)
+        return values
+
+    def encode(self, record: Mapping[str, Any]) -> bytes:
+        """Checks one record against the schema and serialises it."""
+        values = self.check(record)
+        for key, feature in self.features.items():
+            value = values[key]
+            if feature.encoding == 'raw':
+                values[key] = value.astype('<' + np.dtype(feature.dtype).str[1:]).tobytes()
+            elif feature.encoding == 'jpeg':
+                frames = value if isinstance(value, Frames) else encode_frames(value.reshape(-1, *feature.step_shape))
+                values[key] = list(frames.encoded)
         return self.example.serialize_example(values)
 
-    def _encode_label(self, label, where):
+    def _check_label(self, label, where):
         label = np.asarray(label)
         if self.label.kind == 'regression':
             if label.shape != () or not np.isfinite(label):
@@ -125,7 +230,7 @@ class Schema:
         return label.astype(np.int64)
 
     def decode(self, data: bytes) -> dict[str, Any]:
-        """One serialised record -> arrays by feature key, `label`, and `id` (str)."""
+        """One serialised record -> arrays by feature key, `label`, and `id` (str); 'jpeg' features are Frames."""
         values = self.example.deserialize_example_np(data)
         record = {'id': values['id'].decode(), 'label': np.asarray(values['label'])}
         for key, feature in self.features.items():
@@ -133,6 +238,8 @@ class Schema:
             if feature.encoding == 'raw':
                 shape = [-1 if n is None else n for n in feature.shape]
                 array = np.frombuffer(array, np.dtype(feature.dtype).newbyteorder('<')).reshape(shape)
+            elif feature.encoding == 'jpeg':
+                array = Frames(array, f'record {record["id"]!r}, feature {key!r}')
             record[key] = array
         return record
 
@@ -162,3 +269,20 @@ def check_array(array: np.ndarray, feature: Feature, where: str) -> None:
             f'{where} has {nan} NaN and {infinite} infinite of {array.size} values, expected finite numbers; '
             'clean it during preparation (for instance replace by 0 and count)'
         )
+
+
+def check_frames(frames: Frames, feature: Feature, where: str) -> None:
+    """RecordError where JPEG frames are not the pictures that their feature says, by their headers."""
+    if feature.encoding != 'jpeg':
+        raise RecordError(f'{where} is given as JPEG frames, but its encoding is {feature.encoding!r}')
+    if not len(frames) or (not feature.is_sequence and len(frames) != 1):
+        expected = 'at least one' if feature.is_sequence else 'one'
+        raise RecordError(f'{where} has {len(frames)} frames, expected {expected}')
+    height, width, channels = feature.step_shape
+    for number in range(len(frames)):
+        picture = frames.open(number)
+        if picture.size != (width, height) or picture.mode != JPEG_MODES[channels]:
+            found = f'{picture.mode} of {picture.height} x {picture.width}'
+            raise RecordError(
+                f'{where}: frame {number} is {found}, expected {JPEG_MODES[channels]} of {height} x {width} (H x W)'
+            )

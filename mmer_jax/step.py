@@ -24,7 +24,8 @@ class TrainState(flax.struct.PyTreeNode):
     """Everything that training changes; a pytree of arrays.
 
     key is raw key data, uint32; the key of a step is fold_in(key, step), so resuming needs no more than this.
-    lr_scale multiplies the update (plateau decay). model_state holds batch statistics and the like.
+    lr_scale multiplies the update (plateau decay). model_state holds batch statistics and the like. average is the
+    exponential moving average of params that evaluation sees, or None where it sees params themselves.
     """
 
     step: Array
@@ -33,9 +34,12 @@ class TrainState(flax.struct.PyTreeNode):
     opt_state: Any
     key: Array
     lr_scale: Array
+    average: Any = None
 
 
-def init_state(model: nn.Module, optimizer: optax.GradientTransformation, batch: Batch, seed: Array) -> TrainState:
+def init_state(
+    model: nn.Module, optimizer: optax.GradientTransformation, batch: Batch, seed: Array, *, average: bool = False
+) -> TrainState:
     """A fresh state of one seed (an int32 scalar, traced or not); `batch` gives the shapes."""
     init_key, key = jax.random.split(jax.random.key(seed))
     variables = dict(model.init(init_key, batch, train=False))
@@ -47,17 +51,25 @@ def init_state(model: nn.Module, optimizer: optax.GradientTransformation, batch:
         opt_state=optimizer.init(params),
         key=jax.random.key_data(key),
         lr_scale=jnp.ones((), jnp.float32),
+        average=jax.tree.map(jnp.copy, params) if average else None,
     )
 
 
 def make_train_step(
-    model: nn.Module, optimizer: optax.GradientTransformation, loss: Loss, *, accumulate: int = 1, unroll: bool = True
+    model: nn.Module,
+    optimizer: optax.GradientTransformation,
+    loss: Loss,
+    *,
+    accumulate: int = 1,
+    unroll: bool = True,
+    average: float = 0.0,
 ) -> Callable[[TrainState, Batch], tuple[TrainState, dict[str, Array]]]:
     """One optimiser step on one batch. numbers: `loss`, `grad_norm` (before clipping) and `example_loss` (B,).
 
     accumulate = k splits the batch into k parts, one after another, with the gradient of the whole batch's
     weighted mean loss: the same step with less memory (batch statistics are those of the parts). unroll keeps the
     parts out of a loop, which on CPU makes convolutions ten times slower; on a device a loop saves memory.
+    average > 0 is the decay of state.average, less in the first steps: (1 + step) / (10 + step).
     """
 
     def loss_fn(params, model_state, batch, key, total_weight):
@@ -103,8 +115,11 @@ def make_train_step(
         updates, opt_state = optimizer.update(gradient, state.opt_state, state.params)
         params = optax.apply_updates(state.params, jax.tree.map(lambda u: u * state.lr_scale, updates))
         numbers = {'loss': value, 'grad_norm': optax.tree.norm(gradient), 'example_loss': loss_B}
-        state = state.replace(step=state.step + 1, params=params, model_state=model_state, opt_state=opt_state)
-        return state, numbers
+        changes = {'params': params, 'model_state': model_state, 'opt_state': opt_state}
+        if average:
+            decay = jnp.minimum(average, (1 + state.step) / (10 + state.step))
+            changes['average'] = optax.incremental_update(params, state.average, 1 - decay)
+        return state.replace(step=state.step + 1, **changes), numbers
 
     return train_step
 
@@ -121,7 +136,7 @@ def make_eval_step(model: nn.Module, loss: Loss) -> Callable[[Any, Batch], dict[
 
 def variables_of(state: TrainState) -> dict[str, Any]:
     """What evaluation needs of a state: {'params': ..., 'batch_stats': ...}."""
-    return {'params': state.params, **state.model_state}
+    return {'params': state.params if state.average is None else state.average, **state.model_state}
 
 
 def over_seeds(function: Callable[..., Any], seeds: int) -> Callable[..., Any]:

@@ -10,16 +10,20 @@ from tests.conftest import REPOSITORY
 
 PACKAGE = REPOSITORY / 'mmer_jax'
 JAX = {'jax', 'flax', 'optax'}
+PREPARATION = {'data_prep', 'configs', 'PIL', 'av', 'h5py', 'matplotlib', 'ml_dtypes', 'safetensors', 'tqdm'}
 
 # file (or folder/) -> (modules of mmer_jax it may import, third-party packages it may import besides numpy)
 LAYERS = {
-    'schema': (set(), {'tensorflow_datasets'}),
+    'schema': (set(), {'tensorflow_datasets', 'PIL'}),
     'records': ({'schema'}, {'google_crc32c'}),
     'protocols': (set(), set()),
     'metrics': (set(), set()),
     'selection': (set(), set()),
-    'data': ({'records'}, {'grain'}),
+    'augment': ({'schema'}, {'PIL'}),
+    'data': ({'augment', 'records'}, {'grain'}),
     'media/': ({'media'}, {'av', 'librosa', 'scipy', 'soundfile', 'soxr', 'transformers'}),
+    'media/faces': ({'media'}, {'PIL'}),
+    'media/mtcnn': ({'media'}, JAX | {'safetensors'}),
     'layers': (set(), JAX),
     'losses/': ({'losses'}, JAX),
     'optimizer': (set(), JAX),
@@ -32,7 +36,7 @@ LAYERS = {
     'writer': (set(), {'tensorboardX'}),
     'step': ({'losses'}, JAX),
     'experiment': (
-        {'data', 'losses', 'models', 'optimizer', 'protocols', 'records', 'sharding', 'step'},
+        {'augment', 'data', 'losses', 'models', 'optimizer', 'protocols', 'records', 'sharding', 'step'},
         JAX,
     ),
     'evaluate': (
@@ -123,7 +127,7 @@ def test_configs_and_data_prep(folder):
             assert third <= {'configs', 'ml_collections'}, path
             assert not own, path
         else:
-            assert third <= {'data_prep', 'tqdm', 'av', 'h5py', 'configs'}, path
+            assert third <= PREPARATION, path
             assert own <= {'media', 'records', 'protocols'}, path
 
 

@@ -52,6 +52,23 @@ def test_a_step_changes_what_it_should_and_counts():
     np.testing.assert_allclose(numbers['loss'], numbers['example_loss'].mean(), rtol=1e-5)
 
 
+def test_the_average_follows_the_parameters_and_is_what_evaluation_sees():
+    batch = make_batch(ALL)
+    state = init_state(MODEL, ADAM, batch, 0, average=True)
+    step = jax.jit(make_train_step(MODEL, ADAM, LOSS, average=0.5))
+    plain, plain_step = init_state(MODEL, ADAM, batch, 0), jax.jit(make_train_step(MODEL, ADAM, LOSS))
+    expected = plain.params
+    for number in range(8):
+        state, _ = step(state, batch)
+        plain, _ = plain_step(plain, batch)
+        decay = min(0.5, (1 + number) / (10 + number))
+        expected = jax.tree.map(lambda a, new, d=decay: d * a + (1 - d) * new, expected, plain.params)
+    close(state.params, plain.params)
+    close(variables_of(state)['params'], expected)
+    assert plain.average is None
+    close(variables_of(plain)['params'], plain.params)
+
+
 def test_lr_scale_scales_the_update():
     batch = make_batch(ALL)
     state = init_state(MODEL, ADAM, batch, 0)

@@ -308,12 +308,12 @@ def test_a_non_finite_loss_stops_with_step_value_and_ids(tiny, tmp_path):
 
 
 def test_one_bad_clip_is_named_alone(tiny, tmp_path, monkeypatch):
-    from mmer_jax import data
+    from mmer_jax import augment
 
     def poison(record, generator):
         return {**record, 'audio': record['audio'] * np.float32(np.inf)} if record['id'] == 'clip_003' else record
 
-    monkeypatch.setattr(data, 'make_augmentations', lambda entries: (poison,))
+    monkeypatch.setattr(augment, 'make_augmentations', lambda entries: (poison,))
     with pytest.raises(FloatingPointError, match=r"from records \['clip_003'\]"):
         run(tiny, tmp_path)
 

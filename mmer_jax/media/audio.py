@@ -51,7 +51,7 @@ def load_audio(
     if offset < 0 or (duration is not None and duration <= 0):
         raise ValueError(f'offset must be 0 or more and duration positive (seconds), found {offset} and {duration}')
     path = Path(path)
-    _check_file(path)
+    check_file(path)
     found = _read_soundfile(path, offset, duration)
     samples, rate = _read_container(path, offset, duration) if found is None else found
     if not np.isfinite(samples).all():
@@ -62,7 +62,7 @@ def load_audio(
     return _resample(samples, rate, sample_rate), sample_rate
 
 
-def _check_file(path: Path) -> None:
+def check_file(path: Path) -> None:
     if not path.exists():
         raise MediaError(path, 'no such file')
     if path.is_dir():

@@ -1,0 +1,136 @@
+"""Clips per second from video files to records, part by part, and from records to batches.
+
+    python -m benchmarks.media --source RAVDESS_FOLDER [--crop mtcnn] [--clips 18]
+
+Times decoding, cropping and encoding apart, in one process; prepares the clips in one process and in two, with the
+largest memory of any; then loads what was prepared into batches with 1 and 2 threads.
+"""
+
+import argparse
+import functools
+import resource
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+from data_prep import ravdess, ravdess_video
+from data_prep.pool import Skipped, process
+from mmer_jax import data
+from mmer_jax.media import faces, video
+from mmer_jax.records import RecordSource, RecordWriter, encode_frames
+
+REPEATS = 3
+
+
+def read_and_weigh(job: ravdess.Job) -> tuple[dict, float]:
+    """A clip's record, and the largest memory this process has held so far, MB."""
+    return ravdess.read_clip(job), peak_memory()
+
+
+def peak_memory() -> float:
+    """MB. On Linux of this program alone: ru_maxrss also counts what a process was before it became this one."""
+    status = Path('/proc/self/status')
+    if status.exists():
+        (line,) = (line for line in status.read_text().splitlines() if line.startswith('VmHWM'))
+        return int(line.split()[1]) / 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def measure_parts(jobs: list[ravdess.Job], vision: ravdess_video.Vision) -> None:
+    """Prints clips per second of decoding, cropping and encoding alone, once through."""
+    detector = ravdess_video.make_detector(vision.min_face) if vision.crop == 'mtcnn' else None
+    seconds: dict[str, float] = dict.fromkeys(('decode', 'crop', 'encode'), 0.0)
+    for number, job in enumerate([jobs[0], *jobs]):
+        marks = [time.perf_counter()]
+        frames, info = video.read_frames(job.clip.path, vision.frames, vision.frame_choice)
+        marks.append(time.perf_counter())
+        cropped, _ = faces.crop_faces(
+            frames, vision.crop, vision.size, path=job.clip.path, times=info.timestamps, detector=detector
+        )
+        marks.append(time.perf_counter())
+        encode_frames(cropped, vision.quality)
+        marks.append(time.perf_counter())
+        if number:  # the first clip once more: jax compiles for it
+            for part, spent in zip(seconds, np.diff(marks), strict=True):
+                seconds[part] += float(spent)
+    total = sum(seconds.values())
+    for part, used in seconds.items():
+        print(f'  {part}: {len(jobs) / used:.1f} clips/s, {100 * used / total:.0f} % of the time')
+
+
+def measure_preparation(jobs: list[ravdess.Job], repeat: int, settings: ravdess.Settings, output: Path) -> None:
+    """Prepares the clips with one process and two, from the first clip on; what the first wrote stays at `output`."""
+    rates = {}
+    for workers in (1, 2):
+        folder = output if workers == 1 else output.with_name('again')
+        memory, count, started = 0.0, 0, 0.0
+        with RecordWriter(folder, ravdess.make_schema(settings)) as writer:
+            for _, found in process(read_and_weigh, jobs * repeat, workers=workers, description=f'{workers} processes'):
+                if isinstance(found, Skipped):
+                    continue
+                result, weight = found
+                record = {**result['record'], 'id': f'{result["record"]["id"]}_{count}'}
+                writer.write(record, **result['columns'])
+                memory, count = max(memory, weight), count + 1
+                started = started or time.perf_counter()  # the start of the processes is left out
+        rates[workers] = (count - 1) / (time.perf_counter() - started)
+        print(f'prepared by {workers} process(es): {rates[workers]:.1f} clips/s, largest process {memory:.0f} MB')
+    print(f'  ratio {rates[2] / rates[1]:.2f}')
+
+
+def measure_loading(directory: Path, batch_size: int) -> None:
+    source = RecordSource(directory)
+    numbers = np.tile(np.arange(len(source)), -(-64 // len(source)))  # an epoch of 64 clips or more
+    lengths = data.record_lengths(source, ('vision',), {})
+    plan = data.BatchPlan(
+        numbers, {'vision': lengths['vision'][numbers]}, data.plan_shapes(lengths, 1), batch_size, shuffle=True
+    )
+    size = sum(shard['bytes'] for shard in source.shards) / len(source) / 1e3
+    print(f'loading {source[0]["vision"].shape}, {size:.0f} kB a record, batches of {batch_size}:')
+    load = data.LoadBatch(source, ('vision',), plan, {}, {})
+    for threads in (1, 2):
+        rate = len(numbers) / best(functools.partial(read_all, load, threads))
+        print(f'  {threads} thread(s): {rate:.0f} clips/s')
+
+
+def read_all(load: data.LoadBatch, threads: int) -> None:
+    for _ in data.batches(load, threads=threads):
+        pass
+
+
+def best(work: Callable[[], object]) -> float:
+    """The least seconds of REPEATS runs."""
+    seconds = []
+    for _ in range(REPEATS):
+        started = time.perf_counter()
+        work()
+        seconds.append(time.perf_counter() - started)
+    return min(seconds)
+
+
+def main():
+    parser = argparse.ArgumentParser(prog='python -m benchmarks.media', description=__doc__.split('\n')[0])
+    parser.add_argument('--source', type=Path, required=True, help='folder with Actor_XX folders of .mp4 clips')
+    parser.add_argument('--crop', choices=('none', 'center', 'mtcnn'), default='center')
+    parser.add_argument('--clips', type=int, default=18, help='clips to take')
+    parser.add_argument('--repeat', type=int, default=5, help='how often to prepare each clip')
+    parser.add_argument('--batch_size', type=int, default=8)
+    arguments = parser.parse_args()
+    vision = ravdess_video.Vision(crop=arguments.crop)
+    settings = ravdess.Settings(features='none', vision=vision)
+    clips, _ = ravdess.list_clips(arguments.source, vision=True, video_only=True)
+    if not clips:
+        raise SystemExit(f'error: no clip with pictures below {arguments.source}')
+    jobs = [ravdess.Job(clip, settings) for clip in clips[: arguments.clips]]
+    print(f'{len(jobs)} clips, {vision.frames} frames, crop {vision.crop!r}, {vision.size} x {vision.size}')
+    measure_parts(jobs, vision)
+    with tempfile.TemporaryDirectory() as folder:
+        measure_preparation(jobs, arguments.repeat, settings, Path(folder) / 'prepared')
+        measure_loading(Path(folder) / 'prepared', arguments.batch_size)
+
+
+if __name__ == '__main__':
+    main()

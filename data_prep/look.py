@@ -1,0 +1,109 @@
+"""A picture of a prepared data set: a row a record, its label, its frames in order, its sound or features drawn.
+
+    python -m data_prep.look DIR --output grid.png [--records 12] [--columns 10]
+
+Pictures go by the record's order of time, values (T, D) are drawn with time to the right and each feature's range of
+colours from its 2nd to its 98th percentile; a waveform is drawn as its mel spectrum.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image, ImageDraw
+
+from mmer_jax.media import audio
+from mmer_jax.records import Feature, RecordError, RecordSource
+
+TILE = 72  # pixels of a frame's side
+DRAWN = 2 * TILE  # width of the picture of a sequence of values
+LABEL = 190  # width of the text
+WHITE, BLACK = (255, 255, 255), (0, 0, 0)
+
+
+def pick(count: int, wanted: int) -> np.ndarray:
+    """Numbers of `wanted` of `count` things, evenly spread, in order."""
+    return np.unique(np.linspace(0, count - 1, min(count, wanted)).round().astype(int))
+
+
+def draw_values(array: np.ndarray) -> Image.Image:
+    """(T, D) or (S,) -> a picture DRAWN x TILE: time to the right, the first feature at the bottom."""
+    array = np.asarray(array, np.float32)
+    if array.ndim == 1 and len(array) >= 2048:
+        peak = max(float(np.abs(array).max()), 1.0)
+        array = audio.log_mel(array / peak, 16000, num_mels=40)
+    array = array.reshape(len(array), -1)
+    low, high = np.percentile(array, 2, axis=0), np.percentile(array, 98, axis=0)
+    scaled = np.clip((array - low) / np.where(high > low, high - low, 1), 0, 1)
+    blue_to_yellow = np.stack([scaled, scaled, 1 - scaled], -1)
+    picture = Image.fromarray((255 * blue_to_yellow.transpose(1, 0, 2)[::-1]).astype(np.uint8))
+    return picture.resize((DRAWN, TILE), Image.Resampling.NEAREST)
+
+
+def draw_feature(array: np.ndarray, feature: Feature, columns: int) -> list[Image.Image]:
+    """The pictures that stand for one feature of a record."""
+    if not feature.is_image:
+        return [draw_values(array if feature.is_sequence else array[None])]
+    frames = array if feature.is_sequence else array[None]
+    frames = np.repeat(frames, 3, -1) if frames.shape[-1] == 1 else frames
+    return [Image.fromarray(frames[number]).resize((TILE, TILE)) for number in pick(len(frames), columns)]
+
+
+def describe(source: RecordSource, number: int, record: dict[str, Any]) -> str:
+    """Id, label, speaker and lengths, a line each."""
+    label = source.schema.label
+    shown = label.names[int(record['label'])] if label.kind == 'classes' else source.manifest['label'][number]
+    lengths = ', '.join(f'{key} {record[key].shape[0]}' for key, f in source.schema.features.items() if f.is_sequence)
+    return f'{record["id"]}\n{shown}\nspeaker {source.manifest["speaker"][number]}\n{lengths}'
+
+
+def make_grid(source: RecordSource, records: int = 12, columns: int = 10) -> Image.Image:
+    """The picture: `records` rows spread evenly over the data set, up to `columns` frames each."""
+    rows = []
+    for number in pick(len(source), records):
+        record = source[int(number)]
+        tiles: list[Image.Image] = []
+        for key, feature in source.schema.features.items():
+            tiles += draw_feature(record[key], feature, columns)
+        rows.append((describe(source, int(number), record), tiles))
+    width = LABEL + max(sum(tile.width + 2 for tile in tiles) for _, tiles in rows)
+    grid = Image.new('RGB', (width, len(rows) * (TILE + 4)), WHITE)
+    draw = ImageDraw.Draw(grid)
+    for row, (text, tiles) in enumerate(rows):
+        left, top = LABEL, row * (TILE + 4) + 2
+        draw.multiline_text((4, top), text, BLACK)
+        for tile in tiles:
+            grid.paste(tile, (left, top))
+            left += tile.width + 2
+    return grid
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog='python -m data_prep.look', description=__doc__.split('\n')[0])
+    parser.add_argument('directory', type=Path, help='shard directory')
+    parser.add_argument('--output', type=Path, required=True, help='picture to write, .png or .jpg')
+    parser.add_argument('--records', type=int, default=12, help='rows')
+    parser.add_argument('--columns', type=int, default=10, help='frames of a row')
+    arguments = parser.parse_args(argv)
+    if min(arguments.records, arguments.columns) < 1:
+        parser.error(f'--records and --columns must be 1 or more, found {arguments.records} and {arguments.columns}')
+    if arguments.output.suffix.lower() not in ('.png', '.jpg', '.jpeg'):
+        parser.error(f'--output must end in .png or .jpg, found {arguments.output}')
+    try:
+        source = RecordSource(arguments.directory)
+        grid = make_grid(source, arguments.records, arguments.columns)
+    except RecordError as error:
+        print(f'error: {error}', file=sys.stderr)
+        return 2
+    arguments.output.parent.mkdir(parents=True, exist_ok=True)
+    grid.save(arguments.output)
+    print(
+        f'{arguments.output}: {min(arguments.records, len(source))} of {len(source)} records of {arguments.directory}'
+    )
+    return 0
+
+
+if __name__ == '__main__':
+    sys.exit(main())

@@ -1,0 +1,231 @@
+"""Video files -> RGB frames, by their timestamps, one frame in memory at a time until it is wanted.
+
+Everything goes by the time at which a frame is shown, never by its number: files from phones and screen recorders have
+variable frame rates. A frame is shown from its timestamp until the next frame's. Time 0 is the stream's first frame.
+"""
+
+import contextlib
+import dataclasses
+import itertools
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+
+from mmer_jax.media import MediaError
+from mmer_jax.media.audio import AV_OPTIONS, check_file
+
+__all__ = ['MediaError', 'VideoInfo', 'iterate_frames', 'read_frames', 'read_info']
+CHOICES = ('even', 'consecutive', 'all')
+ROUNDING = 1e-6  # seconds: timestamps are sums of rounded fractions
+TRUNCATED = 0.5  # seconds of the announced length that may be missing
+
+
+@dataclasses.dataclass(frozen=True)
+class VideoInfo:
+    """What a file says of its first video stream; height and width as shown, times in seconds.
+
+    `fps` is the mean rate. `rotation` is by how many degrees counter-clockwise the stored pictures are turned (a phone
+    held upright: -90). `timestamps` are those of the frames that read_frames gives.
+    """
+
+    fps: float
+    duration: float
+    height: int
+    width: int
+    has_audio: bool
+    rotation: int = 0
+    timestamps: tuple[float, ...] = ()
+
+
+def read_frames(
+    path: str | os.PathLike,
+    count: int | None = None,
+    how: str = 'even',
+    *,
+    start: float = 0.0,
+    end: float | None = None,
+    fps: float | None = None,
+    max_side: int | None = None,
+) -> tuple[np.ndarray, VideoInfo]:
+    """Reads frames of [start, end) seconds, `end` None: to the end: (uint8 (T, H, W, 3) RGB, VideoInfo).
+
+    how='even': `count` frames, shown in the middle of `count` equal parts of the span (the choice of CFN-SR's code); a
+    span with fewer frames gives some twice. how='consecutive': the first `count` frames, or what there is. how='all':
+    every frame, `count` None. `fps` resamples the last two to a fixed rate: the frames shown at start + k / fps.
+    `max_side` shrinks a frame whose longer side is larger, its aspect kept, as soon as it is decoded.
+
+    Only the frames returned are held in memory. MediaError names the file and the fault (missing, empty, git-LFS
+    pointer, no video stream, no frames, damaged, truncated, start beyond the end); ValueError: senseless arguments.
+    """
+    _check_arguments(count, how, start, end, fps, max_side)
+    path = Path(path)
+    info = read_info(path)
+    if start >= info.duration:
+        raise _beyond(path, start, info.duration)
+    if how == 'even':
+        last = info.duration if end is None else min(end, info.duration)
+        assert count is not None
+        times = start + (np.arange(count) + 0.5) / count * (last - start)
+        shown = _shown_at(_decoded(path, start), iter(times.tolist()))
+    else:
+        shown = itertools.islice(_span(path, start, end, fps), count)
+    arrays, timestamps, converted = [], [], _Converter(max_side)
+    for time, frame in shown:
+        arrays.append(converted(frame))
+        timestamps.append(round(time, 6))
+    if not arrays:
+        raise MediaError(path, 'no frames', f'none is shown between {start:g} and {end} s; widen the span')
+    info = dataclasses.replace(info, rotation=converted.rotation, timestamps=tuple(timestamps))
+    if converted.rotation % 180:
+        info = dataclasses.replace(info, height=info.width, width=info.height)
+    return np.stack(arrays), info
+
+
+def iterate_frames(
+    path: str | os.PathLike,
+    *,
+    start: float = 0.0,
+    end: float | None = None,
+    fps: float | None = None,
+    max_side: int | None = None,
+) -> Iterator[tuple[float, np.ndarray]]:
+    """Streams a file of any length: (time in seconds, uint8 (H, W, 3) RGB) of each frame of [start, end).
+
+    Arguments and errors are those of read_frames(how='all'); one frame is in memory at a time.
+    """
+    _check_arguments(None, 'all', start, end, fps, max_side)
+    converted = _Converter(max_side)
+    for time, frame in _span(Path(path), start, end, fps):
+        yield time, converted(frame)
+
+
+def read_info(path: str | os.PathLike) -> VideoInfo:
+    """Duration and rate from the timestamps of the packets, which are read but not decoded; rotation stays 0."""
+    path = Path(path)
+    with _opened(path) as (container, stream):
+        base = float(stream.time_base)
+        packets = [(p.pts, p.duration or 0) for p in container.demux(stream) if p.pts is not None]
+        if not packets:
+            raise MediaError(path, 'no frames', 'its video stream is empty; copy or download it again')
+        first, (last, length) = min(packets)[0], max(packets)
+        mean = (last - first) / max(len(packets) - 1, 1)
+        duration = (last - first + (length or mean)) * base
+        _check_whole(path, container, stream, duration)
+        return VideoInfo(
+            fps=round(len(packets) / duration, 6) if duration else float(stream.guessed_rate or 0),
+            duration=duration or 1 / float(stream.guessed_rate or 25),
+            height=stream.codec_context.height,
+            width=stream.codec_context.width,
+            has_audio=bool(container.streams.audio),
+        )
+
+
+def _check_arguments(count, how, start, end, fps, max_side) -> None:
+    if how not in CHOICES:
+        raise ValueError(f'how={how!r} is unknown; the known ones are {", ".join(CHOICES)}')
+    if (how == 'all') != (count is None) or (count is not None and count < 1):
+        raise ValueError(f"count must be 1 or more, and None for how='all' alone; found {count} with how={how!r}")
+    if start < 0 or (end is not None and end <= start):
+        raise ValueError(f'expected 0 <= start < end (seconds), found {start} and {end}')
+    if fps is not None and (fps <= 0 or how == 'even'):
+        raise ValueError(f"fps must be positive and cannot go with how='even', found {fps} with how={how!r}")
+    if max_side is not None and max_side < 1:
+        raise ValueError(f'max_side must be 1 or more, found {max_side}')
+
+
+@contextlib.contextmanager
+def _opened(path: Path) -> Iterator[tuple[Any, Any]]:
+    """(container, first video stream); what FFmpeg finds wrong meanwhile becomes a MediaError."""
+    check_file(path)
+    try:
+        with av.open(str(path), **AV_OPTIONS) as container:
+            if not container.streams.video:
+                kinds = ', '.join(stream.type for stream in container.streams) or 'no stream at all'
+                raise MediaError(path, 'no video stream', f'found {kinds}; use the version of the clip with pictures')
+            yield container, container.streams.video[0]
+    except av.FFmpegError as error:
+        detail = f'damaged or not a media file ({error}); copy or download it again'
+        raise MediaError(path, 'cannot be decoded', detail) from error
+
+
+def _check_whole(path: Path, container, stream, found: float) -> None:
+    """The mp4 family states its length, and a file cut short still decodes up to the cut without an error."""
+    if not stream.duration or 'mp4' not in container.format.name:
+        return
+    stated = stream.duration * float(stream.time_base)
+    if found < stated - TRUNCATED:
+        seconds = f'{stated:.3f} s announced, {found:.3f} s found'
+        raise MediaError(path, 'truncated', f'{seconds}; copy or download it again')
+
+
+def _beyond(path: Path, start: float, duration: float) -> MediaError:
+    return MediaError(path, 'start beyond the end', f'start {start:g} s, but the video is {duration:.3f} s long')
+
+
+def _decoded(path: Path, start: float) -> Iterator[tuple[float, float, Any]]:
+    """(time, seconds it is shown by its own account, frame), from the last key frame before `start` on."""
+    with _opened(path) as (container, stream):
+        base, rate = float(stream.time_base), float(stream.average_rate or stream.guessed_rate or 25)
+        origin = (stream.start_time or 0) * base
+        if start > 1:
+            with contextlib.suppress(av.FFmpegError):  # a format that cannot seek is decoded from its beginning
+                container.seek(int((start + origin) / base), stream=stream)
+        time = -1 / rate
+        for frame in container.decode(stream):
+            time = time + 1 / rate if frame.time is None else frame.time - origin
+            if frame.is_corrupt and time >= start:
+                raise MediaError(path, 'cannot be decoded', f'damaged at {time:.3f} s; copy or download it again')
+            yield time, (frame.duration or 0) * base or 1 / rate, frame
+
+
+def _shown_at(frames: Iterator[tuple[float, float, Any]], times: Iterator[float]) -> Iterator[tuple[float, Any]]:
+    """(its time, frame) of the frame shown at each of the increasing times; ends with the times or the frames."""
+    current, following = next(frames, None), next(frames, None)
+    for time in times:
+        while following is not None and following[0] <= time + ROUNDING:
+            current, following = following, next(frames, None)
+        if current is None or (following is None and time >= current[0] + current[1] - ROUNDING):
+            return
+        yield current[0], current[2]
+
+
+def _span(path: Path, start: float, end: float | None, fps: float | None) -> Iterator[tuple[float, Any]]:
+    """(time, frame) of the frames of [start, end), or of those shown every 1 / fps seconds."""
+    stop = float('inf') if end is None else end
+    frames, empty = _decoded(path, start), True
+    if fps is not None:
+        times = itertools.takewhile(lambda time: time < stop - ROUNDING, (start + k / fps for k in itertools.count()))
+        pairs = _shown_at(frames, times)
+    else:
+        pairs = ((time, frame) for time, _, frame in frames if time >= start - ROUNDING)
+    for time, frame in itertools.takewhile(lambda pair: pair[0] < stop - ROUNDING, pairs):
+        empty = False
+        yield time, frame
+    if empty and end is None:
+        raise _beyond(path, start, read_info(path).duration)
+
+
+class _Converter:
+    """A decoded frame -> uint8 (H, W, 3), turned upright, shrunk; the same frame twice is converted once."""
+
+    def __init__(self, max_side: int | None):
+        self.max_side, self.rotation = max_side, 0
+        self._last: tuple[Any, np.ndarray] | None = None
+
+    def __call__(self, frame) -> np.ndarray:
+        if self._last is not None and self._last[0] is frame:
+            return self._last[1]
+        self.rotation = frame.rotation
+        longest = max(frame.width, frame.height)
+        if self.max_side is not None and longest > self.max_side:
+            sizes = {k: max(round(getattr(frame, k) * self.max_side / longest), 1) for k in ('width', 'height')}
+            array = frame.to_ndarray(format='rgb24', interpolation='AREA', **sizes)
+        else:
+            array = frame.to_ndarray(format='rgb24')
+        array = np.ascontiguousarray(np.rot90(array, round(frame.rotation / 90)))
+        self._last = (frame, array)
+        return array
