@@ -30,6 +30,11 @@ def test_double_softmax_is_cross_entropy_of_probabilities():
     np.testing.assert_allclose(losses.double_softmax(*example(logits, label, np.int32)), expected, rtol=1e-5)
 
 
+def test_true_class_score_picks_the_label():
+    outputs, batch = example(np.array([[1.0, 2.0], [3.0, -4.0]]), [1, 0], np.int32)
+    np.testing.assert_array_equal(losses.true_class_score(outputs, batch), [-2, -3])
+
+
 @pytest.mark.parametrize('classes', [2, 6, 8])
 def test_double_softmax_has_a_floor(classes):
     perfect = 1000 * np.eye(classes)
@@ -60,6 +65,7 @@ def test_binary_cross_entropy_by_hand():
         ('cross_entropy', (3,), (3,)),
         ('cross_entropy', (3, 2), (3, 1)),
         ('double_softmax', (3, 2, 2), (3,)),
+        ('true_class_score', (3, 2), (2,)),
         ('l1', (3,), (3,)),
         ('l1', (3, 2), (3,)),
         ('l1', (2, 1), (3,)),

@@ -20,8 +20,16 @@ MFSA = {
 MULT = {'width': 4, 'num_layers': 1, 'memory_layers': 1, 'num_heads': 2}
 MICA = {**MULT, 'pull_threshold': 1.0, 'adversarial': True, 'discriminator_size': 4}
 
+# Dropout of nested encoders is off here: _without_dropout sees the model's own fields and `encoder` only.
+BOTH_ENCODERS = {
+    'audio': {'name': 'mfcc_cnn', 'num_frames': 24, 'dropout': 0.0, 'head_dropout': 0.0},
+    'vision': {'name': 'vector_encoder', 'sizes': (6,), 'dropout': 0.0},
+}
+
 # name -> (config fields of a tiny model, modality sets to try)
 CASES = {
+    'audio_visual': ({**BOTH_ENCODERS, 'fusion': 'msaf', 'block_channels': (8,)}, [('audio', 'vision')]),
+    'cfn_sr': ({**BOTH_ENCODERS, 'width': 8, 'num_layers': 1, 'num_heads': 2}, [('audio', 'vision')]),
     'ef_lstm': ({'max_text_length': 6, 'hidden_size': 4, 'mlp_size': 6, 'bidirectional': True}, [ALL]),
     'mctn': ({'max_length': 6, 'hidden_size': 4, 'regressor_size': 3}, [ALL]),
     'mfsa': (MFSA, [('text', 'audio')]),

@@ -1,9 +1,13 @@
 """Encoders: one modality in, features out. `encoder(x, mask, train=...) -> (features, mask)`, then `encoder.pool`."""
 
+from mmer_jax.encoders.erann import Erann
 from mmer_jax.encoders.mfcc_cnn import MfccCnn
+from mmer_jax.encoders.mlp import VectorEncoder
 
 ENCODERS = {
+    'erann': Erann,
     'mfcc_cnn': MfccCnn,
+    'vector_encoder': VectorEncoder,
 }
 
-__all__ = ['ENCODERS', 'MfccCnn']
+__all__ = ['ENCODERS', 'Erann', 'MfccCnn', 'VectorEncoder']

@@ -18,7 +18,7 @@ from mmer_jax.losses.representation import (
     separation_literal,
     specific_adversarial,
 )
-from mmer_jax.losses.task import binary_cross_entropy, cross_entropy, double_softmax, l1, mse
+from mmer_jax.losses.task import binary_cross_entropy, cross_entropy, double_softmax, l1, mse, true_class_score
 from mmer_jax.losses.translation import cycle_translation, second_translation, translation
 
 Array = Any
@@ -27,6 +27,7 @@ Loss = Callable[[Mapping[str, Array], Mapping[str, Array]], Array]
 LOSSES: dict[str, Loss] = {
     'cross_entropy': cross_entropy,
     'double_softmax': double_softmax,
+    'true_class_score': true_class_score,
     'l1': l1,
     'mse': mse,
     'binary_cross_entropy': binary_cross_entropy,

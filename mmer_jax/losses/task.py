@@ -33,6 +33,16 @@ def double_softmax(outputs: Mapping[str, Array], batch: Mapping[str, Array]) -> 
     return cross_entropy({'prediction': jax.nn.softmax(outputs['prediction'])}, batch)
 
 
+def true_class_score(outputs: Mapping[str, Array], batch: Mapping[str, Array]) -> Array:
+    """Minus the score of the true class, scores (B, C): the loss of the multiplicative layer (Liu et al. 2018)."""
+    prediction_BC, label_B = outputs['prediction'], batch['label']
+    if prediction_BC.ndim != 2 or label_B.shape != prediction_BC.shape[:1]:
+        raise ValueError(
+            f'true_class_score: prediction {prediction_BC.shape} and label {label_B.shape}, expected (B, C) and (B,)'
+        )
+    return -jnp.take_along_axis(prediction_BC, label_B[:, None], axis=1)[:, 0]
+
+
 def l1(outputs: Mapping[str, Array], batch: Mapping[str, Array]) -> Array:
     """Absolute error of predictions (B, 1) against labels (B,): sentiment regression of MulT and MFSA."""
     prediction_B1, label_B = outputs['prediction'], batch['label']

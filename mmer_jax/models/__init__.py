@@ -6,6 +6,8 @@ from typing import Any
 import flax.linen as nn
 
 from mmer_jax.encoders import ENCODERS
+from mmer_jax.models.audio_visual import AudioVisual
+from mmer_jax.models.cfn_sr import CfnSr
 from mmer_jax.models.ef_lstm import EfLstm
 from mmer_jax.models.lf_lstm import LfLstm
 from mmer_jax.models.mctn import Mctn
@@ -17,6 +19,8 @@ from mmer_jax.models.raven import Raven
 from mmer_jax.models.unimodal import Unimodal
 
 MODELS = {
+    'audio_visual': AudioVisual,
+    'cfn_sr': CfnSr,
     'ef_lstm': EfLstm,
     'lf_lstm': LfLstm,
     'mctn': Mctn,
@@ -28,7 +32,21 @@ MODELS = {
     'unimodal': Unimodal,
 }
 
-__all__ = ['MODELS', 'EfLstm', 'LfLstm', 'Mctn', 'Mfsa', 'Mica', 'Mult', 'Pmr', 'Raven', 'Unimodal', 'build_model']
+__all__ = [
+    'MODELS',
+    'AudioVisual',
+    'CfnSr',
+    'EfLstm',
+    'LfLstm',
+    'Mctn',
+    'Mfsa',
+    'Mica',
+    'Mult',
+    'Pmr',
+    'Raven',
+    'Unimodal',
+    'build_model',
+]
 
 
 def build_model(fields: Mapping[str, Any], **common: Any) -> nn.Module:

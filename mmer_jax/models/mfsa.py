@@ -64,6 +64,7 @@ class Mfsa(nn.Module):
     discriminator_size: int = 64
     reversal: float = 1.0
     embedding_dropout: float = 0.1  # of the input features
+    embedding_scale: bool = False  # by root width before positions are added, as in Vaswani et al. 2017
     dropout: float = 0.1
     remat: bool = False
     capture_attention: bool = False
@@ -109,7 +110,8 @@ class Mfsa(nn.Module):
         x_BTD = nn.Dropout(self.embedding_dropout)(x_BTD.astype(self.dtype), deterministic=not train)
         kernel = self.kernel_sizes if isinstance(self.kernel_sizes, int) else self.kernel_sizes[number]
         x_BTD = TemporalConv(self.width, kernel, dtype=self.dtype, name=f'{m}_conv')(x_BTD, mask_BT)
-        x_BTD += sinusoidal_positions(x_BTD.shape[1], self.width).astype(x_BTD.dtype)[None]
+        scale = self.width**0.5 if self.embedding_scale else 1.0
+        x_BTD = x_BTD * scale + sinusoidal_positions(x_BTD.shape[1], self.width).astype(x_BTD.dtype)[None]
         lstm = LSTM(self.width // 2, bidirectional=True, dtype=self.dtype, name=f'{m}_lstm')
         return lstm(x_BTD, mask_BT, train=train)
 
