@@ -93,7 +93,7 @@ def make_config(model: str, arguments: argparse.Namespace) -> Any:
     config.data.directory = str(arguments.data)
     config.data.normalize = ()  # random values have mean 0 and deviation 1, and times do not depend on values
     if arguments.smoke:
-        config.data.batch_size, config.data.max_shapes, config.accumulate = 8, 2, 1
+        config.data.batch_size, config.data.max_shapes, config.accumulate = 8, 1, 1
     if arguments.batch_size:
         config.data.batch_size = arguments.batch_size
     if arguments.accumulate:

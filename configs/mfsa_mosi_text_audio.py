@@ -18,17 +18,19 @@ def get_config(variant: str = '') -> ConfigDict:
     config.model = ConfigDict(
         {
             'name': 'mfsa',
-            'width': 40,
+            'width': 64,
             'output_width': 64,
             'num_heads': 8,
             'psa_layers': 2,
             'hca_layers': 1,
+            'kernel_sizes': 1,
             'fusion_feed_forward': 128,
-            'embedding_dropout': 0.3,
+            'embedding_dropout': 0.5,
+            'embedding_scale': True,
             'dropout': 0.3,
         }
     )
     config.losses.update(
-        {'separation': 1e-2, 'agnostic_adversarial': 3e-2, 'specific_adversarial': 3e-2, 'importance': 1.0}
+        {'separation': 1e-2, 'agnostic_adversarial': 1e-3, 'specific_adversarial': 1e-3, 'importance': 0.1}
     )
     return datasets.smoke(config, width=8, output_width=8, num_heads=2, fusion_feed_forward=8, discriminator_size=4)

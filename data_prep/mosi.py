@@ -12,9 +12,10 @@ All 2,199 segments, the standard split by video: 1,284 / 229 / 686. Label: senti
 but its label intervals begin 0.4 s (median) before their words, up to 1.8 s: a cut by time takes the last word of
 the segment before and loses its own last one ("it was really | good"). 0.3 % of cut segments equal their transcript,
 and a TF-IDF ridge regression does worse on them. `--words csd` cuts by time all the same, as the SDK would.
-A subset of GloVe may lack words that carry much of the sentiment ("terrible", "didnt"). So each unknown word
-that the training split says twice or more has a dimension of its own behind GloVe's, and a model's first layer learns
-a vector for it; `--unknown zero` leaves zero vectors.
+A subset of GloVe may lack words that carry much of the sentiment ("terrible", "didnt"), and GloVe puts "good" beside
+"bad". So each word that the training split says twice or more has a dimension of its own behind GloVe's, and a model's
+first layer learns a vector for it; `--indicators unknown` gives one to the words without a GloVe vector alone,
+`--indicators none` to no word.
 
 **Audio** (73,): one vector a segment, no time axis. The rows of the CSV files carry no ids. Their order is that of
 bc-LSTM's data: videos numbered 1 to 62 (third column of transcripts.csv) in `train`, the others in `test`; in each
@@ -49,7 +50,8 @@ AUDIO = {'train': 'utterance_audio_train.csv', 'test': 'utterance_audio_test.csv
 TEXT_SIZE, AUDIO_SIZE = 300, 73
 TRAIN_VIDEOS = 62  # of bc-LSTM's own split, which is not the standard one
 SPLIT_COUNTS = {'train': 1284, 'validation': 229, 'test': 686}
-LEAST_COUNT = 2  # of an unknown word in the training split, to get a dimension of its own
+INDICATORS = ('frequent', 'unknown', 'none')
+LEAST_COUNT = 2  # of a word in the training split, to get a dimension of its own
 LEAST_AGREEMENT = 0.99  # measured: 1.0
 LEAST_SHARE = 0.5  # of each file's variance lies between videos; measured: 0.57, rows in random order: 0.04
 
@@ -75,7 +77,7 @@ def make_schema(
     """The schema of the records; `indicators` are the words that have a dimension of their own behind the vectors."""
     description = 'one GloVe vector a word, zero where the word has none'
     if indicators:
-        description += f'; then {len(indicators)} indicators of frequent training words without a vector'
+        description += f'; then {len(indicators)} indicators of training words'
     features = {
         'text': Feature((None, text_size + len(indicators)), description=description),
         'audio': Feature((AUDIO_SIZE,), description='one vector of acoustic values an utterance (bc-LSTM)'),
@@ -200,9 +202,16 @@ def timed_words(path: Path, labels: dict[str, tuple[float, float, float]]) -> di
     return words
 
 
-def indicator_words(training: list[list[str]], vectors: WordVectors) -> dict[str, int]:
-    """{word: its dimension} of the words without a vector that the training segments say LEAST_COUNT times or more."""
-    counts = Counter(token for found in training for token in found if vectors.row(token) is None)
+def indicator_words(training: list[list[str]], vectors: WordVectors, which: str) -> dict[str, int]:
+    """{word: its dimension} of the words that the training segments say LEAST_COUNT times or more.
+
+    which: 'frequent' for all of them, 'unknown' for those without a vector, 'none'.
+    """
+    if which == 'none':
+        return {}
+    counts = Counter(
+        token for found in training for token in found if which == 'frequent' or vectors.row(token) is None
+    )
     return {word: n for n, word in enumerate(sorted(w for w, count in counts.items() if count >= LEAST_COUNT))}
 
 
@@ -221,7 +230,7 @@ def prepare(
     *,
     glove: Path | None = None,
     words: str = 'transcripts',
-    unknown: str = 'indicator',
+    indicators: str = 'frequent',
     nonfinite: str = 'zero',
     num_shards: int = 4,
     overwrite: bool = False,
@@ -248,8 +257,8 @@ def prepare(
     training = (audio[line.id][None] for line in lines if folds.get(line.video) == 'train')
     fills = {'audio': make_fill(nonfinite, training)}
     training_tokens = [tokens[line.id] for line in lines if folds.get(line.video) == 'train']
-    indicators = indicator_words(training_tokens, vectors) if unknown == 'indicator' else {}
-    schema = make_schema(vectors.size, words=words, glove=glove.name, indicators=tuple(indicators))
+    dimensions = indicator_words(training_tokens, vectors, indicators)
+    schema = make_schema(vectors.size, words=words, glove=glove.name, indicators=tuple(dimensions))
     with contextlib.ExitStack() as stack:
         writer = stack.enter_context(RecordWriter(output, schema, num_shards=num_shards, overwrite=overwrite))
         for identity, (sentiment, start, end) in labels.items():
@@ -259,7 +268,7 @@ def prepare(
                 report.skipped.append((identity, Skipped(skipped)))
                 continue
             text = embed(tokens[identity], vectors)
-            own = indicator_rows([tokens[identity][place] for place in text.kept], indicators)
+            own = indicator_rows([tokens[identity][place] for place in text.kept], dimensions)
             array = np.concatenate([text.array, own], 1)
             part = Segment({'text': array, 'audio': audio[identity]}, tokens[identity], text.unknown)
             columns: dict[str, Any] = {'speaker': video, 'session': '', 'split': folds[video]}
@@ -282,7 +291,7 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     add(
         '--words', choices=('transcripts', 'csd'), default='transcripts', help='csd: words cut by time, as the SDK does'
     )
-    add('--unknown', choices=('indicator', 'zero'), default='indicator', help='words without a vector')
+    add('--indicators', choices=INDICATORS, default='frequent', help='training words with a dimension of their own')
     add('--nonfinite', choices=list(NONFINITE), default='zero', help=NONFINITE_HELP)
     add('--num_shards', type=int, default=4, help='files to spread the records over')
     add('--overwrite', action='store_true', help='replace an existing output')
@@ -296,7 +305,8 @@ def main(argv: list[str] | None = None) -> int:
     """The command line; returns the exit status: 0, or 2 with one line on stderr."""
     arguments = parse_arguments(argv)
     options = {
-        name: getattr(arguments, name) for name in ('glove', 'words', 'unknown', 'nonfinite', 'num_shards', 'overwrite')
+        name: getattr(arguments, name)
+        for name in ('glove', 'words', 'indicators', 'nonfinite', 'num_shards', 'overwrite')
     }
     try:
         report, facts = prepare(arguments.source, arguments.output, **options)

@@ -68,7 +68,7 @@ def rows_of(path):
 
 
 def test_each_audio_row_finds_its_segment(source, tmp_path, capsys):
-    assert run(source, tmp_path / 'out', '--unknown', 'zero') == 0
+    assert run(source, tmp_path / 'out', '--indicators', 'none') == 0
     assert verify(tmp_path / 'out') == []
     records = RecordSource(tmp_path / 'out')
     assert len(records) == 4 * PER_VIDEO
@@ -94,19 +94,22 @@ def test_each_audio_row_finds_its_segment(source, tmp_path, capsys):
     assert f'--config=configs/mfsa_mosi_text_audio.py --config.data.directory={tmp_path / "out"}' in printed
 
 
-def test_unknown_words_of_the_training_split_get_a_dimension_each(source, tmp_path):
+@pytest.mark.parametrize('which', ['unknown', 'frequent'])
+def test_words_of_the_training_split_get_a_dimension_each(which, source, tmp_path):
     rows = rows_of(source / mosi.TRANSCRIPTS)
     rows[0][1] = 'once good'  # said once only
     write_rows(source / mosi.TRANSCRIPTS, rows)
-    assert run(source, tmp_path / 'out') == 0
+    assert run(source, tmp_path / 'out', '--indicators', which) == 0
     records = RecordSource(tmp_path / 'out')
     words = records.schema.info['indicators']
-    assert words == sorted(["don't", *(str(k) for k in range(PER_VIDEO) if k)])  # 0 is left to one training video
+    expected = {"don't", *(str(k) for k in range(PER_VIDEO) if k)}  # 0 is left to one training video
+    assert words == sorted(expected | ({'good', 'film'} if which == 'frequent' else set()))
     for number in range(len(records)):
         vectors, own = np.split(records[number]['text'], [5], axis=1)
         for place, word in enumerate(str(records.manifest['text'][number]).split()):
             assert own[place].sum() == (word in words)
-            assert word not in words or (own[place, words.index(word)] == 1 and not vectors[place].any())
+            assert word not in words or own[place, words.index(word)] == 1
+            assert vectors[place].any() == (word in {'good', 'film'})
 
 
 def test_words_by_time_and_the_transcript_where_there_are_none(source, tmp_path, capsys):
@@ -234,7 +237,7 @@ def test_all_real_segments_in_the_published_split(prepared):
     assert (report.skipped, +report.nonfinite, report.absent) == ([], {}, [])
     assert facts['agreement'] == 1
     assert facts['share'] == pytest.approx(0.570, abs=0.005)
-    assert records.schema.features['text'].shape == (None, 300 + 469)
+    assert records.schema.features['text'].shape == (None, 300 + 972)
     assert {'didnt', 'awesome', 'terrible'} <= set(records.schema.info['indicators'])
 
 

@@ -1,0 +1,164 @@
+"""RAVDESS clips with one vector of OpenFace action units each -> record shards.
+
+    python -m data_prep.ravdess_openface --table openface_au.npz --source <RAVDESS> --output data/ravdess_openface
+    python -m data_prep.ravdess_openface --table openface_au.npz --audio values --output data/ravdess_openface_values
+
+--table holds `ids` (N,), names MM-CC-EE-II-SS-RR-AA, and `feats` float32 (N, 294): 35 action-unit values (OpenFace 2.0,
+Baltrusaitis et al. 2018: 17 intensities and 18 presences, one vector a clip), then 259 audio values. Only the first
+35 are vision; the rest never enters it. With --audio mfcc the sound comes from the clips below --source (files are
+found by what was performed, whatever their first field says), as data_prep.ravdess prepares it; with --audio values
+it is the 259 values of the table, and no clips are needed.
+"""
+
+import argparse
+import os
+import sys
+import zipfile
+import zlib
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+
+from data_prep import ravdess
+from data_prep.pool import PreparationError, Skipped, process, summary
+from mmer_jax.media import MediaError
+from mmer_jax.media.audio import check_file
+from mmer_jax.records import Feature, Label, RecordWriter, Schema
+
+ACTION_UNITS, VALUES = 35, 259
+AUDIO = ('mfcc', 'values')
+
+
+def read_table(path: str | os.PathLike) -> dict[tuple[str, ...], np.ndarray]:
+    """{take (ravdess.Clip.take): float32 (294,)}; PreparationError where the file is not such a table."""
+    path, size = Path(path), ACTION_UNITS + VALUES
+    try:
+        check_file(path)
+        with open(path, 'rb') as opened, np.load(opened, allow_pickle=False) as file:
+            missing = [key for key in ('ids', 'feats') if key not in file]
+            if missing:
+                raise PreparationError(f'{path} has no array {", ".join(missing)}; it has {", ".join(file) or "none"}')
+            ids, features = file['ids'], file['feats']
+    except PreparationError:
+        raise
+    except (MediaError, ValueError, OSError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        raise PreparationError(str(error) if isinstance(error, MediaError) else f'{path}: no .npz: {error}') from error
+    if ids.ndim != 1 or features.shape != (len(ids), size) or features.dtype.kind != 'f':
+        found = f'ids {ids.shape} and feats {features.dtype} {features.shape}'
+        raise PreparationError(f'{path} has {found}, expected (N,) and float32 (N, {size})')
+    rows: dict[tuple[str, ...], np.ndarray] = {}
+    for name, row in zip(ids.tolist(), features.astype(np.float32), strict=True):
+        take = take_of(str(name))
+        if take is None:
+            raise PreparationError(f'{path}: id {name!r} is not MM-CC-EE-II-SS-RR-AA with known codes')
+        if take in rows:
+            raise PreparationError(f'{path}: id {name!r} occurs twice')
+        if not np.isfinite(row).all():
+            raise PreparationError(f'{path}: {name} has {int((~np.isfinite(row)).sum())} values that are not finite')
+        rows[take] = row
+    return rows
+
+
+def take_of(name: str) -> tuple[str, ...] | None:
+    """A file's name without suffix -> ravdess.Clip.take; None where it is no RAVDESS name."""
+    match = ravdess.NAME.fullmatch(name)
+    if match is None:
+        return None
+    _, channel, emotion, intensity, statement, repetition, actor = match.groups()
+    return (actor, channel, emotion, intensity, statement, repetition)
+
+
+def make_schema(audio: str = 'mfcc') -> Schema:
+    """audio 'mfcc': (T, 13) as data_prep.ravdess makes it; 'values': (259,). vision (35,)."""
+    values = Feature((VALUES,), description='audio values of the table, one vector a clip')
+    sound = ravdess.make_schema(ravdess.Settings()).features['audio'] if audio == 'mfcc' else values
+    vision = Feature((ACTION_UNITS,), description='OpenFace action units, one vector a clip')
+    info = {'dataset': 'ravdess', 'made_by': 'data_prep.ravdess_openface', 'audio': audio}
+    name = 'ravdess_openface' if audio == 'mfcc' else 'ravdess_openface_values'
+    return Schema(name, {'audio': sound, 'vision': vision}, Label('classes', ravdess.EMOTIONS), info)
+
+
+def prepare(
+    table: str | os.PathLike,
+    output: str | os.PathLike,
+    *,
+    source: Path | None = None,
+    workers: int = 0,
+    num_shards: int = 4,
+    overwrite: bool = False,
+) -> tuple[int, list[tuple[str, Skipped]]]:
+    """Writes the shard directory: (number of records, what was skipped). source None: the table's own audio values.
+
+    PreparationError where nothing can be written, FileExistsError where `output` exists without `overwrite`.
+    """
+    rows = read_table(table)
+    skipped: list[tuple[str, Skipped]] = []
+    schema, count = make_schema('values' if source is None else 'mfcc'), 0
+    with RecordWriter(output, schema, num_shards=num_shards, overwrite=overwrite) as writer:
+        if source is None:
+            for take, row in sorted(rows.items()):
+                actor, channel, emotion, intensity, statement, repetition = take
+                path = Path('-'.join(('01', *take[1:], actor)))
+                clip = ravdess.Clip(actor, channel, emotion, intensity, statement, repetition, '01', path)
+                record = {'id': clip.path.name, 'label': int(clip.emotion) - 1, 'audio': row[ACTION_UNITS:]}
+                writer.write({**record, 'vision': row[:ACTION_UNITS]}, **clip.columns())
+                count += 1
+        else:
+            clips, skipped = ravdess.list_clips(source)
+            found = {clip.take for clip in clips}
+            skipped += [('-'.join(take), Skipped('in the table, but no clip')) for take in rows if take not in found]
+            for job, result in process(
+                ravdess.read_clip, _jobs(clips, rows, skipped), workers=workers, description='openface'
+            ):
+                if isinstance(result, Skipped):
+                    skipped.append((job.clip.path.name, result))
+                    continue
+                writer.write({**result['record'], 'vision': rows[job.clip.take][:ACTION_UNITS]}, **result['columns'])
+                count += 1
+        if not count:
+            raise PreparationError(f'no clip below {source} is in {table}; nothing was written')
+    return count, skipped
+
+
+def _jobs(clips: list[ravdess.Clip], rows: Mapping, skipped: list) -> list[ravdess.Job]:
+    settings = ravdess.Settings()
+    skipped += [(clip.path.name, Skipped('not in the table')) for clip in clips if clip.take not in rows]
+    return [ravdess.Job(clip, settings) for clip in clips if clip.take in rows]
+
+
+def main(argv: list[str] | None = None) -> int:
+    """The command line; returns the exit status: 0, or 2 with one line on stderr."""
+    parser = argparse.ArgumentParser(
+        prog='python -m data_prep.ravdess_openface', description='RAVDESS with OpenFace action units -> record shards.'
+    )
+    add = parser.add_argument
+    add('--table', type=Path, required=True, help='.npz with ids and feats')
+    add('--source', type=Path, help='folder with Actor_XX folders somewhere below it, for --audio mfcc')
+    add('--audio', choices=AUDIO, default='mfcc', help="mfcc of the clips, or the table's own values")
+    add('--output', type=Path, required=True, help='shard directory to write')
+    add('--workers', type=int, default=os.cpu_count() or 1, help='processes; 0 or 1: this one')
+    add('--num_shards', type=int, default=4, help='files to spread the records over')
+    add('--overwrite', action='store_true', help='replace an existing output')
+    arguments = parser.parse_args(argv)
+    if (arguments.audio == 'mfcc') != (arguments.source is not None):
+        parser.error('--audio mfcc needs --source, the folder of the clips; --audio values takes none')
+    if arguments.num_shards < 1 or arguments.workers < 0:
+        parser.error(f'--num_shards {arguments.num_shards} and --workers {arguments.workers}: expected 1 and 0 or more')
+    options = {name: getattr(arguments, name) for name in ('source', 'workers', 'num_shards', 'overwrite')}
+    try:
+        count, skipped = prepare(arguments.table, arguments.output, **options)
+    except (PreparationError, FileExistsError) as error:
+        print(f'error: {error}', file=sys.stderr)
+        return 2
+    print(f'{count} clips -> {arguments.output}')
+    summary(skipped)
+    print(f'next: python -m mmer_jax.records verify {arguments.output}')
+    if arguments.audio == 'mfcc':
+        config = 'configs/concat_fc_ravdess_openface.py'
+        print(f'      python -m mmer_jax.main --config={config} --config.data.directory={arguments.output}')
+    return 0
+
+
+if __name__ == '__main__':
+    sys.exit(main())
