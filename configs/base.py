@@ -32,6 +32,9 @@ def get_base(name: str, variant: str = '', variants: tuple[str, ...] = ('smoke',
 
     # Model: its name and fields; what the data decide (modalities, outputs, dtype) is filled in.
     config.model = _open({'name': ''})
+    config.pretrained = _open({})  # module path: name or folder of converted weights (mmer_jax/pretrained.py)
+    config.start_from = _open({})  # module path: 'WORKDIR:module path' of a finished run, fold by fold
+    config.fresh = ()  # patterns of parameters below these paths that may stay at their initialisation
     config.compute_dtype = 'float32'  # or bfloat16: parameters stay float32
 
     # Training. Seeds seed .. seed + seeds - 1 train side by side in one program, on the same batches.

@@ -64,6 +64,32 @@ def mosi_text_audio(config: ConfigDict) -> None:
     config.seeds = 5
 
 
+def ravdess_video(config: ConfigDict) -> None:
+    """RAVDESS speech as 212 MFCC frames and 30 face crops a clip, written by data_prep.ravdess --vision frames.
+
+    CFN-SR's optimiser, batch and epochs; pictures are cropped and mirrored once a clip, not frame by frame.
+    """
+    config.modalities = ('audio', 'vision')
+    config.data.directory = 'data/ravdess_mfcc_frames'
+    config.data.batch_size = 16
+    config.data.max_shapes = 1
+    config.data.threads = 2
+    config.data.augment = (
+        ('random_resized_crop', {'modality': 'vision', 'scale': (0.8, 1.0)}),
+        ('horizontal_flip', {'modality': 'vision'}),
+    )
+    config.protocol.name = 'leave_speakers_out'
+    config.protocol.options = ConfigDict({'folds': 5, 'validation_speakers': 2})
+    config.losses = ConfigDict({'cross_entropy': 1.0})
+    config.optimizer.learning_rate = 1e-3
+    config.selection.metric = 'accuracy'
+    config.epochs = 70
+
+
+# Sizes of the 3-D network for :smoke runs; its counterpart in data_prep/synthetic.py has frames of 32 x 32.
+TINY_RESNEXT3D = {'name': 'resnext3d', 'num_frames': 4, 'block_counts': (1, 1, 1, 1), 'cardinality': 2}
+
+
 def ravdess_openface(config: ConfigDict) -> None:
     """RAVDESS speech as MFCC sequences and one vector of action units a clip, written by data_prep.ravdess_openface."""
     config.modalities = ('audio', 'vision')

@@ -16,6 +16,6 @@ def get_config(variant: str = '') -> ConfigDict:
     config = get_base('ef_lstm_mosi_text_audio', variant)
     datasets.mosi_text_audio(config)
     config.model = ConfigDict(
-        {'name': 'ef_lstm', 'hidden_size': 64, 'mlp_size': 32, 'dropout': 0.3, 'max_text_length': 110}
+        {'name': 'ef_lstm', 'hidden_size': 96, 'mlp_size': 96, 'dropout': 0.3, 'max_text_length': 50}
     )
     return datasets.smoke(config, hidden_size=4, mlp_size=4, max_text_length=6)

@@ -15,5 +15,5 @@ from configs.base import get_base
 def get_config(variant: str = '') -> ConfigDict:
     config = get_base('lf_lstm_mosi_text_audio', variant)
     datasets.mosi_text_audio(config)
-    config.model = ConfigDict({'name': 'lf_lstm', 'hidden_size': 64, 'mlp_size': 32, 'dropout': 0.3})
+    config.model = ConfigDict({'name': 'lf_lstm', 'hidden_size': 96, 'mlp_size': 96, 'dropout': 0.3})
     return datasets.smoke(config, hidden_size=4, mlp_size=4)

@@ -18,7 +18,7 @@ def get_config(variant: str = '') -> ConfigDict:
     config.model = ConfigDict(
         {
             'name': 'mfsa',
-            'width': 64,
+            'width': 96,
             'output_width': 64,
             'num_heads': 8,
             'psa_layers': 2,

@@ -16,6 +16,6 @@ def get_config(variant: str = '') -> ConfigDict:
     config = get_base('mult_mosi_text_audio', variant)
     datasets.mosi_text_audio(config)
     config.model = ConfigDict(
-        {'name': 'mult', 'width': 40, 'num_layers': 2, 'memory_layers': 2, 'num_heads': 8, 'kernel_sizes': 1}
+        {'name': 'mult', 'width': 96, 'num_layers': 2, 'memory_layers': 2, 'num_heads': 8, 'kernel_sizes': 1}
     )
     return datasets.smoke(config, width=8, num_heads=2, num_layers=1, memory_layers=1)

@@ -16,6 +16,6 @@ def get_config(variant: str = '') -> ConfigDict:
     config = get_base('pmr_mosi_text_audio', variant)
     datasets.mosi_text_audio(config)
     config.model = ConfigDict(
-        {'name': 'pmr', 'width': 40, 'num_layers': 2, 'final_layers': 1, 'num_heads': 8, 'dropout': 0.2}
+        {'name': 'pmr', 'width': 96, 'num_layers': 2, 'final_layers': 1, 'num_heads': 8, 'dropout': 0.2}
     )
     return datasets.smoke(config, width=8, num_heads=2, num_layers=1, final_layers=1)

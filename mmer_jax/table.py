@@ -39,7 +39,7 @@ from mmer_jax.report import (
     read_run,
     summarise,
 )
-from mmer_jax.table_config import ROOT, Row, Table, TableError, read_table, row_config
+from mmer_jax.table_config import ROOT, Row, Table, TableError, read_table, row_config, split_start
 
 MISTAKES = (ValueError, TypeError, FloatingPointError, FileNotFoundError)  # told in one line, without a traceback
 
@@ -96,7 +96,16 @@ class Job:
         self.configs = {
             row.label: row_config(table, row, seeds, settings if row.label in changed else ()) for row in table.rows
         }
+        for row in table.rows:
+            self._set_start(row)
         self.failures: dict[str, str] = {}
+
+    def _set_start(self, row: Row) -> None:
+        folders = {other.label: self.folder(other) for other in self.table.rows}
+        config = self.configs[row.label]
+        if config is not None and row.start:
+            starts = {module: split_start(value) for module, value in row.start.items()}
+            config.start_from = ConfigDict({m: f'{folders[label]}:{path}' for m, (label, path) in starts.items()})
 
     def folder(self, row: Row) -> Path:
         return self.output / row.slug

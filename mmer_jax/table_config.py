@@ -28,13 +28,15 @@ class Row:
     """One line of a table: a config to run, or (`quoted`) numbers that were measured elsewhere.
 
     Numbers are by metric, fractions from 0 to 1 except mae, corr and loss; a metric that the paper leaves out is
-    left out, or None. `overrides` are values by dotted key; `group` is the heading above the row.
+    left out, or None. `overrides` are values by dotted key; `group` is the heading above the row. `start` is
+    config.start_from with rows above this one for workdirs: {'vision': 'label of the row:encoder'}.
     """
 
     label: str
     config: str = ''
     variant: str = ''
     overrides: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    start: Mapping[str, str] = dataclasses.field(default_factory=dict)
     published: Mapping[str, float | None] = dataclasses.field(default_factory=dict)
     group: str = ''
     quoted: Mapping[str, float | None] = dataclasses.field(default_factory=dict)
@@ -93,12 +95,23 @@ def read_table(path: str) -> Table:
         raise TableError(f'{path}: no column {", ".join(unknown)!r} is measured; choose from {", ".join(known)}')
     if table.seeds < 1 or not rows:
         raise TableError(f'{path}: {table.seeds} seeds and {len(rows)} rows, expected at least one of each')
-    for row in rows:
+    for number, row in enumerate(rows):
         _check_row(row, table, f'{path}, row {row.label!r}')
+        above = [other.label for other in rows[:number] if other.config]
+        wrong = [label for label, _ in map(split_start, row.start.values()) if label not in above]
+        if wrong:
+            found = f'starts from {wrong[0]!r}, which is no row with a config above it'
+            raise TableError(f'{path}, row {row.label!r}: {found}')
     shared = [row.label for row in rows if [other.slug for other in rows].count(row.slug) > 1]
     if shared:
         raise TableError(f'{path}: the labels {", ".join(shared)} would share a folder; make them differ in letters')
     return table
+
+
+def split_start(value: str) -> tuple[str, str]:
+    """A value of Row.start -> (label of a row, module path)."""
+    label, _, path = value.rpartition(':')
+    return (label, path) if label else (path, '')
 
 
 def _build(kind: type, values: Any, where: str) -> Any:
@@ -137,8 +150,8 @@ def _check_row(row: Row, table: Table, where: str) -> None:
         raise TableError(f'{where}: a label holds a letter or digit, and no comma, bar or line break')
     if bool(row.config) == bool(row.quoted) or bool(row.quoted) != bool(row.source):
         raise TableError(f'{where}: give either a config, or quoted numbers with their source')
-    if row.quoted and (row.variant or row.overrides or row.published):
-        raise TableError(f'{where}: variant, overrides and published belong to a row with a config')
+    if row.quoted and (row.variant or row.overrides or row.published or row.start):
+        raise TableError(f'{where}: variant, overrides, published and start belong to a row with a config')
     for metric, value in {**row.published, **row.quoted}.items():
         if metric not in table.columns:
             raise TableError(f'{where}: a number for {metric}, which is no column; they are {", ".join(table.columns)}')

@@ -15,7 +15,7 @@ import flax.linen as nn
 import jax
 import numpy as np
 
-from mmer_jax import __version__, data, evaluate, sharding, writer
+from mmer_jax import __version__, data, evaluate, sharding, start, writer
 from mmer_jax.checkpoint import Checkpoints
 from mmer_jax.experiment import (
     METRIC_KIND,
@@ -159,6 +159,8 @@ class Loop:
             config.selection.plateau_factor,
         )
         self.state: TrainState = program.init(self.seeds.astype(np.int32))
+        if checkpoints.latest() is None:
+            self.state = start.begin(config, fold_data, self.state, program.mesh)
         self.best = jax.tree.map(lambda x: x.copy(), variables_of(self.state))
         self.loss_sum, self.step = np.zeros(config.seeds), 0
         self._restore()

@@ -79,6 +79,11 @@ def open_run(workdir: str | Path, *, fold: int = 0, seed: int | None = None, dir
     return Run(folder, config, fold_data, model, config.seed if seed is None else seed)
 
 
+def with_seed(run: Run, seed: int) -> Run:
+    """The same run, another of its seeds."""
+    return dataclasses.replace(run, seed=seed)
+
+
 def chosen_variables(run: Run) -> Any:
     """The variables of the run's seed at its best epoch, from the checkpoint, as host arrays."""
     example = experiment.example_batch(run.fold_data.loaders['train'])

@@ -54,6 +54,7 @@ LAYERS = {
             'records',
             'selection',
             'sharding',
+            'start',
             'step',
             'writer',
         },
@@ -62,6 +63,8 @@ LAYERS = {
     'plots': ({'metrics'}, {'matplotlib'}),
     'report': ({'metrics', 'plots', 'writer'}, set()),
     'trained': ({'checkpoint', 'data', 'experiment', 'sharding', 'step', 'writer'}, JAX | {'ml_collections'}),
+    'pretrained': (set(), {'flax', 'safetensors'}),
+    'start': ({'experiment', 'pretrained', 'sharding', 'step', 'trained'}, JAX),
     'attention_plots': ({'plots'}, {'matplotlib'}),
     'attention_maps': ({'attention_plots', 'media'}, set()),
     'figures': (

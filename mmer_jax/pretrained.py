@@ -1,0 +1,106 @@
+"""Converted weights on disk, and putting loaded variables into a model's: strict on names and shapes.
+
+A set of weights is a folder `$MMER_PRETRAINED/<name>` (or any folder): params.safetensors with names such as
+`params/stage1/block0/conv1/kernel` and `batch_stats/...`, and source.json, which says where they come from: original
+file, checksum, revision, family and the fields of the encoder they fit. data_prep.convert_weights writes them.
+"""
+
+import json
+import os
+import re
+import shutil
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from flax import traverse_util
+from safetensors import SafetensorError
+from safetensors.numpy import load_file, save_file
+
+Tree = Any
+PARAMS, SOURCE = 'params.safetensors', 'source.json'
+CONVERT = 'python -m data_prep.convert_weights writes such folders'
+SHOWN = 5  # names in an error
+
+
+def find(name: str | os.PathLike) -> Path:
+    """The folder of a name below $MMER_PRETRAINED, or of a path; FileNotFoundError says where was looked."""
+    root = os.environ.get('MMER_PRETRAINED', '')
+    places = [Path(root) / name, Path(name)] if root else [Path(name)]
+    for place in places:
+        if (place / PARAMS).is_file():
+            return place
+    looked = ' and '.join(map(str, places))
+    hint = '' if root else 'MMER_PRETRAINED is not set: it names the folder of converted weights; '
+    raise FileNotFoundError(f'no {PARAMS} in {looked}; {hint}{CONVERT}')
+
+
+def load_pretrained(name: str | os.PathLike) -> tuple[dict[str, Tree], dict[str, Any]]:
+    """({'params': nested arrays, ...}, what source.json says). FileNotFoundError or ValueError names the file."""
+    folder = find(name)
+    try:
+        flat = load_file(folder / PARAMS)
+        source = json.loads((folder / SOURCE).read_text()) if (folder / SOURCE).is_file() else {}
+    except (SafetensorError, ValueError, OSError) as error:
+        raise ValueError(f'{folder} is damaged: {error}; convert the weights again ({CONVERT})') from error
+    return traverse_util.unflatten_dict(flat, sep='/'), source
+
+
+def save_pretrained(folder: str | os.PathLike, variables: Mapping[str, Tree], source: Mapping[str, Any]) -> Path:
+    """Writes a folder of weights whole or not at all; FileExistsError where it exists."""
+    folder = Path(folder)
+    if folder.exists():
+        raise FileExistsError(f'{folder} exists; remove it, or give another name')
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    temporary = Path(tempfile.mkdtemp(prefix=f'.{folder.name}.', dir=folder.parent))
+    try:
+        flat = traverse_util.flatten_dict(dict(variables), sep='/')
+        save_file({key: np.ascontiguousarray(array) for key, array in flat.items()}, temporary / PARAMS)
+        (temporary / SOURCE).write_text(json.dumps(source, indent=1) + '\n')
+        temporary.chmod(0o755)
+        temporary.rename(folder)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    return folder
+
+
+def graft(
+    variables: Mapping[str, Tree], loaded: Mapping[str, Tree], *, path: str, fresh: Sequence[str] = ()
+) -> dict[str, Tree]:
+    """`variables` with the module at `path` ('encoder', 'vision/network') replaced by `loaded`, in each collection.
+
+    Strict both ways: a parameter of the module that is not loaded must match one of the regular expressions `fresh`
+    (searched in its name below `path`), and everything loaded must have its place and its shape. Arrays of `variables`
+    may have one leading axis more (seeds): the same is then given to each. ValueError lists what does not fit.
+    """
+    prefix = tuple(filter(None, path.split('/')))
+    own = traverse_util.flatten_dict(dict(variables))
+    given = {(key[0], *prefix, *key[1:]): np.asarray(a) for key, a in traverse_util.flatten_dict(dict(loaded)).items()}
+    inside = [key for key in own if key[1 : 1 + len(prefix)] == prefix]
+    if not inside:
+        modules = ', '.join(sorted({key[1] for key in own}))
+        raise ValueError(f'{path!r} is no module of the model; it has {modules}')
+    names = {key: '/'.join(key[1 + len(prefix) :]) for key in {*inside, *given}}
+    faults = [f'{_name(key)} is loaded, but not in the model' for key in given if key not in own]
+    faults += [
+        f'{_name(key)} is in the model, but not loaded'
+        for key in inside
+        if key not in given and not any(re.search(pattern, names[key]) for pattern in fresh)
+    ]
+    for key in inside:
+        if key in given and given[key].shape not in (own[key].shape, own[key].shape[1:]):
+            faults.append(f'{_name(key)} has shape {given[key].shape}, the model wants {own[key].shape}')
+    if faults:
+        more = f' and {len(faults) - SHOWN} more' if len(faults) > SHOWN else ''
+        raise ValueError(
+            f'what is loaded does not fit {path!r}: {"; ".join(faults[:SHOWN])}{more}. Choose the weights or the sizes '
+            'of the model anew, or name what may stay at its initialisation in config.fresh'
+        )
+    changed = {k: np.broadcast_to(given[k], own[k].shape).astype(own[k].dtype) for k in inside if k in given}
+    return traverse_util.unflatten_dict({**own, **changed})
+
+
+def _name(key: tuple[str, ...]) -> str:
+    return '/'.join(key)

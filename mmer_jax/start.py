@@ -1,0 +1,88 @@
+"""Where a run's variables begin: converted weights, or those of finished runs, fold by fold and seed by seed.
+
+`config.pretrained` names converted weights by module path, `config.start_from` workdirs:
+
+    config.pretrained = {'encoder': 'resnext3d-kinetics'}
+    config.start_from = {'vision': 'runs/video:encoder', 'audio': 'runs/sound:encoder'}
+
+The second takes, for fold k and seed s, what validation chose in fold k for seed s (for its first seed where it has no
+s). A part that was trained on a record that is tested or validated here is refused: its numbers would be no numbers.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from mmer_jax import pretrained, sharding, trained
+from mmer_jax.experiment import Config, FoldData
+from mmer_jax.step import TrainState, variables_of
+
+Tree = Any
+
+
+def begin(config: Config, fold_data: FoldData, state: TrainState, mesh: Any) -> TrainState:
+    """A fresh state of all seeds with the parts that the config names replaced; the state itself where it names none.
+
+    ValueError where a part does not fit, is missing, or has seen what this fold tests on.
+    """
+    if not config.pretrained and not config.start_from:
+        return state
+    variables = jax.device_get(variables_of(state))
+    for path, name in config.pretrained.items():
+        loaded, _ = pretrained.load_pretrained(name)
+        variables = pretrained.graft(variables, loaded, path=path, fresh=tuple(config.fresh))
+    for path, where in config.start_from.items():
+        loaded = chosen_part(where, fold_data, config.seed + np.arange(config.seeds))
+        variables = pretrained.graft(variables, loaded, path=path, fresh=tuple(config.fresh))
+    placed = sharding.put_tree(dict(variables), sharding.state_sharding(mesh))
+    params = placed.pop('params')
+    average = None if state.average is None else jax.tree.map(lambda x: x.copy(), params)
+    return state.replace(params=params, model_state=placed, average=average)
+
+
+def chosen_part(where: str, fold_data: FoldData, seeds: np.ndarray) -> dict[str, Tree]:
+    """'WORKDIR:module/path' -> {'params': subtree, ...} of the same fold, each array with a leading seed axis."""
+    workdir, _, path = where.partition(':')
+    folder = Path(workdir) / fold_data.fold.name
+    run = trained.open_run(folder if folder.is_dir() else workdir)
+    check_unseen(run.fold_data, fold_data, where)
+    known = range(run.config.seed, run.config.seed + run.config.seeds)
+    parts = []
+    for seed in seeds.tolist():
+        chosen = trained.chosen_variables(trained.with_seed(run, seed if seed in known else run.config.seed))
+        parts.append({name: _subtree(tree, path, where) for name, tree in chosen.items() if _has(tree, path)})
+    if not parts[0].get('params'):
+        raise ValueError(f'{where}: the run has no module {path!r}; it has {", ".join(chosen["params"])}')
+    return jax.tree.map(lambda *arrays: np.stack(arrays), *parts)
+
+
+def check_unseen(source: FoldData, target: FoldData, where: str) -> None:
+    """ValueError where the run to start from was trained on records that this fold validates or tests on."""
+    trained_on = set(source.source.manifest['id'][source.fold.train].tolist())
+    for split in ('validation', 'test'):
+        ids = target.source.manifest['id'][getattr(target.fold, split)].tolist()
+        seen = [name for name in ids if name in trained_on]
+        if seen:
+            raise ValueError(
+                f'{where} was trained on {len(seen)} of the {len(ids)} {split} records of fold {target.fold.name!r}, '
+                f'such as {seen[0]}: give both runs the same protocol and options'
+            )
+
+
+def _has(tree: Mapping[str, Any], path: str) -> bool:
+    for name in filter(None, path.split('/')):
+        if not isinstance(tree, Mapping) or name not in tree:
+            return False
+        tree = tree[name]
+    return True
+
+
+def _subtree(tree: Mapping[str, Any], path: str, where: str) -> Tree:
+    for name in filter(None, path.split('/')):
+        tree = tree[name]
+    if not isinstance(tree, Mapping):
+        raise ValueError(f'{where}: {path!r} is one array, expected a module')
+    return tree

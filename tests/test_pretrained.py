@@ -1,0 +1,99 @@
+"""Converted weights: written whole or not at all, read back equal, put into a model strictly."""
+
+import json
+
+import numpy as np
+import pytest
+
+from mmer_jax import pretrained
+
+WEIGHTS = {
+    'params': {'conv': {'kernel': np.ones((3, 2), np.float32), 'bias': np.zeros(2, np.float32)}},
+    'batch_stats': {'norm': {'mean': np.full(2, 5, np.float32)}},
+}
+
+
+def model(seeds=0):
+    lead = (seeds,) if seeds else ()
+    encoder = {'conv': {'kernel': np.zeros((*lead, 3, 2), np.float32), 'bias': np.ones((*lead, 2), np.float32)}}
+    head = {'kernel': np.full((*lead, 2, 4), 7, np.float32)}
+    return {
+        'params': {'encoder': encoder, 'head': head},
+        'batch_stats': {'encoder': {'norm': {'mean': np.zeros((*lead, 2), np.float32)}}},
+    }
+
+
+def test_what_is_saved_is_loaded_by_name_and_by_path(tmp_path, monkeypatch):
+    monkeypatch.setenv('MMER_PRETRAINED', str(tmp_path))
+    folder = pretrained.save_pretrained(tmp_path / 'tiny', WEIGHTS, {'family': 'test', 'sha256': 'ab'})
+    for name in ('tiny', folder):
+        loaded, source = pretrained.load_pretrained(name)
+        np.testing.assert_array_equal(loaded['params']['conv']['kernel'], WEIGHTS['params']['conv']['kernel'])
+        np.testing.assert_array_equal(loaded['batch_stats']['norm']['mean'], 5)
+        assert source == {'family': 'test', 'sha256': 'ab'}
+    assert [path.name for path in tmp_path.iterdir()] == ['tiny']
+    with pytest.raises(FileExistsError, match='tiny exists'):
+        pretrained.save_pretrained(folder, WEIGHTS, {})
+
+
+def test_a_failed_write_leaves_nothing(tmp_path):
+    with pytest.raises(TypeError):
+        pretrained.save_pretrained(tmp_path / 'tiny', WEIGHTS, {'not': {json}})
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_missing_and_damaged_weights_are_named(tmp_path, monkeypatch):
+    monkeypatch.delenv('MMER_PRETRAINED', raising=False)
+    with pytest.raises(FileNotFoundError, match=r'no params.safetensors in nothing; MMER_PRETRAINED is not set'):
+        pretrained.load_pretrained('nothing')
+    folder = pretrained.save_pretrained(tmp_path / 'tiny', WEIGHTS, {})
+    whole = (folder / 'params.safetensors').read_bytes()
+    for damaged in (whole[:-3], whole[:20], b'', b'version https://git-lfs.github.com/spec/v1\n'):
+        (folder / 'params.safetensors').write_bytes(damaged)
+        with pytest.raises(ValueError, match='tiny is damaged'):
+            pretrained.load_pretrained(folder)
+
+
+@pytest.mark.parametrize('seeds', [0, 3])
+def test_a_part_is_replaced_and_the_rest_stays(seeds):
+    before = model(seeds)
+    after = pretrained.graft(before, WEIGHTS, path='encoder')
+    np.testing.assert_array_equal(
+        after['params']['encoder']['conv']['kernel'], np.ones_like(before['params']['encoder']['conv']['kernel'])
+    )
+    np.testing.assert_array_equal(after['params']['encoder']['conv']['bias'], 0)
+    np.testing.assert_array_equal(after['batch_stats']['encoder']['norm']['mean'], 5)
+    assert after['params']['head'] is not None
+    np.testing.assert_array_equal(after['params']['head']['kernel'], 7)
+    np.testing.assert_array_equal(before['params']['encoder']['conv']['bias'], 1)
+
+
+def test_each_seed_may_have_its_own():
+    loaded = {
+        'params': {'conv': {'kernel': np.stack([np.full((3, 2), n) for n in range(2)]), 'bias': np.zeros((2, 2))}}
+    }
+    after = pretrained.graft(model(2), loaded, path='encoder', fresh=('norm',))
+    assert after['params']['encoder']['conv']['kernel'][:, 0, 0].tolist() == [0, 1]
+
+
+@pytest.mark.parametrize(
+    ('change', 'message'),
+    [
+        (lambda w: w['params']['conv'].pop('bias'), 'params/encoder/conv/bias is in the model, but not loaded'),
+        (lambda w: w['params'].update(extra={'kernel': np.ones(1)}), 'encoder/extra/kernel is loaded, but not in'),
+        (lambda w: w['params']['conv'].update(bias=np.ones(9)), r'bias has shape \(9,\), the model wants \(2,\)'),
+    ],
+)
+def test_what_does_not_fit_is_listed(change, message):
+    weights = {name: {key: dict(value) for key, value in tree.items()} for name, tree in WEIGHTS.items()}
+    change(weights)
+    with pytest.raises(ValueError, match=message):
+        pretrained.graft(model(), weights, path='encoder')
+    with pytest.raises(ValueError, match="'vision' is no module of the model; it has encoder, head"):
+        pretrained.graft(model(), WEIGHTS, path='vision')
+
+
+def test_fresh_parameters_stay_where_they_are_allowed():
+    weights = {'params': {'conv': {'kernel': np.ones((3, 2))}}, 'batch_stats': WEIGHTS['batch_stats']}
+    after = pretrained.graft(model(), weights, path='encoder', fresh=('bias$',))
+    np.testing.assert_array_equal(after['params']['encoder']['conv']['bias'], 1)

@@ -1,0 +1,94 @@
+"""Starting from finished runs: the right fold and seed, nothing that saw the test records, chains in a table."""
+
+import jax
+import numpy as np
+import pytest
+from ml_collections import ConfigDict
+
+from mmer_jax import table, trained
+from mmer_jax.table_config import TableError, read_table
+from mmer_jax.train import train_and_evaluate
+from tests.small_run import small_config
+
+MODEL = {'name': 'lf_lstm', 'hidden_size': 2, 'mlp_size': 3}
+
+
+def config_of(tiny, modalities, **changes):
+    changes = {'protocol__name': 'leave_speakers_out', 'seeds': 2, 'epochs': 1, 'data__max_shapes': 1, **changes}
+    config = small_config(tiny, modalities=modalities, **changes)
+    config.protocol.options = ConfigDict({'folds': 2, 'validation_speakers': 1})
+    config.model = ConfigDict(MODEL)
+    return config
+
+
+def chosen(workdir, fold, seed):
+    return trained.chosen_variables(trained.open_run(workdir, fold=fold, seed=seed))['params']
+
+
+@pytest.fixture(scope='module')
+def text(tiny, tmp_path_factory):
+    """Two folds and two seeds of a model of text alone."""
+    folder = tmp_path_factory.mktemp('start') / 'text'
+    train_and_evaluate(config_of(tiny, ('text',)), folder)
+    return folder
+
+
+def test_each_fold_and_seed_begins_with_its_own(tiny, text, tmp_path):
+    """At a learning rate of 0 what a run begins with is what it ends with."""
+    config = config_of(tiny, ('text', 'vision'), optimizer__learning_rate=0.0, optimizer__average=0.5)
+    config.start_from = ConfigDict({'text_lstm': f'{text}:text_lstm'})
+    train_and_evaluate(config, tmp_path / 'both')
+    different = []
+    for fold in range(2):
+        for seed in range(2):
+            before, after = chosen(text, fold, seed), chosen(tmp_path / 'both', fold, seed)
+            pairs = zip(jax.tree.leaves(before['text_lstm']), jax.tree.leaves(after['text_lstm']), strict=True)
+            for a, b in pairs:
+                np.testing.assert_allclose(a, b, rtol=1e-6)
+            different.append(np.asarray(jax.tree.leaves(after['text_lstm'])[0]).tobytes())
+    assert len(set(different)) == 4
+
+
+@pytest.mark.parametrize(
+    ('path', 'where', 'message'),
+    [
+        ('text_lstm', '{text}:speech_lstm', "the run has no module 'speech_lstm'; it has "),
+        ('vision_lstm', '{text}:text_lstm', 'vision_lstm'),
+        ('speech', '{text}:text_lstm', 'speech'),
+        ('text_lstm', '{nowhere}:text_lstm', 'is no workdir'),
+    ],
+)
+def test_what_does_not_fit_is_named_before_the_first_step(tiny, text, tmp_path, path, where, message):
+    config = config_of(tiny, ('text', 'vision'))
+    config.start_from = ConfigDict({path: where.format(text=text, nowhere=tmp_path / 'nowhere')})
+    with pytest.raises(ValueError, match=message):
+        train_and_evaluate(config, tmp_path / 'both')
+
+
+def test_a_start_that_saw_the_test_records_is_refused(tiny, text, tmp_path):
+    config = config_of(tiny, ('text', 'vision'))
+    config.protocol.options = ConfigDict({'folds': 4, 'validation_speakers': 1})
+    config.start_from = ConfigDict({'text_lstm': f'{text}:text_lstm'})
+    with pytest.raises(ValueError, match='was trained on .* (validation|test) records of fold'):
+        train_and_evaluate(config, tmp_path / 'both')
+
+
+TABLE = """
+def get_table():
+    rows = {rows!r}
+    return {{'title': 'chain', 'source': 'none', 'metrics': 'classification', 'classes': ('a', 'b'),
+            'columns': {{'accuracy': ''}}, 'rows': rows}}
+"""
+
+
+def test_a_row_of_a_table_starts_from_the_row_above(tmp_path):
+    one = {'label': 'Text', 'config': 'configs/lf_lstm_synthetic.py', 'overrides': {'modalities': ('text',)}}
+    both = {'label': 'All of it', 'config': 'configs/lf_lstm_synthetic.py', 'start': {'text_lstm': 'Text:text_lstm'}}
+    file = tmp_path / 'chain.py'
+    file.write_text(TABLE.format(rows=[one, both]))
+    job = table.Job(read_table(str(file)), tmp_path / 'out')
+    assert job.configs['All of it'].start_from.to_dict() == {'text_lstm': f'{tmp_path / "out" / "text"}:text_lstm'}
+    assert not job.configs['Text'].start_from
+    file.write_text(TABLE.format(rows=[both, one]))
+    with pytest.raises(TableError, match="'All of it': starts from 'Text', which is no row with a config above it"):
+        read_table(str(file))
