@@ -87,7 +87,10 @@ def ravdess_video(config: ConfigDict) -> None:
 
 
 # Sizes of the 3-D network for :smoke runs; its counterpart in data_prep/synthetic.py has frames of 32 x 32.
-TINY_RESNEXT3D = {'name': 'resnext3d', 'num_frames': 4, 'block_counts': (1, 1, 1, 1), 'cardinality': 2}
+TINY_RESNEXT3D = {
+    'name': 'resnext3d', 'num_frames': 4, 'block_counts': (1, 1, 1, 1), 'cardinality': 2, 'planes': (32, 32, 32, 32),
+    'stem_features': 4,
+}  # fmt: skip
 
 
 def ravdess_openface(config: ConfigDict) -> None:

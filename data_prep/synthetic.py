@@ -27,7 +27,7 @@ from pathlib import Path
 
 import numpy as np
 
-from data_prep import mosi, mult_pickle, ravdess
+from data_prep import mosi, mult_pickle, ravdess, ravdess_openface, ravdess_video
 from mmer_jax.records import Feature, Label, RecordError, RecordWriter, Schema
 
 Q = 0.7
@@ -121,6 +121,12 @@ LIKE = {
     'mosei': (lambda: mult_pickle.make_schema('mosei'), SHORT, 9),
     'mosi': (lambda: mult_pickle.make_schema('mosi'), SHORT, 9),
     'mosi_text_audio': (mosi.make_schema, SHORT, 9),
+    'ravdess_mfcc_frames': (
+        lambda: ravdess.make_schema(ravdess.Settings(vision=ravdess_video.Vision(frames=4, size=32))),
+        {'audio': (212, 212), 'vision': (4, 4)},
+        20,
+    ),
+    'ravdess_openface': (ravdess_openface.make_schema, {'audio': (212, 212)}, 20),
     'ravdess_mfcc': (lambda: ravdess.make_schema(ravdess.Settings()), {'audio': (212, 212)}, 20),
     'synthetic': (lambda: SCHEMA, LENGTHS, 9),
 }
@@ -139,11 +145,18 @@ def write_like(name: str, output: str | Path, *, records: int = 160, seed: int =
                 low, high = lengths.get(key, (1, 1))
                 steps = int(generator.integers(low, high + 1))
                 shape = [steps if size is None else size for size in feature.shape]
-                arrays[key] = (generator.standard_normal(shape) * 10).astype(feature.dtype)
+                arrays[key] = _random_array(feature, shape, generator)
             split = ('train', 'train', 'validation', 'test')[number % 4]
             record = {'id': f'random_{number:04d}', 'label': _random_label(schema.label, generator), **arrays}
             writer.write(record, speaker=f'{number % speakers + 1:02d}', session=str(number % 5 + 1), split=split)
     return records
+
+
+def _random_array(feature: Feature, shape: list[int], generator: np.random.Generator) -> np.ndarray:
+    if feature.is_image:  # one colour a picture: noise makes large JPEG files
+        colours = generator.integers(256, size=(*shape[:-3], 1, 1, shape[-1]))
+        return np.broadcast_to(colours, shape).astype(feature.dtype)
+    return (generator.standard_normal(shape) * 10).astype(feature.dtype)
 
 
 def _random_label(label: Label, generator: np.random.Generator):

@@ -47,8 +47,9 @@ def test_config_describes_itself(name):
 
 # One smoke run a model, over all kinds of labels; a run of every config would take a quarter of an hour.
 TRAINED = (
-    'ef_lstm_mosi_text_audio', 'lf_lstm_iemocap', 'mctn_mosi', 'mfcc_cnn_ravdess', 'mfcc_cnn_ravdess_as_published',
-    'mfsa_mosi_text_audio', 'mica_mosei', 'mult_synthetic', 'pmr_mosi', 'quickstart', 'raven_mosi',
+    'audio_visual_ravdess_openface', 'cfn_sr_ravdess_as_published', 'ef_lstm_mosi_text_audio',
+    'lf_lstm_iemocap', 'mctn_mosi', 'mfcc_cnn_ravdess', 'mfcc_cnn_ravdess_as_published', 'mfsa_mosi_text_audio',
+    'mica_mosei', 'mult_synthetic', 'pmr_mosi', 'quickstart', 'raven_mosi',
 )  # fmt: skip
 PAIRWISE = ('mica', 'mult', 'pmr')  # compile three times as long with three modalities as with two
 
@@ -87,8 +88,10 @@ def parts(name, variant=''):
     common = {'modalities': tuple(config.modalities), 'num_outputs': outputs, 'dtype': jnp.float32}
     rows, batch = 2 * config.accumulate, {}
     for m in config.modalities:
-        steps = 212 if 'ravdess' in name else 7
-        batch[m] = jax.ShapeDtypeStruct((rows, steps, *schema.features[m].step_shape), jnp.float32)
+        feature = schema.features[m]
+        steps = (212 if 'ravdess' in name else 7) if feature.is_sequence else 1
+        shape = (rows, 30, 224, 224, 3) if feature.is_image else (rows, steps, *feature.step_shape)
+        batch[m], steps = jax.ShapeDtypeStruct(shape, jnp.uint8 if feature.is_image else jnp.float32), shape[1]
         batch[f'{m}_mask'] = jax.ShapeDtypeStruct((rows, steps), bool)
     shape = (rows, len(schema.label.names)) if schema.label.kind == 'binary' else (rows,)
     dtype = jnp.float32 if schema.label.kind == 'regression' else jnp.int32

@@ -21,7 +21,7 @@ class Unimodal(nn.Module):
         if len(self.modalities) != 1:
             raise ValueError(f'a unimodal model takes one modality, found modalities = {self.modalities}')
         (m,) = self.modalities
-        features, mask = self.encoder(batch[m].astype(self.dtype), batch[f'{m}_mask'], train=train)
+        features, mask = self.encoder(batch[m], batch[f'{m}_mask'], train=train)
         pooled_BD = self.encoder.pool(features, mask, train=train)
         logits_BC = nn.Dense(self.num_outputs, dtype=self.dtype, name='head')(pooled_BD)
         return {'prediction': logits_BC.astype(jnp.float32), 'features': pooled_BD}

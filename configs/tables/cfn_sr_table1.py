@@ -1,0 +1,49 @@
+"""Table 1 of CFN-SR (Fu et al. 2021): fusion of faces and speech on RAVDESS, unimodal networks first.
+
+    python -m data_prep.ravdess --source <RAVDESS> --output data/ravdess_mfcc_frames --vision frames --crop mtcnn
+    python -m mmer_jax.table --table=configs/tables/cfn_sr_table1.py
+
+The first two rows train each network alone, fold by fold; the others start from them, the same fold and seed. The
+published numbers were chosen on the test fold (configs/cfn_sr_ravdess_as_published.py). ERANN is quoted: it is
+an audio network of another publication, which the paper lists as audio-visual.
+"""
+
+FUSIONS = {
+    'averaging': ('Averaging', 0.6882),
+    'multiplicative': ('Multiplicative', 0.7035),
+    'multiplication': ('Multiplication', 0.7056),
+    'concat_fc': ('Concat and FC', 0.7104),
+    'compact_bilinear': ('MCBP', 0.7132),
+    'mmtm': ('MMTM', 0.7312),
+    'msaf': ('MSAF', 0.7486),
+}
+VIDEO, SOUND = '3D ResNeXt50 (video)', '1D CNN (audio)'
+START = {'vision': f'{VIDEO}:encoder', 'audio': f'{SOUND}:encoder'}
+EMOTIONS = ('neutral', 'calm', 'happy', 'sad', 'angry', 'fearful', 'disgust', 'surprised')
+DATA = {'data.directory': 'data/ravdess_mfcc_frames'}
+
+
+def unimodal_rows() -> list[dict]:
+    """The two networks alone."""
+    video = {'label': VIDEO, 'config': 'configs/resnext3d_ravdess.py', 'published': {'accuracy': 0.6299}}
+    sound = {'label': SOUND, 'config': 'configs/mfcc_cnn_ravdess.py', 'published': {'accuracy': 0.5653}}
+    return [{**video, 'group': 'Alone'}, {**sound, 'group': 'Alone', 'overrides': DATA}]
+
+
+def get_table() -> dict:
+    rows = unimodal_rows()
+    for variant, (label, accuracy) in FUSIONS.items():
+        config = {'config': 'configs/audio_visual_ravdess.py', 'variant': variant, 'start': START}
+        rows.append({'label': label, **config, 'published': {'accuracy': accuracy}, 'group': 'Fused'})
+    source = 'Fu et al. 2021, Table 1'
+    rows.append({'label': 'ERANNs', 'quoted': {'accuracy': 0.7480}, 'source': source, 'group': 'Fused'})
+    config = {'config': 'configs/cfn_sr_ravdess.py', 'start': START}
+    rows.append({'label': 'CFN-SR', **config, 'published': {'accuracy': 0.7576}, 'group': 'Fused'})
+    return {
+        'title': 'CFN-SR, Table 1: RAVDESS',
+        'source': 'Fu et al. 2021, Table 1',
+        'metrics': 'classification',
+        'classes': EMOTIONS,
+        'columns': {'accuracy': 'Accuracy', 'uar': 'UAR', 'macro_f1': 'Macro F1'},
+        'rows': rows,
+    }

@@ -1,0 +1,129 @@
+"""What the convolutional encoders share: 3-D convolutions that are fast on CPU too, batch norm, pooling, pictures."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+Array = Any
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+METHODS = ('auto', 'native', 'frames')
+DENSE_CHANNELS = 16  # groups are merged until a dense block has so many input channels
+kaiming_fan_out = nn.initializers.variance_scaling(2.0, 'fan_out', 'normal')
+
+
+def scale_images(x: Array, mean: Sequence[float], std: Sequence[float], dtype: Any) -> Array:
+    """uint8 pictures (..., C) -> (x / 255 - mean) / std; pictures of floats are taken as normalised already.
+
+    One channel serves as all: with grey pictures the mean of `mean` and of `std` is used.
+    """
+    if x.dtype != jnp.uint8:
+        return x.astype(dtype)
+    mean_C, std_C = jnp.asarray(mean, jnp.float32), jnp.asarray(std, jnp.float32)
+    if x.shape[-1] != len(mean):
+        mean_C, std_C = mean_C.mean(keepdims=True), std_C.mean(keepdims=True)
+    shape = (1,) * (x.ndim - 1) + (-1,)
+    return ((x.astype(jnp.float32) / 255 - mean_C.reshape(shape)) / std_C.reshape(shape)).astype(dtype)
+
+
+class Conv3D(nn.Module):
+    """3-D convolution (B, T, H, W, C) -> (B, T', H', W', features), padded by `padding` on both sides as in PyTorch.
+
+    On GPU and TPU it is the native operation. On CPU XLA's gradient of a strided 3-D convolution, and a grouped one,
+    are up to two hundred times slower than they need be (benchmarks/conv3d.py), so there it is one 2-D convolution over
+    frames with the temporal taps stacked into the channels, groups merged into dense blocks. The parameter is the same,
+    `kernel` (kt, kh, kw, C / groups, features). method: 'auto', or 'native' or 'frames' by name.
+    """
+
+    features: int
+    kernel_size: tuple[int, int, int]
+    strides: tuple[int, int, int] = (1, 1, 1)
+    padding: tuple[int, int, int] = (0, 0, 0)
+    groups: int = 1
+    use_bias: bool = False
+    method: str = 'auto'
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, x_BTHWC: Array) -> Array:
+        if self.method not in METHODS:
+            raise ValueError(f'method {self.method!r} of a 3-D convolution: expected one of {", ".join(METHODS)}')
+        channels = x_BTHWC.shape[-1]
+        if channels % self.groups or self.features % self.groups:
+            raise ValueError(f'{self.groups} groups do not divide {channels} and {self.features} channels')
+        shape = (*self.kernel_size, channels // self.groups, self.features)
+        kernel = self.param('kernel', kaiming_fan_out, shape, jnp.float32).astype(self.dtype)
+        frames = self.method == 'frames' or (self.method == 'auto' and jax.default_backend() == 'cpu')
+        convolve = conv3d_frames if frames else conv3d_native
+        y = convolve(x_BTHWC.astype(self.dtype), kernel, self.strides, self.padding, self.groups)
+        if self.use_bias:
+            bias_C = self.param('bias', nn.initializers.zeros, (self.features,), jnp.float32)
+            y = y + bias_C.astype(self.dtype)[None, None, None, None]
+        return y
+
+
+def conv3d_native(x: Array, kernel: Array, strides, padding, groups: int) -> Array:
+    """XLA's own 3-D convolution."""
+    return jax.lax.conv_general_dilated(
+        x, kernel, strides, [(p, p) for p in padding],
+        dimension_numbers=('NDHWC', 'DHWIO', 'NDHWC'), feature_group_count=groups,
+    )  # fmt: skip
+
+
+def conv3d_frames(x: Array, kernel: Array, strides, padding, groups: int) -> Array:
+    """The same sums as one 2-D convolution over frames: each frame beside its temporal neighbours, as channels."""
+    if groups == 1:
+        return _stacked(x, kernel, strides, padding)
+    inputs, outputs = kernel.shape[3], kernel.shape[4] // groups
+    merged = max(DENSE_CHANNELS // inputs, 1)
+    while groups % merged:
+        merged -= 1
+    kernel = kernel.reshape(*kernel.shape[:3], inputs, groups, outputs)
+    eye, parts = jnp.eye(merged, dtype=kernel.dtype), []
+    for first in range(0, groups, merged):
+        block = kernel[..., first : first + merged, :]
+        dense = jnp.einsum('thwipo,pq->thwqipo', block, eye).swapaxes(3, 4)  # zeros between one group and another
+        dense = jnp.moveaxis(dense, 4, 3).reshape(*kernel.shape[:3], merged * inputs, merged * outputs)
+        parts.append(_stacked(x[..., first * inputs : (first + merged) * inputs], dense, strides, padding))
+    return jnp.concatenate(parts, -1)
+
+
+def _stacked(x_BTHWC, kernel, strides, padding):
+    taps, (stride, *spatial) = kernel.shape[0], strides
+    pad = padding[0]
+    x = jnp.pad(x_BTHWC, ((0, 0), (pad, pad), (0, 0), (0, 0), (0, 0))) if pad else x_BTHWC
+    steps = (x.shape[1] - taps) // stride + 1
+    rows = [x[:, k : k + stride * (steps - 1) + 1 : stride] for k in range(taps)]
+    x = jnp.concatenate(rows, -1) if taps > 1 else rows[0]
+    kernel = jnp.moveaxis(kernel, 0, 2).reshape(*kernel.shape[1:3], -1, kernel.shape[-1])
+    y = jax.lax.conv_general_dilated(
+        x.reshape(-1, *x.shape[2:]), kernel, spatial, [(p, p) for p in padding[1:]],
+        dimension_numbers=('NHWC', 'HWIO', 'NHWC'),
+    )  # fmt: skip
+    return y.reshape(-1, steps, *y.shape[1:])
+
+
+class BatchNorm(nn.Module):
+    """Batch normalisation over all axes but the last, by statistics of the rows that are no padding.
+
+    PyTorch's defaults (momentum 0.1 there is 0.9 here). Where no row is real, as in a part of an accumulated batch,
+    all are taken, for the mean of none is NaN.
+    """
+
+    momentum: float = 0.9
+    epsilon: float = 1e-5
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: Array, rows_B: Array, *, train: bool) -> Array:
+        rows_B = rows_B | ~rows_B.any()
+        norm = nn.BatchNorm(momentum=self.momentum, epsilon=self.epsilon, dtype=self.dtype, name='norm')
+        return norm(x, use_running_average=not train, mask=rows_B.reshape(-1, *(1,) * (x.ndim - 1)))
+
+
+def max_pool(x: Array, size: int, stride: int, padding: int) -> Array:
+    """Maximum over windows of `size` on every axis between the first and the last, as PyTorch pads and rounds."""
+    axes = x.ndim - 2
+    return nn.max_pool(x, (size,) * axes, strides=(stride,) * axes, padding=((padding, padding),) * axes)
