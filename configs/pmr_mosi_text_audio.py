@@ -3,7 +3,7 @@
     python -m data_prep.mosi --source <folder of the MOSI files> --output data/mosi_text_audio
     python -m mmer_jax.main --config=configs/pmr_mosi_text_audio.py
 
-Standard split, five seeds, the epoch chosen on validation. First settings, not tuned yet; no results are stated.
+Standard split, five seeds, the epoch chosen on validation. No results are stated yet.
 """
 
 from ml_collections import ConfigDict
