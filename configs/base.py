@@ -54,6 +54,9 @@ def get_base(name: str, variant: str = '', variants: tuple[str, ...] = ('smoke',
     config.optimizer.b1 = 0.9
     config.optimizer.b2 = 0.999
     config.optimizer.momentum = 0.9  # of sgd
+    config.optimizer.freeze = ()  # patterns of parameters that keep their values
+    config.optimizer.no_decay = ()  # patterns without weight decay, ('bias$', 'norm/')
+    config.optimizer.layer_decay = 1.0  # factor of the learning rate per layer below the top
     config.optimizer.clip_norm = 0.0  # 0: off
     config.optimizer.clip_value = 0.0  # 0: off
     config.optimizer.average = 0.0  # decay of the moving average of the parameters that is evaluated; 0: off

@@ -131,7 +131,7 @@ def test_configs_and_data_prep(folder):
             assert not own, path
         else:
             assert third <= PREPARATION, path
-            assert own <= {'media', 'records', 'protocols'}, path
+            assert own <= {'media', 'pretrained', 'records', 'protocols'}, path
 
 
 def test_no_torch_and_no_tensorflow_on_the_training_path():

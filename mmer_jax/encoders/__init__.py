@@ -1,15 +1,40 @@
 """Encoders: one modality in, features out. `encoder(x, mask, train=...) -> (features, mask)`, then `encoder.pool`."""
 
+from mmer_jax.encoders.bert import Bert, DistilBert, Roberta
 from mmer_jax.encoders.erann import Erann
 from mmer_jax.encoders.mfcc_cnn import MfccCnn
 from mmer_jax.encoders.mlp import VectorEncoder
 from mmer_jax.encoders.resnext3d import ResNeXt3D
+from mmer_jax.encoders.vit import Ast, VideoMae, Vit
+from mmer_jax.encoders.wav2vec2 import Hubert, Wav2Vec2
 
 ENCODERS = {
+    'ast': Ast,
+    'bert': Bert,
+    'distilbert': DistilBert,
     'erann': Erann,
+    'hubert': Hubert,
     'mfcc_cnn': MfccCnn,
     'resnext3d': ResNeXt3D,
+    'roberta': Roberta,
     'vector_encoder': VectorEncoder,
+    'videomae': VideoMae,
+    'vit': Vit,
+    'wav2vec2': Wav2Vec2,
 }
 
-__all__ = ['ENCODERS', 'Erann', 'MfccCnn', 'ResNeXt3D', 'VectorEncoder']
+__all__ = [
+    'ENCODERS',
+    'Ast',
+    'Bert',
+    'DistilBert',
+    'Erann',
+    'Hubert',
+    'MfccCnn',
+    'ResNeXt3D',
+    'Roberta',
+    'VectorEncoder',
+    'VideoMae',
+    'Vit',
+    'Wav2Vec2',
+]

@@ -1,0 +1,92 @@
+"""Weights of other libraries -> a folder that `config.pretrained` names.
+
+    python -m data_prep.convert_weights resnext3d --source resnext-50-kinetics.pth --output resnext3d-kinetics
+    python -m data_prep.convert_weights huggingface --source bert-base-uncased --output bert-base
+
+--output is a name below $MMER_PRETRAINED, or a folder ('./weights/mine'). It will hold params.safetensors and
+source.json: original file, SHA-256, revision, the fields of the encoder that the weights fit, what was left out.
+"""
+
+import argparse
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from data_prep.convert_weights import huggingface, resnext3d
+from data_prep.convert_weights.names import Converted
+from mmer_jax.pretrained import save_pretrained
+
+# By name: reads a file or a folder of weights.
+FAMILIES: dict[str, Callable[[Path], Converted]] = {
+    'huggingface': huggingface.convert,
+    'resnext3d': resnext3d.convert,
+}
+SHOWN = 8  # names in a line
+
+
+def folder_of(output: str) -> Path:
+    """A bare name lies below $MMER_PRETRAINED, anything with a slash is a folder; ValueError where neither can be."""
+    if Path(output).name != output:
+        return Path(output)
+    root = os.environ.get('MMER_PRETRAINED')
+    if not root:
+        raise ValueError(
+            f'MMER_PRETRAINED is not set, so the name {output!r} has no place: set it to the folder of converted '
+            f'weights, or give a folder such as ./{output}'
+        )
+    return Path(root) / output
+
+
+def write(converted: Converted, folder: Path, revision: str = '') -> Path:
+    """Writes the folder whole or not at all. FileExistsError where it exists."""
+    source = {
+        'family': converted.family,
+        'fields': dict(converted.fields),
+        'tool': 'data_prep.convert_weights',
+        'dtype': 'float32',
+        'revision': '',
+        **converted.origin,
+        'unused': list(converted.unused),
+        'fresh': list(converted.fresh),
+    }
+    if revision:
+        source['revision'] = revision
+    return save_pretrained(folder, converted.arrays, source)
+
+
+def listed(names: tuple[str, ...]) -> str:
+    more = f' and {len(names) - SHOWN} more' if len(names) > SHOWN else ''
+    return ', '.join(names[:SHOWN]) + more if names else 'none'
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(
+        prog='python -m data_prep.convert_weights', description='Converts weights of other libraries.'
+    )
+    parser.add_argument('family', choices=FAMILIES)
+    parser.add_argument('--source', type=Path, required=True, help='file or folder of the original weights')
+    parser.add_argument('--output', required=True, help='name below $MMER_PRETRAINED, or a folder')
+    parser.add_argument('--revision', default='', help='where the file comes from (a commit, a version), if known')
+    arguments = parser.parse_args(argv)
+    try:
+        folder = folder_of(arguments.output)
+        if folder.exists():
+            raise FileExistsError(f'{folder} exists; remove it, or give another name')
+        converted = FAMILIES[arguments.family](arguments.source)
+        write(converted, folder, arguments.revision)
+        if arguments.family == 'huggingface':
+            huggingface.copy_beside(arguments.source, folder)  # tokenizer and preprocessor
+    except (ValueError, OSError) as error:
+        print(f'error: {error}', file=sys.stderr)
+        return 2
+    parameters = sum(array.size for name, array in converted.arrays.items() if name.startswith('params/'))
+    print(f'{folder}: {len(converted.arrays)} arrays, {parameters:,} parameters of {converted.family}')
+    print('  fields: ' + ', '.join(f'{name}={value}' for name, value in converted.fields.items()))
+    print(f'  left out of the original: {listed(converted.unused)}')
+    print(f'  stays at its initialisation: {listed(converted.fresh)}')
+    return 0
+
+
+if __name__ == '__main__':
+    sys.exit(main())

@@ -1,0 +1,131 @@
+"""What the converters of PyTorch networks share: rules of names, shapes and orders of axes; strict both ways.
+
+A family's converter lists its network as rules, parameter by parameter; `apply_rules` reads the tensors one at a time
+and refuses a file that lacks one, holds one too many, or has one in another shape.
+"""
+
+import dataclasses
+import hashlib
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+Shape = tuple[int, ...]
+COUNTERS = r'(^|\.)num_batches_tracked$'  # batches a normalisation has seen; nothing here asks for it
+SHOWN = 5  # names in an error
+
+
+class Rule(NamedTuple):
+    """Our name ('params/conv1/kernel'), the original's ('conv1.weight') and the shape the original has."""
+
+    ours: str
+    original: str
+    shape: Shape
+
+
+@dataclasses.dataclass(frozen=True)
+class Converted:
+    """What a file of weights became.
+
+    family: a name of ENCODERS; fields: those of the encoder that the weights fit; arrays: {'params/conv1/kernel': ...};
+    unused: tensors that no parameter takes (a classifier); fresh: our parameters that stay at their initialisation;
+    origin: what source.json says beside that, as `origin_of` does.
+    """
+
+    family: str
+    fields: Mapping[str, Any]
+    arrays: Mapping[str, np.ndarray]
+    unused: tuple[str, ...] = ()
+    fresh: tuple[str, ...] = ()
+    origin: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+
+def conv(ours: str, original: str, shape: Shape, *, bias: bool = False) -> list[Rule]:
+    """A convolution of any number of axes; `shape` is the original's, (features, channels / groups, ...)."""
+    rules = [Rule(f'params/{ours}/kernel', f'{original}.weight', shape)]
+    return rules + [Rule(f'params/{ours}/bias', f'{original}.bias', shape[:1])] * bias
+
+
+def dense(ours: str, original: str, shape: Shape, *, bias: bool = True) -> list[Rule]:
+    """A dense layer; `shape` is the original's, (features, inputs)."""
+    return conv(ours, original, shape, bias=bias)
+
+
+def batch_norm(ours: str, original: str, features: int) -> list[Rule]:
+    """Scale and bias go to `params`, the running mean and variance to `batch_stats`."""
+    pairs = (
+        ('params', 'scale', 'weight'),
+        ('params', 'bias', 'bias'),
+        ('batch_stats', 'mean', 'running_mean'),
+        ('batch_stats', 'var', 'running_var'),
+    )
+    return [Rule(f'{kind}/{ours}/{name}', f'{original}.{theirs}', (features,)) for kind, name, theirs in pairs]
+
+
+def to_ours(name: str, array: np.ndarray) -> np.ndarray:
+    """A tensor in the order of our parameter, float32: kernels (features, channels, ...) -> (..., channels, features).
+
+    That turns dense layers (features, inputs) -> (inputs, features) too.
+    """
+    if name.endswith('/kernel'):
+        array = array.transpose(*range(2, array.ndim), 1, 0)
+    return np.ascontiguousarray(array, np.float32)
+
+
+class Renamed(Mapping):
+    """Tensors under names without a prefix, such as the 'module.' that DataParallel puts before every name."""
+
+    def __init__(self, tensors: Mapping[str, np.ndarray], prefix: str = 'module.'):
+        self._tensors, self._names = tensors, {name.removeprefix(prefix): name for name in tensors}
+
+    def __getitem__(self, name: str) -> np.ndarray:
+        return self._tensors[self._names[name]]
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._names  # the inherited one would read the tensor
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._names)
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+
+def apply_rules(
+    tensors: Mapping[str, np.ndarray], rules: Sequence[Rule], *, source: str, unused: Sequence[str] = ()
+) -> tuple[dict[str, np.ndarray], tuple[str, ...]]:
+    """({'params/conv1/kernel': array, ...}, tensors left over) of a file's tensors under the original's names.
+
+    Every rule needs its tensor; a tensor without a rule must match one of the regular expressions `unused`, searched
+    in its name. ValueError names the file and lists what is missing, too many or of another shape.
+    """
+    wanted = {rule.original for rule in rules}
+    left = [name for name in tensors if name not in wanted and not re.search(COUNTERS, name)]
+    faults = [f'{rule.original} is missing' for rule in rules if rule.original not in tensors]
+    faults += [f'{name} is not known' for name in left if not any(re.search(pattern, name) for pattern in unused)]
+    if faults:
+        raise ValueError(_listed(source, faults))
+    flat = {}
+    for rule in rules:
+        array = tensors[rule.original]
+        if array.shape != rule.shape:
+            faults.append(f'{rule.original} has shape {array.shape}, expected {rule.shape}')
+        elif not faults:
+            flat[rule.ours] = to_ours(rule.ours, array)
+    if faults:
+        raise ValueError(_listed(source, faults))
+    return flat, tuple(left)
+
+
+def _listed(source: str, faults: Sequence[str]) -> str:
+    more = f' and {len(faults) - SHOWN} more' if len(faults) > SHOWN else ''
+    return f'{source} does not fit: {"; ".join(faults[:SHOWN])}{more}'
+
+
+def origin_of(path: Path) -> dict[str, Any]:
+    """What source.json says of one file of weights: its name and its SHA-256."""
+    with open(path, 'rb') as file:
+        return {'source': path.name, 'sha256': {path.name: hashlib.file_digest(file, 'sha256').hexdigest()}}

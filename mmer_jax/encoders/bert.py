@@ -1,0 +1,102 @@
+"""BERT (Devlin et al. 2018), RoBERTa (Liu et al. 2019) and DistilBERT (Sanh et al. 2019): tokens -> features."""
+
+from typing import Any
+
+import flax.linen as nn
+import jax.numpy as jnp
+
+from mmer_jax.encoders.transformer import INIT, Norm, TransformerEncoder
+from mmer_jax.layers import mask_steps
+
+Array = Any
+
+
+class TextEmbeddings(nn.Module):
+    """Token, position and token-type vectors summed and normalised, (B, T) -> (B, T, D)."""
+
+    features: int
+    vocab_size: int
+    max_positions: int
+    type_vocab_size: int
+    position_offset: int
+    epsilon: float
+    dropout: float
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, ids_BT: Array, types_BT: Array, mask_BT: Array, *, train: bool) -> Array:
+        def table(rows, name):
+            return nn.Embed(rows, self.features, embedding_init=INIT, dtype=self.dtype, name=name)
+
+        positions_BT = jnp.broadcast_to(jnp.arange(ids_BT.shape[1])[None], ids_BT.shape)
+        if self.position_offset:  # as fairseq counts: padding is at the position before the first token's
+            positions_BT = jnp.where(mask_BT, positions_BT + self.position_offset, self.position_offset - 1)
+        x_BTD = table(self.vocab_size, 'tokens')(ids_BT) + table(self.max_positions, 'positions')(positions_BT)
+        if self.type_vocab_size:
+            x_BTD = x_BTD + table(self.type_vocab_size, 'types')(types_BT)
+        x_BTD = Norm(self.epsilon, self.dtype, name='norm')(x_BTD)
+        return nn.Dropout(self.dropout)(x_BTD, deterministic=not train)
+
+
+class Bert(TransformerEncoder):
+    """Token ids (B, T) integers, or with their token types (B, T, 2) -> features (B, T, 768); BERT base by default.
+
+    The ids include the class and separator tokens that the tokenizer adds; types are 0 where none are given. Padding
+    is on the right. `pool` gives the first token's state; with projector = 768 what BERT's classifier reads.
+    ValueError: more steps than positions, or ids that are not integers.
+    """
+
+    pooling: str = 'first'
+    pool_dropout: float = 0.1
+    vocab_size: int = 30522
+    max_positions: int = 512
+    type_vocab_size: int = 2  # 0: none
+    position_offset: int = 0  # position of the first token; RoBERTa begins at 2
+
+    def setup(self):
+        super().setup()
+        self.embeddings = TextEmbeddings(
+            self.hidden_size,
+            self.vocab_size,
+            self.max_positions,
+            self.type_vocab_size,
+            self.position_offset,
+            self.epsilon,
+            self.dropout,
+            self.dtype,
+        )
+
+    def embed(self, x_BT: Array, mask_BT: Array, *, train: bool) -> tuple[Array, Array]:
+        if not jnp.issubdtype(x_BT.dtype, jnp.integer):
+            raise ValueError(f'token ids must be integers, found {x_BT.dtype}: floating point would round large ids')
+        longest = self.max_positions - self.position_offset
+        if x_BT.shape[1] > longest:
+            raise ValueError(
+                f'{x_BT.shape[1]} tokens are more than the {longest} positions of this model: '
+                f'set config.data.max_length of this modality to {longest} or less'
+            )
+        x_BT = mask_steps(x_BT, mask_BT)
+        ids_BT, types_BT = (x_BT[..., 0], x_BT[..., 1]) if x_BT.ndim == 3 else (x_BT, jnp.zeros_like(x_BT))
+        return self.embeddings(ids_BT, types_BT, mask_BT, train=train), mask_BT
+
+
+class Roberta(Bert):
+    """RoBERTa base. Its classifier reads a dense layer with tanh behind the first token: projector = 768."""
+
+    epsilon: float = 1e-5
+    vocab_size: int = 50265
+    max_positions: int = 514
+    type_vocab_size: int = 1
+    position_offset: int = 2
+
+
+class DistilBert(Bert):
+    """DistilBERT base: 6 layers, no token types. Its classifier's first layer: projector = 768, with ReLU.
+
+    In training the original drops nothing behind its attention, this one `dropout` as BERT does.
+    """
+
+    num_layers: int = 6
+    pool_dropout: float = 0.2
+    projector_activation: str = 'relu'
+    type_vocab_size: int = 0

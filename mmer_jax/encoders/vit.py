@@ -1,0 +1,199 @@
+"""ViT (Dosovitskiy et al. 2021), AST (Gong et al. 2021) and VideoMAE (Tong et al. 2022): patches -> features.
+
+The transformer's input has one fixed size: a picture, a spectrogram of max_length frames, a clip of num_frames
+pictures. What the batch holds is brought to it row by row, so that padding has no part in it.
+"""
+
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from mmer_jax.encoders.convolution import IMAGENET_MEAN, IMAGENET_STD, scale_images
+from mmer_jax.encoders.transformer import INIT, TransformerEncoder
+from mmer_jax.layers import fix_length, mask_steps
+
+Array = Any
+AUDIOSET_MEAN, AUDIOSET_STD = -4.2677393, 4.5689974
+
+
+def alternating_positions(steps: int, features: int) -> np.ndarray:
+    """Positions from 0, float32 (steps, features): sine and cosine alternate, as in Vaswani et al. 2017."""
+    frequency_D = np.power(10000.0, -2 * (np.arange(features) // 2) / features)
+    angle_TD = np.arange(steps)[:, None] * frequency_D[None]
+    even = np.arange(features)[None] % 2 == 0
+    return np.where(even, np.sin(angle_TD), np.cos(angle_TD)).astype(np.float32)
+
+
+class Patches(nn.Module):
+    """A dense layer over the patches of x (B, ..., C), two or three axes of space and time -> (B, N, D).
+
+    Where patches do not overlap they are cut out and multiplied: a strided convolution's gradient is slow on CPU.
+    """
+
+    features: int
+    kernel: tuple[int, ...]
+    strides: tuple[int, ...]
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: Array) -> Array:
+        axes, channels = len(self.kernel), x.shape[-1]
+        kernel = self.param('kernel', INIT, (*self.kernel, channels, self.features)).astype(self.dtype)
+        bias_D = self.param('bias', nn.initializers.zeros, (self.features,)).astype(self.dtype)
+        x = x.astype(self.dtype)
+        if self.kernel == self.strides:
+            counts = [size // k for size, k in zip(x.shape[1:-1], self.kernel, strict=True)]
+            x = x[(slice(None), *(slice(n * k) for n, k in zip(counts, self.kernel, strict=True)))]
+            cut = [size for pair in zip(counts, self.kernel, strict=True) for size in pair]
+            order = (0, *range(1, 2 * axes, 2), *range(2, 2 * axes + 1, 2), 2 * axes + 1)
+            patches_BNP = x.reshape(len(x), *cut, channels).transpose(order).reshape(len(x), int(np.prod(counts)), -1)
+            h_BND = patches_BNP @ kernel.reshape(-1, self.features)
+        else:
+            letters = 'HWT'[:axes]
+            layout = (f'N{letters}C', f'{letters}IO', f'N{letters}C')
+            h = jax.lax.conv_general_dilated(x, kernel, self.strides, 'VALID', dimension_numbers=layout)
+            h_BND = h.reshape(len(x), -1, self.features)
+        return h_BND + bias_D[None, None]
+
+
+class PatchEmbeddings(nn.Module):
+    """Patches behind `tokens` learnt tokens, with learnt positions, or fixed ones where there are no tokens."""
+
+    features: int
+    kernel: tuple[int, ...]
+    strides: tuple[int, ...]
+    tokens: int
+    dropout: float
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: Array, *, train: bool) -> Array:
+        h_BND = Patches(self.features, self.kernel, self.strides, self.dtype, name='patches')(x)
+        if self.tokens:
+            names = ('class_token', 'distillation_token')[: self.tokens]
+            tokens = [self.param(name, INIT, (1, 1, self.features)).astype(self.dtype) for name in names]
+            tokens_B1D = [jnp.broadcast_to(token, (len(x), 1, self.features)) for token in tokens]
+            h_BND = jnp.concatenate([*tokens_B1D, h_BND], 1)
+            positions_1ND = self.param('positions', INIT, (1, *h_BND.shape[1:]))
+        else:
+            positions_1ND = jnp.asarray(alternating_positions(h_BND.shape[1], self.features))[None]
+        return nn.Dropout(self.dropout)(h_BND + positions_1ND.astype(self.dtype), deterministic=not train)
+
+
+class PatchEncoder(TransformerEncoder):
+    """What ViT, AST and VideoMAE share: pre-norm, no dropout, every position of a row seen."""
+
+    pre_norm: bool = True
+    dropout: float = 0.0
+    attention_dropout: float = 0.0
+
+    attends_to_all = True
+
+    def _setup_embeddings(self, kernel, strides, tokens):
+        return PatchEmbeddings(self.hidden_size, kernel, strides, tokens, self.dropout, self.dtype)
+
+    def _embed_rows(self, x, rows_B, train):
+        h_BND = self.embeddings(x, train=train)
+        return h_BND, jnp.broadcast_to(rows_B[:, None], h_BND.shape[:2])
+
+    def _check_size(self, x):
+        if x.shape[-3:] != (self.image_size, self.image_size, 3):
+            raise ValueError(
+                f'pictures are {x.shape[-3:]}, this encoder takes ({self.image_size}, {self.image_size}, 3): '
+                'prepare the data in that size, or set image_size'
+            )
+
+
+class Vit(PatchEncoder):
+    """Pictures (B, H, W, 3), or clips (B, T, H, W, 3) whose middle valid frame is taken -> (B, 1 + N, 768).
+
+    ViT-B/16 by default. uint8 is scaled by mean and std, floating point taken as scaled. mask: (B, T), or (B,) or
+    (B, 1) for pictures. `pool` gives the class token, with projector the pooler behind it.
+    """
+
+    final_norm: bool = True
+    pooling: str = 'first'
+    image_size: int = 224
+    patch_size: int = 16
+    mean: tuple[float, ...] = (0.5, 0.5, 0.5)
+    std: tuple[float, ...] = (0.5, 0.5, 0.5)
+
+    def setup(self):
+        super().setup()
+        size = (self.patch_size,) * 2
+        self.embeddings = self._setup_embeddings(size, size, 1)
+
+    def embed(self, x: Array, mask: Array, *, train: bool) -> tuple[Array, Array]:
+        self._check_size(x)
+        mask_BT = mask.reshape(len(x), -1)
+        if x.ndim == 5:
+            middle_B = mask_BT.sum(1) // 2
+            x = jnp.take_along_axis(x, middle_B[:, None, None, None, None], axis=1)[:, 0]
+        rows_B = mask_BT.any(1)
+        return self._embed_rows(mask_steps(scale_images(x, self.mean, self.std, self.dtype), rows_B), rows_B, train)
+
+
+class Ast(PatchEncoder):
+    """Log-mel frames (B, T, 128) as Kaldi makes them, 100 a second -> (B, 2 + N, 768), padded or cut to max_length.
+
+    Frames are brought to (x - mean) / (2 std); padding is a frame of zeros before that, as in the original, and is
+    seen. Patches of 16 x 16, one every 10 bands and frames. `pool` gives the mean of class and distillation token,
+    normalised as its classifier's first layer does.
+    """
+
+    final_norm: bool = True
+    pooling: str = 'first_two'
+    pool_norm: bool = True
+    max_length: int = 1024
+    num_bands: int = 128
+    patch_size: int = 16
+    frequency_stride: int = 10
+    time_stride: int = 10
+    mean: float = AUDIOSET_MEAN
+    std: float = AUDIOSET_STD
+
+    def setup(self):
+        super().setup()
+        strides = (self.frequency_stride, self.time_stride)
+        self.embeddings = self._setup_embeddings((self.patch_size,) * 2, strides, 2)
+
+    def embed(self, x_BTF: Array, mask_BT: Array, *, train: bool) -> tuple[Array, Array]:
+        if x_BTF.shape[-1] != self.num_bands:
+            raise ValueError(f'{x_BTF.shape[-1]} mel bands, this encoder takes {self.num_bands} (field num_bands)')
+        x_BTF = fix_length(mask_steps(x_BTF.astype(jnp.float32), mask_BT), self.max_length)
+        x_BTF = (x_BTF - self.mean) / (2 * self.std)
+        return self._embed_rows(x_BTF.swapaxes(1, 2)[..., None], mask_BT.any(1), train)
+
+
+class VideoMae(PatchEncoder):
+    """Clips (B, T, H, W, 3) -> (B, N, 768); N: tubelets of 2 frames x 16 x 16 pixels, time first.
+
+    num_frames of the valid frames are taken at equal distances; those of a clip of just num_frames are all its own.
+    No class token; queries and values have a bias, keys none. `pool` gives the normalised mean (fc_norm).
+    """
+
+    key_bias: bool = False
+    pool_norm: bool = True
+    pool_epsilon: float = 1e-5
+    image_size: int = 224
+    patch_size: int = 16
+    num_frames: int = 16
+    tubelet_size: int = 2
+    mean: tuple[float, ...] = IMAGENET_MEAN
+    std: tuple[float, ...] = IMAGENET_STD
+
+    def setup(self):
+        super().setup()
+        size = (self.tubelet_size, self.patch_size, self.patch_size)
+        self.embeddings = self._setup_embeddings(size, size, 0)
+
+    def embed(self, x: Array, mask_BT: Array, *, train: bool) -> tuple[Array, Array]:
+        self._check_size(x)
+        length_B1 = mask_BT.sum(1, keepdims=True)
+        chosen_BT = (2 * jnp.arange(self.num_frames)[None] + 1) * length_B1 // (2 * self.num_frames)
+        x = jnp.take_along_axis(x, chosen_BT[:, :, None, None, None], axis=1)
+        rows_B = mask_BT.any(1)
+        return self._embed_rows(mask_steps(scale_images(x, self.mean, self.std, self.dtype), rows_B), rows_B, train)
