@@ -4,7 +4,8 @@
     python -m mmer_jax.main --config=configs/mfsa_mosi_text_audio.py
 
 Standard split, five seeds, the epoch chosen on validation. Measured by these commands on two CPU cores, mean and
-standard deviation over seeds: Acc-2 72.9 ± 1.2, MAE 1.100 ± 0.014, correlation 0.542 ± 0.017.
+standard deviation over seeds: Acc-2 72.9 ± 1.2, MAE 1.100 ± 0.014, correlation 0.542 ± 0.017; on text alone
+(--config.modalities="('text',)") 72.1 ± 0.7, 1.098 ± 0.023 and 0.523 ± 0.023.
 """
 
 from ml_collections import ConfigDict

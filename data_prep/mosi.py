@@ -16,6 +16,8 @@ A subset of GloVe may lack words that carry much of the sentiment ("terrible", "
 "bad". So each word that the training split says twice or more has a dimension of its own behind GloVe's, and a model's
 first layer learns a vector for it; `--indicators unknown` gives one to the words without a GloVe vector alone,
 `--indicators none` to no word.
+`--tokenizer NAME` stores the token ids (T,) of a pretrained model instead, from the transcript as it is written; NAME
+is a folder of weights, or below $MMER_PRETRAINED.
 
 **Audio** (73,): one vector a segment, no time axis. The rows of the CSV files carry no ids. Their order is that of
 bc-LSTM's data: videos numbered 1 to 62 (third column of transcripts.csv) in `train`, the others in `test`; in each
@@ -42,6 +44,8 @@ from data_prep.cmu_sdk import NONFINITE, NONFINITE_HELP, Report, Segment, make_f
 from data_prep.pool import PreparationError, Skipped
 from mmer_jax.media import MediaError
 from mmer_jax.media.text import WordVectors, check_download, embed, is_pause, read_glove
+from mmer_jax.media.tokens import TextTokenizer
+from mmer_jax.pretrained import find as pretrained_folder
 from mmer_jax.records import Feature, Label, RecordWriter, Schema
 
 LABELS, WORDS = 'CMU_MOSI_Opinion_Labels.csd', 'CMU_MOSI_ModifiedTimestampedWords.csd'
@@ -72,17 +76,32 @@ class Line:
 
 
 def make_schema(
-    text_size: int = TEXT_SIZE, *, words: str = 'transcripts', glove: str = GLOVE, indicators: tuple[str, ...] = ()
+    text_size: int = TEXT_SIZE,
+    *,
+    words: str = 'transcripts',
+    glove: str = GLOVE,
+    indicators: tuple[str, ...] = (),
+    tokenizer: str = '',
 ) -> Schema:
-    """The schema of the records; `indicators` are the words that have a dimension of their own behind the vectors."""
+    """The schema of the records; `indicators` are the words that have a dimension of their own behind the vectors.
+
+    With `tokenizer`, the name of a model, the text is its token ids.
+    """
+    audio = Feature((AUDIO_SIZE,), description='one vector of acoustic values an utterance (bc-LSTM)')
+    info: dict[str, Any] = {'dataset': 'mosi', 'made_by': 'data_prep.mosi', 'words': words}
+    if tokenizer:
+        text = Feature((None,), 'int32', description=f'token ids of {tokenizer}')
+        return Schema(
+            'mosi_tokens', {'text': text, 'audio': audio}, Label('regression'), info | {'tokenizer': tokenizer}
+        )
     description = 'one GloVe vector a word, zero where the word has none'
     if indicators:
         description += f'; then {len(indicators)} indicators of training words'
     features = {
         'text': Feature((None, text_size + len(indicators)), description=description),
-        'audio': Feature((AUDIO_SIZE,), description='one vector of acoustic values an utterance (bc-LSTM)'),
+        'audio': audio,
     }
-    info = {'dataset': 'mosi', 'made_by': 'data_prep.mosi', 'words': words, 'glove': glove, 'indicators': indicators}
+    info |= {'glove': glove, 'indicators': indicators}
     return Schema('mosi_text_audio', features, Label('regression'), info)
 
 
@@ -231,6 +250,7 @@ def prepare(
     glove: Path | None = None,
     words: str = 'transcripts',
     indicators: str = 'frequent',
+    tokenizer: str = '',
     nonfinite: str = 'zero',
     num_shards: int = 4,
     overwrite: bool = False,
@@ -248,36 +268,64 @@ def prepare(
         found = f'{len(labels)} and {len(lines)} segments, {len(different)} in one of them only, such as {different[0]}'
         raise PreparationError(f'{LABELS} and {TRANSCRIPTS} in {source} differ: {found}')
     folds = csd.read_folds(source / FOLDS)
+    lines_by_id = {line.id: line for line in lines}
     audio, facts = read_audio(source, lines, {identity: values[0] for identity, values in labels.items()})
+    training = (audio[line.id][None] for line in lines if folds.get(line.video) == 'train')
+    fills = {'audio': make_fill(nonfinite, training)}
+    read = (
+        _token_reader(tokenizer)
+        if tokenizer
+        else _vector_reader(source, lines, labels, folds, glove, words, indicators)
+    )
+    schema, timed, segment = read
+    with contextlib.ExitStack() as stack:
+        writer = stack.enter_context(RecordWriter(output, schema, num_shards=num_shards, overwrite=overwrite))
+        for identity, (sentiment, start, end) in labels.items():
+            video = identity.rsplit('[', 1)[0]
+            array, words_found, unknown = segment(lines_by_id[identity])
+            skipped = 'the video is in no fold' if video not in folds else 'no words' if not words_found else ''
+            if skipped:
+                report.skipped.append((identity, Skipped(skipped)))
+                continue
+            part = Segment({'text': array, 'audio': audio[identity]}, words_found, unknown)
+            columns: dict[str, Any] = {'speaker': video, 'session': '', 'split': folds[video]}
+            columns |= {'start': round(start, 3), 'end': round(end, 3), 'text': ' '.join(words_found)}
+            write_segment(writer, {'id': identity, 'label': sentiment}, part, columns, fills, report)
+        if not report.rows:
+            raise PreparationError(f'no video of {source / FOLDS} has labels in {source / LABELS}')
+    report.absent = sorted(set(folds) - {identity.rsplit('[', 1)[0] for identity in labels})
+    return report, {**facts, 'timed': timed}
+
+
+def _token_reader(tokenizer: str):
+    """(schema, 0, line -> (ids (T,), tokens, those unknown to the model))."""
+    tokenize_text = TextTokenizer(pretrained_folder(tokenizer))
+
+    def segment(line: Line):
+        ids = tokenize_text(line.text)
+        tokens = tokenize_text.tokens(ids)
+        return ids, tokens, [token for token, i in zip(tokens, ids, strict=True) if i == tokenize_text.unknown_id]
+
+    return make_schema(tokenizer=Path(tokenizer).name), 0, segment
+
+
+def _vector_reader(source, lines, labels, folds, glove, words, indicators):
+    """(schema, segments with timed words, line -> (vectors and indicators (T, D), words, those without a vector))."""
     timed = timed_words(source / WORDS, labels) if words == 'csd' else {}
     tokens = {line.id: timed.get(line.id) or tokenize(line.text) for line in lines}
     vectors = read_glove(glove, {token for found in tokens.values() for token in found})
     if not len(vectors):
         raise PreparationError(f'{glove} has a vector for none of the words; expected English word vectors')
-    training = (audio[line.id][None] for line in lines if folds.get(line.video) == 'train')
-    fills = {'audio': make_fill(nonfinite, training)}
-    training_tokens = [tokens[line.id] for line in lines if folds.get(line.video) == 'train']
-    dimensions = indicator_words(training_tokens, vectors, indicators)
+    training = [tokens[line.id] for line in lines if folds.get(line.video) == 'train']
+    dimensions = indicator_words(training, vectors, indicators)
+
+    def segment(line: Line):
+        text = embed(tokens[line.id], vectors)
+        own = indicator_rows([tokens[line.id][place] for place in text.kept], dimensions)
+        return np.concatenate([text.array, own], 1), tokens[line.id], text.unknown
+
     schema = make_schema(vectors.size, words=words, glove=glove.name, indicators=tuple(dimensions))
-    with contextlib.ExitStack() as stack:
-        writer = stack.enter_context(RecordWriter(output, schema, num_shards=num_shards, overwrite=overwrite))
-        for identity, (sentiment, start, end) in labels.items():
-            video = identity.rsplit('[', 1)[0]
-            skipped = 'the video is in no fold' if video not in folds else 'no words' if not tokens[identity] else ''
-            if skipped:
-                report.skipped.append((identity, Skipped(skipped)))
-                continue
-            text = embed(tokens[identity], vectors)
-            own = indicator_rows([tokens[identity][place] for place in text.kept], dimensions)
-            array = np.concatenate([text.array, own], 1)
-            part = Segment({'text': array, 'audio': audio[identity]}, tokens[identity], text.unknown)
-            columns: dict[str, Any] = {'speaker': video, 'session': '', 'split': folds[video]}
-            columns |= {'start': round(start, 3), 'end': round(end, 3), 'text': ' '.join(tokens[identity])}
-            write_segment(writer, {'id': identity, 'label': sentiment}, part, columns, fills, report)
-        if not report.rows:
-            raise PreparationError(f'no video of {source / FOLDS} has labels in {source / LABELS}')
-    report.absent = sorted(set(folds) - {identity.rsplit('[', 1)[0] for identity in labels})
-    return report, {**facts, 'timed': sum(bool(found) for found in timed.values())}
+    return schema, sum(map(bool, timed.values())), segment
 
 
 def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
@@ -292,6 +340,7 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
         '--words', choices=('transcripts', 'csd'), default='transcripts', help='csd: words cut by time, as the SDK does'
     )
     add('--indicators', choices=INDICATORS, default='frequent', help='training words with a dimension of their own')
+    add('--tokenizer', default='', help='folder of converted weights: token ids of that model instead of word vectors')
     add('--nonfinite', choices=list(NONFINITE), default='zero', help=NONFINITE_HELP)
     add('--num_shards', type=int, default=4, help='files to spread the records over')
     add('--overwrite', action='store_true', help='replace an existing output')
@@ -306,11 +355,11 @@ def main(argv: list[str] | None = None) -> int:
     arguments = parse_arguments(argv)
     options = {
         name: getattr(arguments, name)
-        for name in ('glove', 'words', 'indicators', 'nonfinite', 'num_shards', 'overwrite')
+        for name in ('glove', 'words', 'indicators', 'tokenizer', 'nonfinite', 'num_shards', 'overwrite')
     }
     try:
         report, facts = prepare(arguments.source, arguments.output, **options)
-    except (PreparationError, MediaError, FileExistsError) as error:
+    except (PreparationError, MediaError, FileExistsError, FileNotFoundError) as error:
         print(f'error: {error}', file=sys.stderr)
         return 2
     print(f'audio rows: {facts["agreement"]:.1%} of the labels agree, {facts["share"]:.2f} of variance between videos')
@@ -320,7 +369,7 @@ def main(argv: list[str] | None = None) -> int:
     if counts != SPLIT_COUNTS:
         print(f'note: the published split has {SPLIT_COUNTS}, this one has {counts}')
     print_report(report, arguments.output)
-    config = 'configs/mfsa_mosi_text_audio.py'
+    config = 'configs/minilm_mosi_text.py' if arguments.tokenizer else 'configs/mfsa_mosi_text_audio.py'
     print(f'      python -m mmer_jax.main --config={config} --config.data.directory={arguments.output}')
     return 0
 

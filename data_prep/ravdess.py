@@ -1,6 +1,7 @@
 """RAVDESS -> record shards with the sound of each clip (MFCC, log-mel or waveform), its pictures, or both.
 
     python -m data_prep.ravdess --source DIR --output DIR
+    python -m data_prep.ravdess --source DIR --output DIR --features waveform
     python -m data_prep.ravdess --source DIR --output DIR --vision frames --crop landmarks --landmarks DIR
 
 Source: Livingstone and Russo 2018, https://zenodo.org/record/1188976 (CC BY-NC-SA 4.0). --source is any folder with
@@ -8,6 +9,7 @@ Actor_XX folders somewhere below it, of files named MM-CC-EE-II-SS-RR-AA.wav, .f
 video, 02 video only, 03 audio), channel (01 speech, 02 song), emotion, intensity, statement, repetition, actor.
 
 The defaults are the audio of the CFN-SR paper: 44,100 Hz, 2.45 s from 0.5 s on, 13 MFCC every 512 samples: 212 frames.
+With --features waveform they are the input of the pretrained speech models: 16,000 Hz, the whole clip, 10 s at most.
 With --vision frames 30 frames, spread evenly over the whole clip, are stored as JPEG (data_prep/ravdess_video.py).
 Nothing is split here: protocols.py makes folds of actors from the manifest.
 """
@@ -86,6 +88,10 @@ class Settings:
     offset: float = 0.5
     duration: float = 2.45
     vision: ravdess_video.Vision | None = None
+
+
+# The defaults of --features waveform; the others' are Settings().
+WAVEFORM = Settings('waveform', sample_rate=16000, offset=0.0, duration=10.0)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -270,15 +276,20 @@ def _report(rows: list[dict[str, Any]], skipped, output: Path, settings: Setting
     short = sum(row.get('duration', settings.duration) < settings.duration - 1e-3 for row in rows)
     if settings.vision is not None:
         ravdess_video.report(rows, settings.vision)
-    if short:
+    if short and settings.features != 'waveform':  # whose duration is a limit
         print(f'  shorter than the {settings.duration:g} s asked for: {short} (see the column duration)')
     summary(skipped)
     print(f'next: python -m mmer_jax.records verify {output}')
     if settings.vision is not None:
         print(f'      python -m data_prep.look {output} --output grid.png')
-    elif (settings.features, settings.num_mfcc) == ('mfcc', 13):
-        config = 'configs/mfcc_cnn_ravdess.py'
+    elif config := _config_for(settings):
         print(f'      python -m mmer_jax.main --config={config} --config.data.directory={output}')
+
+
+def _config_for(settings: Settings) -> str:
+    if (settings.features, settings.sample_rate) == (WAVEFORM.features, WAVEFORM.sample_rate):
+        return 'configs/wav2vec2_ravdess.py'
+    return 'configs/mfcc_cnn_ravdess.py' if (settings.features, settings.num_mfcc) == ('mfcc', 13) else ''
 
 
 def _by_actor(actors: Counter) -> str:
@@ -287,17 +298,29 @@ def _by_actor(actors: Counter) -> str:
     return ', '.join(f'{name}: {actors[name]}' for name in sorted(actors))
 
 
+def _chosen_features(argv: list[str] | None) -> str | None:
+    """--features, which decides the defaults of the others; its faults are the whole parser's to report."""
+    parser = argparse.ArgumentParser(add_help=False)
+    parser.add_argument('--features', nargs='?')
+    return parser.parse_known_args(argv)[0].features
+
+
 def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog='python -m data_prep.ravdess',
         description='RAVDESS -> record shards with the sound of each clip, its pictures, or both.',
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
-    default = Settings()
+    default = WAVEFORM if _chosen_features(argv) == 'waveform' else Settings()
     add = parser.add_argument
     add('--source', type=Path, required=True, help='folder with Actor_XX folders somewhere below it')
     add('--output', type=Path, required=True, help='shard directory to write')
-    add('--features', choices=FEATURES, default=default.features, help='what to store of the sound')
+    add(
+        '--features',
+        choices=FEATURES,
+        default=Settings.features,
+        help='what to store of the sound; waveform, int16 samples: 16000 Hz and the first 10 s unless said otherwise',
+    )
     add('--sample_rate', type=int, default=default.sample_rate, help='Hz, after resampling')
     add('--num_mfcc', type=int, default=default.num_mfcc, help='coefficients a frame, 1 to 128')
     add('--hop_length', type=int, default=default.hop_length, help='samples from one frame to the next')

@@ -155,7 +155,7 @@ def main(argv: list[str] | None = None) -> int:
     summary(skipped)
     print(f'next: python -m mmer_jax.records verify {arguments.output}')
     if arguments.audio == 'mfcc':
-        config = 'configs/concat_fc_ravdess_openface.py'
+        config = 'configs/audio_visual_ravdess_openface.py:concat_fc'
         print(f'      python -m mmer_jax.main --config={config} --config.data.directory={arguments.output}')
     return 0
 

@@ -128,6 +128,7 @@ LIKE = {
     ),
     'ravdess_openface': (ravdess_openface.make_schema, {'audio': (212, 212)}, 20),
     'ravdess_mfcc': (lambda: ravdess.make_schema(ravdess.Settings()), {'audio': (212, 212)}, 20),
+    'ravdess_waveform': (lambda: ravdess.make_schema(ravdess.WAVEFORM), {'audio': (1200, 2400)}, 20),
     'synthetic': (lambda: SCHEMA, LENGTHS, 9),
 }
 

@@ -128,7 +128,10 @@ def make_program(config: Config, model: nn.Module, fold_data: FoldData) -> Progr
     loss = make_loss(config.losses.to_dict())
     on_cpu = jax.default_backend() == 'cpu'
     average = config.optimizer.average
-    train_step = make_train_step(model, optimizer, loss, accumulate=config.accumulate, unroll=on_cpu, average=average)
+    freeze = tuple(config.optimizer.freeze)
+    train_step = make_train_step(
+        model, optimizer, loss, accumulate=config.accumulate, unroll=on_cpu, average=average, freeze=freeze
+    )
     eval_step = make_eval_step(model, loss)
     by_seed, everywhere = sharding.state_sharding(mesh), sharding.replicated(mesh)
     example = example_batch(fold_data.loaders['train'])

@@ -18,6 +18,8 @@ from matplotlib.ticker import MaxNLocator
 
 BLUE, VERMILION, GREEN, GREY = '#0072B2', '#D55E00', '#009E73', '#5F5F5F'
 BLUES = LinearSegmentedColormap.from_list('white_to_blue', ['#FFFFFF', '#9CC9E5', BLUE, '#003A5D'])
+PALETTE = ('#0072B2', '#E69F00', '#D55E00', '#009E73', '#CC79A7', '#56B4E9', '#5F5F5F', '#B5A800')
+MARKERS = 'osv^DPX*'
 DPI = 100
 NAME_WIDTH = 34  # characters of a run's name on one line
 
@@ -127,6 +129,42 @@ def confusion(matrix: np.ndarray, class_names: Sequence[str], path: str | os.Pat
     bar = figure.colorbar(image, ax=axes, fraction=0.046, pad=0.03, ticks=[0, 0.25, 0.5, 0.75, 1])
     bar.ax.set_yticklabels(['0%', '25%', '50%', '75%', '100%'], fontsize=9)
     bar.outline.set_visible(False)  # type: ignore[operator]
+    _save(figure, path)
+
+
+def scatter(
+    points: np.ndarray, labels: np.ndarray, class_names: Sequence[str], path: str | os.PathLike, title: str
+) -> None:
+    """Draws points (R, 2) coloured by class (R,), at most eight classes (600 x 500 pixels).
+
+    The two directions of an embedding have no unit, so the axes have no numbers.
+
+    Raises:
+        ValueError: points are not (R, 2), or there are more classes than colours.
+    """
+    if points.ndim != 2 or points.shape[1] != 2 or len(points) != len(labels) or len(class_names) > len(PALETTE):
+        raise ValueError(
+            f'scatter: points {points.shape}, {len(labels)} labels of {len(class_names)} classes; expected (R, 2), R '
+            f'labels and at most {len(PALETTE)} classes'
+        )
+    figure = _figure(6, 5)
+    axes = figure.add_subplot()
+    size = float(np.clip(4000 / max(len(points), 1), 6, 30))
+    for number, name in enumerate(class_names):
+        chosen = points[labels == number]
+        axes.scatter(
+            chosen[:, 0], chosen[:, 1], s=size, color=PALETTE[number], marker=MARKERS[number], alpha=0.75,
+            edgecolor='white', linewidth=0.3, label=name,
+        )  # fmt: skip
+    axes.set_xticks([])
+    axes.set_yticks([])
+    axes.set_xlabel('first principal component')
+    axes.set_ylabel('second')
+    axes.set_title(title, fontsize=11, fontweight='bold')
+    _plain(axes, grid='both')
+    figure.legend(
+        loc='outside lower center', ncols=min(len(class_names), 4), frameon=False, fontsize=10, markerscale=1.5
+    )
     _save(figure, path)
 
 

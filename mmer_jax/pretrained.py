@@ -23,6 +23,7 @@ Tree = Any
 PARAMS, SOURCE = 'params.safetensors', 'source.json'
 CONVERT = 'python -m data_prep.convert_weights writes such folders'
 SHOWN = 5  # names in an error
+OPTIONAL = 'projector'  # a layer behind an encoder's pooling, which a model may leave out
 
 
 def find(name: str | os.PathLike) -> Path:
@@ -42,10 +43,38 @@ def load_pretrained(name: str | os.PathLike) -> tuple[dict[str, Tree], dict[str,
     folder = find(name)
     try:
         flat = load_file(folder / PARAMS)
-        source = json.loads((folder / SOURCE).read_text()) if (folder / SOURCE).is_file() else {}
     except (SafetensorError, ValueError, OSError) as error:
         raise ValueError(f'{folder} is damaged: {error}; convert the weights again ({CONVERT})') from error
-    return traverse_util.unflatten_dict(flat, sep='/'), source
+    return traverse_util.unflatten_dict(flat, sep='/'), read_source(folder)
+
+
+def fill_fields(model: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, Any]:
+    """config.model with the sizes of converted weights, {module path: name of the weights}, where it gives none.
+
+    So any checkpoint of a family fits the config of one of them. ValueError where the encoder is of another family.
+    """
+    filled = dict(model)
+    for path, name in names.items():
+        first, _, rest = path.partition('/')
+        if rest and isinstance(filled.get(first), Mapping):
+            filled[first] = fill_fields(filled[first], {rest: name})
+        elif not rest and isinstance(filled.get(first), Mapping):
+            source, own = read_source(name), filled[first].get('name')
+            if source.get('family', own) != own:
+                raise ValueError(f'{name} holds weights of {source["family"]!r}, config.model.{path} is {own!r}')
+            filled[first] = {**source.get('fields', {}), **filled[first]}
+    return filled
+
+
+def read_source(name: str | os.PathLike) -> dict[str, Any]:
+    """What source.json says of converted weights; {} where there is none."""
+    path = find(name) / SOURCE
+    if not path.is_file():
+        return {}
+    try:
+        return json.loads(path.read_text())
+    except (ValueError, OSError) as error:
+        raise ValueError(f'{path} is damaged: {error}; convert the weights again ({CONVERT})') from error
 
 
 def save_pretrained(folder: str | os.PathLike, variables: Mapping[str, Tree], source: Mapping[str, Any]) -> Path:
@@ -72,13 +101,17 @@ def graft(
     """`variables` with the module at `path` ('encoder', 'vision/network') replaced by `loaded`, in each collection.
 
     Strict both ways: a parameter of the module that is not loaded must match one of the regular expressions `fresh`
-    (searched in its name below `path`), and everything loaded must have its place and its shape. Arrays of `variables`
-    may have one leading axis more (seeds): the same is then given to each. ValueError lists what does not fit.
+    (searched in its name below `path`), and everything loaded must have its place and its shape; but a projector, the
+    dense layer that some checkpoints have behind their pooling, is left out where the model has none. Arrays of
+    `variables` may have one leading axis more (seeds): the same is then given to each. ValueError lists what does not
+    fit.
     """
     prefix = tuple(filter(None, path.split('/')))
     own = traverse_util.flatten_dict(dict(variables))
     given = {(key[0], *prefix, *key[1:]): np.asarray(a) for key, a in traverse_util.flatten_dict(dict(loaded)).items()}
     inside = [key for key in own if key[1 : 1 + len(prefix)] == prefix]
+    if not any(key[1 + len(prefix)] == OPTIONAL for key in inside):
+        given = {key: array for key, array in given.items() if key[1 + len(prefix)] != OPTIONAL}
     if not inside:
         modules = ', '.join(sorted({key[1] for key in own}))
         raise ValueError(f'{path!r} is no module of the model; it has {modules}')

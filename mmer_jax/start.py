@@ -9,18 +9,30 @@ The second takes, for fold k and seed s, what validation chose in fold k for see
 s). A part that was trained on a record that is tested or validated here is refused: its numbers would be no numbers.
 """
 
+import copy
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
+from ml_collections import ConfigDict
 
 from mmer_jax import pretrained, sharding, trained
 from mmer_jax.experiment import Config, FoldData
 from mmer_jax.step import TrainState, variables_of
 
 Tree = Any
+
+
+def with_sizes(config: Config) -> Config:
+    """The config with the sizes of its converted weights written into config.model; itself where it names none."""
+    if not config.pretrained:
+        return config
+    config = copy.deepcopy(config)
+    with config.unlocked():
+        config.model = ConfigDict(pretrained.fill_fields(config.model.to_dict(), config.pretrained.to_dict()))
+    return config
 
 
 def begin(config: Config, fold_data: FoldData, state: TrainState, mesh: Any) -> TrainState:
@@ -34,6 +46,8 @@ def begin(config: Config, fold_data: FoldData, state: TrainState, mesh: Any) -> 
     for path, name in config.pretrained.items():
         loaded, _ = pretrained.load_pretrained(name)
         variables = pretrained.graft(variables, loaded, path=path, fresh=tuple(config.fresh))
+        if jax.process_index() == 0:
+            print(f'{path}: weights of {pretrained.find(name)}')
     for path, where in config.start_from.items():
         loaded = chosen_part(where, fold_data, config.seed + np.arange(config.seeds))
         variables = pretrained.graft(variables, loaded, path=path, fresh=tuple(config.fresh))

@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import optax
 
 from mmer_jax.losses import Loss, total_loss
+from mmer_jax.optimizer import without_frozen
 
 Array = Any
 Batch = Mapping[str, Array]
@@ -63,13 +64,15 @@ def make_train_step(
     accumulate: int = 1,
     unroll: bool = True,
     average: float = 0.0,
+    freeze: tuple[str, ...] = (),
 ) -> Callable[[TrainState, Batch], tuple[TrainState, dict[str, Array]]]:
     """One optimiser step on one batch. numbers: `loss`, `grad_norm` (before clipping) and `example_loss` (B,).
 
     accumulate = k splits the batch into k parts, one after another, with the gradient of the whole batch's
     weighted mean loss: the same step with less memory (batch statistics are those of the parts). unroll keeps the
     parts out of a loop, which on CPU makes convolutions ten times slower; on a device a loop saves memory.
-    average > 0 is the decay of state.average, less in the first steps: (1 + step) / (10 + step).
+    average > 0 is the decay of state.average, less in the first steps: (1 + step) / (10 + step). Gradients of the
+    parameters that match `freeze` (the optimiser's own patterns) are 0, so that they cost nothing.
     """
 
     def loss_fn(params, model_state, batch, key, total_weight):
@@ -85,7 +88,7 @@ def make_train_step(
         (value, (model_state, loss_B)), gradient = jax.value_and_grad(loss_fn, has_aux=True)(
             state.params, model_state, batch, key, total_weight
         )
-        return value, model_state, loss_B, gradient
+        return value, model_state, loss_B, without_frozen(gradient, freeze) if freeze else gradient
 
     def accumulated_gradient(state, batch, total_weight):
         # Part p holds the rows p, p + k, ...: each device finds its share of every part among its own rows.

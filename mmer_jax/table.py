@@ -26,7 +26,7 @@ from typing import Any
 from absl import logging
 from ml_collections import ConfigDict
 
-from mmer_jax import train
+from mmer_jax import start, train
 from mmer_jax.report import (
     EXPLANATION,
     NOT_HONEST,
@@ -66,10 +66,10 @@ def look(config: ConfigDict | None, folder: Path) -> Outcome:
             return Outcome('failed', f'{folder} has results but no config.json to compare; remove the folder')
         return Outcome('not run')
     try:
-        train.check_config(config, folder)
+        train.check_config(start.with_sizes(config), folder)
         if results.is_file():
             return Outcome('finished', run=read_run(folder))
-    except ValueError as error:
+    except (ValueError, FileNotFoundError) as error:
         return Outcome('failed', f'{_one_line(error)} (for a table: take another --output, or remove {folder})')
     folds = sorted(path.parent.name for path in folder.glob('fold_*/results.json'))
     return Outcome('unfinished', f'finished: {", ".join(folds)}' if folds else '')

@@ -57,7 +57,7 @@ def train_and_evaluate(
     Cross-validation writes workdir/fold_<k>/, a single split writes into workdir itself. Finished folds are taken
     from their results.json. model: your own module with the batch -> outputs contract instead of config.model.
     """
-    workdir = Path(workdir)
+    workdir, config = Path(workdir), start.with_sizes(config)
     source = open_source(config)
     all_folds = folds_of(config, source)
     chosen = range(len(all_folds)) if folds is None else folds

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -102,9 +103,16 @@ def chosen_variables(run: Run) -> Any:
 
 def apply(model: nn.Module, variables: Any, load: data.LoadBatch, keys: tuple[str, ...]) -> list[dict[str, Any]]:
     """The outputs named, on every batch of the plan, as host arrays, padding rows included."""
+    return apply_batches(model, variables, load, range(len(load.plan)), keys)
+
+
+def apply_batches(
+    model: nn.Module, variables: Any, load: data.LoadBatch, steps: Sequence[int], keys: tuple[str, ...]
+) -> list[dict[str, Any]]:
+    """The same on the batches numbered; KeyError where the model has no such output."""
     outputs_of, found = _compiled(model, keys), []
-    for number in range(len(load.plan)):
-        batch = load(load.plan[number])
+    for step_number in steps:
+        batch = load(load.plan[step_number])
         found.append(jax.device_get(outputs_of(variables, {k: v for k, v in batch.items() if k != 'id'})))
     return found
 

@@ -164,6 +164,42 @@ def test_the_papers_settings_give_212_frames(tmp_path):
     assert RecordSource(tmp_path / 'out')[0]['audio'].shape == (212, 13)
 
 
+def test_waveforms_for_pretrained_models_by_default(tmp_path, capsys):
+    """16 kHz int16 of the whole clip, resampled as load_audio does and cut at 10 s; the rest by request."""
+    folder = tmp_path / 'raw' / 'Actor_01'
+    clip(folder, '03-01-03-01-01-01-01.wav', seconds=1.3, rate=48000)
+    clip(folder, '03-01-05-01-01-01-01.wav', seconds=10.4, rate=16000)
+    arguments = ['--source', str(tmp_path / 'raw'), '--workers', '0', '--features', 'waveform']
+    assert ravdess.main([*arguments, '--output', str(tmp_path / 'out')]) == 0
+    records = RecordSource(tmp_path / 'out')
+    feature = records.schema.features['audio']
+    assert (records.schema.name, feature.shape, feature.dtype) == ('ravdess_waveform', (None,), 'int16')
+    assert records.manifest['length_audio'].tolist() == [20800, 160000]
+    for record in (records[0], records[1]):
+        samples, _ = audio.load_audio(folder / f'{record["id"]}.wav', 16000, duration=10.0)
+        np.testing.assert_allclose(record['audio'] / 32768, samples, atol=0.5 / 32768)
+    info = records.schema.info
+    assert (info['sample_rate'], info['offset'], info['duration']) == (16000, 0.0, 10.0)
+    out = capsys.readouterr().out
+    assert '--config=configs/wav2vec2_ravdess.py' in out
+    assert 'shorter than' not in out
+    assert ravdess.main([*arguments, '--output', str(tmp_path / 'cut'), '--offset=1', '--duration=0.2']) == 0
+    assert RecordSource(tmp_path / 'cut').manifest['length_audio'].tolist() == [3200, 3200]
+
+
+def test_the_other_features_keep_their_defaults():
+    given = ['--source', 'a', '--output', 'b']
+    names = ('features', 'sample_rate', 'offset', 'duration', 'num_mfcc', 'hop_length')
+    for options, settings in (
+        ([], ravdess.Settings()),
+        (['--features=log_mel'], ravdess.Settings('log_mel')),
+        (['--feat', 'waveform'], ravdess.WAVEFORM),
+        (['--features', 'mfcc', '--features', 'waveform'], ravdess.WAVEFORM),
+    ):
+        parsed = ravdess.parse_arguments([*given, *options])
+        assert [getattr(parsed, name) for name in names] == [getattr(settings, name) for name in names]
+
+
 @pytest.mark.parametrize('name', ['Actor_01', 'Video_Speech_Actor_01/Actor_01', 'deep/er/Actor_01'])
 def test_actor_folders_at_any_depth(tmp_path, name, monkeypatch):
     clip(tmp_path / 'raw' / name, '03-01-05-01-01-01-01.wav')

@@ -25,6 +25,7 @@ from data_prep.convert_weights.huggingface_names import FAMILIES, Family
 
 WEIGHTS = ('model.safetensors', 'model.safetensors.index.json', 'pytorch_model.bin', 'pytorch_model.bin.index.json')
 BESIDE = (
+    'config.json',
     'vocab.txt',
     'tokenizer.json',
     'merges.txt',

@@ -51,8 +51,13 @@ class MfccCnn(nn.Module):
         del mask_BT  # the window is fixed
         return self.head_drop(features_BTC.reshape(len(features_BTC), -1), deterministic=not train)
 
-    def __call__(self, x_BTD: Array, mask_BT: Array, *, train: bool) -> tuple[Array, Array]:
+    def prepare(self, x_BTD: Array, mask_BT: Array) -> tuple[Array, Array]:
+        """The window that the stem takes, (B, num_frames, D), and its mask: whole rows."""
         x_BTD = fix_length(mask_steps(x_BTD, mask_BT), self.num_frames)
+        return x_BTD, jnp.broadcast_to(mask_BT.any(1)[:, None], x_BTD.shape[:2])
+
+    def __call__(self, x_BTD: Array, mask_BT: Array, *, train: bool) -> tuple[Array, Array]:
+        x_BTD, mask_BT = self.prepare(x_BTD, mask_BT)
         rows_B = mask_BT.any(1)
         features_BTC = self.stage1(self.stem(x_BTD, rows_B, train=train), rows_B, train=train)
         return features_BTC, jnp.broadcast_to(rows_B[:, None], features_BTC.shape[:2])

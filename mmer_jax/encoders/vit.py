@@ -12,7 +12,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from mmer_jax.encoders.convolution import IMAGENET_MEAN, IMAGENET_STD, scale_images
+from mmer_jax.encoders.filterbank import kaldi_fbank
 from mmer_jax.encoders.transformer import INIT, TransformerEncoder
+from mmer_jax.encoders.wav2vec2 import prepare_waveform
 from mmer_jax.layers import fix_length, mask_steps
 
 Array = Any
@@ -137,11 +139,12 @@ class Vit(PatchEncoder):
 
 
 class Ast(PatchEncoder):
-    """Log-mel frames (B, T, 128) as Kaldi makes them, 100 a second -> (B, 2 + N, 768), padded or cut to max_length.
+    """Waveform at 16 kHz, (B, S) or (B, S, 1), float or int16, or its log-mel frames (B, T, 128) -> (B, 2 + N, 768).
 
-    Frames are brought to (x - mean) / (2 std); padding is a frame of zeros before that, as in the original, and is
-    seen. Patches of 16 x 16, one every 10 bands and frames. `pool` gives the mean of class and distillation token,
-    normalised as its classifier's first layer does.
+    A waveform becomes frames as Kaldi makes them, 100 a second (filterbank.py); one shorter than a frame is taken as
+    padding. Frames are padded or cut to max_length and brought to (x - mean) / (2 std); padding is a frame of zeros
+    before that, as in the original, and is seen. Patches of 16 x 16, one every 10 bands and frames. `pool` gives the
+    mean of class and distillation token, normalised as its classifier's first layer does.
     """
 
     final_norm: bool = True
@@ -160,12 +163,20 @@ class Ast(PatchEncoder):
         strides = (self.frequency_stride, self.time_stride)
         self.embeddings = self._setup_embeddings((self.patch_size,) * 2, strides, 2)
 
-    def embed(self, x_BTF: Array, mask_BT: Array, *, train: bool) -> tuple[Array, Array]:
+    def embed(self, x: Array, mask: Array, *, train: bool) -> tuple[Array, Array]:
+        x_BTF, mask_BT = self.spectrogram(x, mask)
+        return self._embed_rows(x_BTF.swapaxes(1, 2)[..., None], mask_BT.any(1), train)
+
+    def spectrogram(self, x: Array, mask: Array) -> tuple[Array, Array]:
+        """Waveform or frames -> the transformer's input (B, max_length, num_bands), and the frames' mask (B, T)."""
+        if x.ndim == 2 or x.shape[-1] == 1:
+            x_BS = prepare_waveform(x, mask, normalize=False)
+            x_BTF, mask_BT = kaldi_fbank(x_BS, mask, num_bands=self.num_bands)
+        else:
+            x_BTF, mask_BT = mask_steps(x.astype(jnp.float32), mask), mask
         if x_BTF.shape[-1] != self.num_bands:
             raise ValueError(f'{x_BTF.shape[-1]} mel bands, this encoder takes {self.num_bands} (field num_bands)')
-        x_BTF = fix_length(mask_steps(x_BTF.astype(jnp.float32), mask_BT), self.max_length)
-        x_BTF = (x_BTF - self.mean) / (2 * self.std)
-        return self._embed_rows(x_BTF.swapaxes(1, 2)[..., None], mask_BT.any(1), train)
+        return (fix_length(x_BTF, self.max_length) - self.mean) / (2 * self.std), mask_BT
 
 
 class VideoMae(PatchEncoder):

@@ -9,6 +9,7 @@ from mmer_jax.encoders import ENCODERS
 from mmer_jax.models.audio_visual import AudioVisual
 from mmer_jax.models.cfn_sr import CfnSr
 from mmer_jax.models.ef_lstm import EfLstm
+from mmer_jax.models.encoded import Encoded
 from mmer_jax.models.lf_lstm import LfLstm
 from mmer_jax.models.mctn import Mctn
 from mmer_jax.models.mfsa import Mfsa
@@ -22,6 +23,7 @@ MODELS = {
     'audio_visual': AudioVisual,
     'cfn_sr': CfnSr,
     'ef_lstm': EfLstm,
+    'encoded': Encoded,
     'lf_lstm': LfLstm,
     'mctn': Mctn,
     'mfsa': Mfsa,
@@ -37,6 +39,7 @@ __all__ = [
     'AudioVisual',
     'CfnSr',
     'EfLstm',
+    'Encoded',
     'LfLstm',
     'Mctn',
     'Mfsa',
@@ -50,21 +53,23 @@ __all__ = [
 
 
 def build_model(fields: Mapping[str, Any], **common: Any) -> nn.Module:
-    """{'name': ..., field: value, ...} -> a module; a nested {'name': ..., ...} is an encoder.
+    """{'name': ..., field: value, ...} -> a module; a nested {'name': ..., ...} is an encoder, under `model` a model.
 
     `common` are the fields that every model has: modalities, num_outputs, dtype. An unknown name lists the known
     ones; a field that the model does not have is a TypeError that names it.
     """
     fields = dict(fields)
     model = _lookup(MODELS, 'model', fields.pop('name', None))
-    return _construct(model, {key: _build_field(value, common) for key, value in {**fields, **common}.items()})
+    return _construct(model, {key: _build_field(key, value, common) for key, value in {**fields, **common}.items()})
 
 
-def _build_field(value, common):
+def _build_field(key, value, common):
+    if isinstance(value, Mapping) and key == 'model':
+        return build_model(value, **common)
     if isinstance(value, Mapping):
         value = dict(value)
         encoder = _lookup(ENCODERS, 'encoder', value.pop('name', None))
-        nested = {key: _build_field(v, common) for key, v in value.items()}
+        nested = {key: _build_field(key, v, common) for key, v in value.items()}
         return _construct(encoder, {**nested, 'dtype': common['dtype']})
     return tuple(value) if isinstance(value, list) else value
 

@@ -5,12 +5,10 @@ from typing import Any
 import flax.linen as nn
 import jax.numpy as jnp
 
-from mmer_jax.encoders.mfcc_cnn import MfccCnn
 from mmer_jax.fusion.compact_bilinear import CompactBilinear
 from mmer_jax.fusion.late import ConcatFc, averaging, multiplication, multiplicative
 from mmer_jax.fusion.mmtm import Mmtm
 from mmer_jax.fusion.msaf import Msaf
-from mmer_jax.layers import fix_length, mask_steps
 
 Array = Any
 STAGES = ('stem', 'stage1', 'stage2', 'stage3', 'stage4')
@@ -162,9 +160,6 @@ def _run(encoder, x, mask_BT, couplings, train):
 
 def _prepare(encoder, x, mask_BT):
     """What an encoder does before its first stage, (x, mask of the steps)."""
-    if isinstance(encoder, MfccCnn):
-        x = fix_length(mask_steps(x, mask_BT), encoder.num_frames)
-        return x, jnp.broadcast_to(mask_BT.any(1)[:, None], x.shape[:2])
     if not hasattr(encoder, 'prepare'):
         raise ValueError(
             f'{type(encoder).__name__} has stages but no method prepare(x, mask) -> (x, mask), which coupling its '

@@ -9,7 +9,11 @@ Array = Any
 
 
 class Unimodal(nn.Module):
-    """encoder -> pool -> linear head; predictions (B, num_outputs). Extras: `features` (B, D), the head's input."""
+    """encoder -> pool -> linear head; predictions (B, num_outputs).
+
+    Extras: `features` (B, D), the head's input; of an encoder of sequences also its `steps` (B, T, D) and their mask
+    `steps_mask` (B, T).
+    """
 
     modalities: tuple[str, ...]
     num_outputs: int
@@ -24,4 +28,7 @@ class Unimodal(nn.Module):
         features, mask = self.encoder(batch[m], batch[f'{m}_mask'], train=train)
         pooled_BD = self.encoder.pool(features, mask, train=train)
         logits_BC = nn.Dense(self.num_outputs, dtype=self.dtype, name='head')(pooled_BD)
-        return {'prediction': logits_BC.astype(jnp.float32), 'features': pooled_BD}
+        outputs = {'prediction': logits_BC.astype(jnp.float32), 'features': pooled_BD}
+        if features.ndim == 3:
+            outputs |= {'steps': features, 'steps_mask': mask}
+        return outputs

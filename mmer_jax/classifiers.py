@@ -1,0 +1,281 @@
+"""SVM, XGBoost and MLP on fused features: Tables 4 to 7, the PCA scatters and the confusion matrix, in one command.
+
+    python -m mmer_jax.classifiers --features text=runs/bert_iemocap/features audio=runs/wav2vec2_iemocap/features \\
+        vision=runs/videomae_iemocap/features --published iemocap
+
+--features names directories of mmer_jax.extract (a model and a split for each fold), or plain record directories of one
+vector a record, for which --protocol makes the folds. Tables 4 to 7 are those of Babaali and Shayaninasab (2023): the
+unimodal models, early fusion, late fusion, and precision, recall and F1 of one combination. What finished folds gave is
+kept in results.json, and the same command goes on where it was stopped.
+"""
+
+import argparse
+import csv
+import itertools
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from sklearn.decomposition import PCA
+
+from mmer_jax import plots, writer
+from mmer_jax.feature_fusion import (
+    CLASSIFIERS,
+    OPERATIONS,
+    STAGES,
+    FoldFeatures,
+    choose,
+    classify,
+    fuse,
+    fused,
+    measure,
+    parse_options,
+    read_folds,
+    unimodal_probabilities,
+)
+from mmer_jax.metrics import confusion_matrix
+from mmer_jax.report import format_number, format_summary, summarise
+
+LABELS = {
+    'svm': 'SVM',
+    'mlp': 'MLP',
+    'xgboost': 'XGBoost',
+    'concat': 'concatenation',
+    'sum': 'sum',
+    'product': 'product',
+}
+SOURCE = 'Babaali and Shayaninasab (2023), Tables 4 to 7, accuracy'
+# The paper's numbers: accuracy by combination, with its classifiers in the order SVM, neural network, XGBoost.
+PUBLISHED = {
+    'iemocap': {
+        'unimodal': {'text': 0.6750, 'audio': 0.6755, 'vision': 0.3322},
+        'early concat': (0.75451, 0.7531, 0.7328),
+        'early sum': (0.7542, 0.7516, 0.7395),
+        'late concat': (0.7397, 0.7436, 0.7445),
+        'late sum': (0.7210, 0.7256, 0.7275),
+    }
+}
+METRICS = ('accuracy', 'uar', 'macro_f1')
+
+
+class Results:
+    """metrics by key 'fold/seed/name', with the predicted classes of the test records, saved after each fold."""
+
+    def __init__(self, path: Path, job: Mapping[str, Any]):
+        self.path, self.job, self.rows = path, dict(job), {}
+        if path.is_file():
+            found = writer.read_json(path)
+            if found['job'] != self.job:
+                raise ValueError(f'{path} is of another job ({found["job"]}); remove it, or give another --output')
+            self.rows = found['rows']
+
+    def add(self, fold: FoldFeatures, seed: int, name: str, predicted: np.ndarray, detail: str = '') -> None:
+        row = {'metrics': measure(predicted, fold), 'predicted': predicted.tolist(), 'detail': detail}
+        self.rows[f'{fold.name}/{seed}/{name}'] = row
+
+    def save(self) -> None:
+        writer.write_json(self.path, {'job': self.job, 'rows': self.rows})
+
+    def values(self, folds: Sequence[FoldFeatures], seeds: Sequence[int], name: str, metric: str) -> np.ndarray | None:
+        """(folds, seeds), or None where the combination does not exist."""
+        keys = [[f'{fold.name}/{seed}/{name}' for seed in seeds] for fold in folds]
+        if any(key not in self.rows for line in keys for key in line):
+            return None
+        return np.array([[self.rows[key]['metrics'][metric] for key in line] for line in keys])
+
+
+def run_fold(
+    fold: FoldFeatures, results: Results, seeds: Sequence[int], classifiers: Sequence[str], chosen: bool
+) -> None:
+    """Every unimodal model and combination on one fold that results do not hold yet."""
+    for seed in seeds:
+        if f'{fold.name}/{seed}/done' in results.rows:
+            continue
+        for m in fold.features:
+            own = unimodal_probabilities(fold, m)[fold.test]
+            results.add(fold, seed, f'unimodal {m}', own.argmax(1))
+            x = fuse([fold.features[m]], fold.train, 'concat')
+            for classifier in classifiers:
+                results.add(fold, seed, f'alone {m} {classifier}', classify(x, fold, classifier, seed))
+        possible = []
+        for stage, operation in itertools.product(STAGES, OPERATIONS):
+            try:
+                x = fused(fold, stage, operation)
+            except ValueError:  # sum and product of features of different sizes
+                continue
+            for classifier in classifiers:
+                possible.append((stage, operation, classifier))
+                results.add(fold, seed, f'{stage} {operation} {classifier}', classify(x, fold, classifier, seed))
+        if chosen:
+            best = choose(fold, possible, seed)
+            row = results.rows[f'{fold.name}/{seed}/{" ".join(best)}']
+            results.rows[f'{fold.name}/{seed}/chosen'] = {**row, 'detail': ' '.join(best)}
+        results.rows[f'{fold.name}/{seed}/done'] = {}
+        results.save()
+        print(f'{fold.name}, seed {seed}: {len(possible)} combinations', flush=True)
+
+
+# ---- tables --------------------------------------------------------------------------------------------------
+
+
+def tables(
+    results: Results, folds: Sequence[FoldFeatures], seeds, classifiers, detail: str, published: Mapping[str, Any]
+) -> list[str]:
+    """Tables 4 to 7 as Markdown lines."""
+
+    def cell(name, metric='accuracy', quoted=None):
+        values = results.values(folds, seeds, name, metric)
+        text = '–' if values is None else format_summary(metric, summarise(values)).removesuffix(' (over folds)')
+        return f'{text} ({format_number(metric, quoted)})' if quoted is not None else text
+
+    def average(names):
+        found = [results.values(folds, seeds, name, 'accuracy') for name in names]
+        known = [values.mean() for values in found if values is not None]
+        return f'{100 * np.mean(known):.1f}' if len(known) == len(names) else '–'
+
+    modalities = list(folds[0].features)
+    quoted = published.get('unimodal', {})
+    lines = [
+        '**Table 4. One modality** (accuracy, %)',
+        '',
+        f'| | own model | {" | ".join(LABELS[c] for c in classifiers)} |',
+    ]
+    lines.append('|---|' + '---|' * (1 + len(classifiers)))
+    for m in modalities:
+        cells = [cell(f'unimodal {m}', quoted=quoted.get(m)), *(cell(f'alone {m} {c}') for c in classifiers)]
+        lines.append(f'| {m} | {" | ".join(cells)} |')
+    for number, stage in ((5, 'early'), (6, 'late')):
+        lines += ['', f'**Table {number}. {stage.capitalize()} fusion** (accuracy, %)', '']
+        lines.append(f'| | {" | ".join(LABELS[c] for c in classifiers)} | average |')
+        lines.append('|---|' + '---|' * (1 + len(classifiers)))
+        for operation in OPERATIONS:
+            names = [f'{stage} {operation} {c}' for c in classifiers]
+            numbers = dict(zip(('svm', 'mlp', 'xgboost'), published.get(f'{stage} {operation}', ()), strict=False))
+            cells = [cell(name, quoted=numbers.get(c)) for name, c in zip(names, classifiers, strict=True)]
+            lines.append(f'| {LABELS[operation]} | {" | ".join([*cells, average(names)])} |')
+    if results.values(folds, seeds, 'chosen', 'accuracy') is not None:
+        picked = [results.rows[f'{fold.name}/{seed}/chosen']['detail'] for fold in folds for seed in seeds]
+        often = max(set(picked), key=picked.count)
+        text = f'Chosen within the training records of each fold (most often {often}): {cell("chosen")}, '
+        lines += ['', text + f'UAR {cell("chosen", "uar")}, macro F1 {cell("chosen", "macro_f1")}.']
+    lines += ['', f'**Table 7. {detail}** (%)', '', '| | precision | recall | F1 |', '|---|---|---|---|']
+    for name in folds[0].class_names:
+        cells = [cell(detail, f'{metric}_{name}') for metric in ('precision', 'recall', 'f1')]
+        lines.append(f'| {name} | {" | ".join(cells)} |')
+    accuracy, uar, f1 = (cell(detail, metric) for metric in METRICS)
+    lines += ['', f'accuracy {accuracy}, UAR {uar}, macro F1 {f1}', '', _explanation(folds, seeds, published)]
+    return lines
+
+
+def _explanation(folds, seeds, published):
+    train, test = (
+        sum(int(part.sum()) for part in parts) for parts in zip(*((f.train, f.test) for f in folds), strict=True)
+    )
+    over = 'seeds, each the mean of its folds' if len(seeds) > 1 else 'folds'
+    own = 'unimodal network' if folds[0].probabilities else 'logistic regression'
+    note = f'{len(folds)} folds, {len(seeds)} seeds, {test} test predictions ({train} training records in all); mean ± '
+    note += (
+        f'standard deviation over {over}. Own model: the {own}. Scaling, unimodal probabilities and classifiers are '
+    )
+    note += 'fitted on training records alone. – : vectors of different sizes, or not run.'
+    return note + (f' In brackets: published, {SOURCE}.' if published else '')
+
+
+def write_rows(results: Results, path: Path) -> None:
+    """rows.csv: one line for each fold, seed and combination."""
+    with open(path, 'w', newline='', encoding='utf-8') as file:
+        table = csv.writer(file, lineterminator='\n')
+        table.writerow(['fold', 'seed', 'combination', *METRICS, 'detail'])
+        for key, row in results.rows.items():
+            if row:
+                numbers = [row['metrics'][metric] for metric in METRICS]
+                table.writerow([*key.split('/', 2), *numbers, row['detail']])
+
+
+def draw(folds: Sequence[FoldFeatures], results: Results, seeds, detail: str, output: Path) -> list[Path]:
+    """PCA scatters of the first fold's test records (fitted on its training records) and the confusion matrix."""
+    fold, files = folds[0], []
+    views = {**{m: [x] for m, x in fold.features.items()}, 'fusion': list(fold.features.values())}
+    for name, vectors in views.items():
+        x = fuse(vectors, fold.train, 'concat')
+        points = PCA(2, random_state=0).fit(x[fold.train]).transform(x[fold.test])
+        files.append(output / f'pca_{name}.png')
+        title = f'{"all modalities" if name == "fusion" else name}: test records of {fold.name}'
+        plots.scatter(points, fold.labels[fold.test], fold.class_names, files[-1], title)
+    count = len(fold.class_names)
+    matrix = np.zeros((count, count))
+    for one, seed in itertools.product(folds, seeds):
+        predicted = np.array(results.rows[f'{one.name}/{seed}/{detail}']['predicted'])
+        matrix += confusion_matrix(predicted, one.labels[one.test], count) / len(seeds)
+    files.append(output / 'confusion.png')
+    plots.confusion(matrix, fold.class_names, files[-1], detail)
+    return files
+
+
+# ---- the command ---------------------------------------------------------------------------------------------
+
+
+def parse(argv: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog='python -m mmer_jax.classifiers', description=__doc__.split('\n')[0])
+    add = parser.add_argument
+    add('--features', nargs='+', required=True, metavar='MODALITY=DIR', help='text=DIR audio=DIR vision=DIR')
+    add('--output', type=Path, default=Path('runs/classifiers'), help='folder of tables and pictures')
+    add('--protocol', default='official_split', help='of plain directories: a name of mmer_jax/protocols.py')
+    add('--protocol_options', default='', help='its options as JSON, such as \'{"folds": 5}\'')
+    add('--seeds', type=int, default=1, help='seeds of the classifiers')
+    add('--classifiers', nargs='+', choices=CLASSIFIERS, default=list(CLASSIFIERS))
+    add('--choose', action='store_true', help='also choose the combination within the training records of each fold')
+    add('--detail', default='early concat svm', help='the combination of Table 7 and of the confusion matrix')
+    add('--published', choices=list(PUBLISHED), help='put the published numbers of this data set beside ours')
+    return parser.parse_args(argv)
+
+
+def _directories(texts: Sequence[str]) -> dict[str, Path]:
+    found: dict[str, Path] = {}
+    for text in texts:
+        m, _, path = text.partition('=')
+        if m not in ('text', 'audio', 'vision') or not path or m in found:
+            raise ValueError(f'--features {text}: expected text=DIR, audio=DIR or vision=DIR, each once')
+        if not Path(path).is_dir():
+            raise FileNotFoundError(f'--features {text}: no such folder; python -m mmer_jax.extract writes it')
+        found[m] = Path(path)
+    return found
+
+
+def main(argv: list[str] | None = None) -> int:
+    """The command line; 0, or 1 with one line on stderr."""
+    arguments = parse(argv)
+    try:
+        directories, options = _directories(arguments.features), parse_options(arguments.protocol_options)
+        folds, notes = read_folds(directories, arguments.protocol, options)
+        seeds, classifiers = range(arguments.seeds), tuple(c for c in CLASSIFIERS if c in arguments.classifiers)
+        known = [' '.join(parts) for parts in itertools.product(STAGES, OPERATIONS, classifiers)]
+        if arguments.detail not in known or arguments.seeds < 1:
+            raise ValueError(
+                f'--detail {arguments.detail!r}, --seeds {arguments.seeds}: expected one of {known}, 1 or more'
+            )
+        arguments.output.mkdir(parents=True, exist_ok=True)
+        job = {'features': {m: str(path) for m, path in directories.items()}, 'protocol': arguments.protocol}
+        job |= {'options': options, 'classifiers': list(classifiers), 'choose': arguments.choose}
+        results = Results(arguments.output / 'results.json', job)
+        for fold in folds:
+            run_fold(fold, results, seeds, classifiers, arguments.choose)
+        if results.values(folds, seeds, arguments.detail, 'accuracy') is None:
+            raise ValueError(f'--detail {arguments.detail!r} does not exist here: the vectors have different sizes')
+        published = PUBLISHED.get(arguments.published, {})
+        lines = [*tables(results, folds, seeds, classifiers, arguments.detail, published), *notes]
+        (arguments.output / 'tables.md').write_text('\n'.join(lines) + '\n')
+        write_rows(results, arguments.output / 'rows.csv')
+        files = draw(folds, results, seeds, arguments.detail, arguments.output)
+    except (ValueError, OSError, ImportError) as error:
+        print(f'error: {error}', file=sys.stderr)
+        return 1
+    print('\n'.join(lines))
+    print('\nwritten: ' + ', '.join(map(str, [arguments.output / 'tables.md', *files])))
+    return 0
+
+
+if __name__ == '__main__':
+    sys.exit(main())

@@ -1,0 +1,224 @@
+"""Features of a trained model over its data set -> a record directory, ready for training and for classifiers.
+
+    python -m mmer_jax.extract WORKDIR [--output DIR] [--level pooled|steps] [--data DIR] [--fold K] [--seed S]
+
+Writes DIR/fold_<k> for every fold of WORKDIR (DIR itself where there is one split), each with the variables that
+validation chose in that fold: the model of fold k never saw the records that fold k tests on. A record holds
+`prediction` (C,), and its features under the name of the run's modality (`features` where it has several): one vector
+(D,), the input of the head, or with --level steps those of every step, (T, D). The manifest's columns are kept; `split`
+says what the record is in this fold.
+
+Work is done in parts, kept below DIR/fold_<k>.parts until all are there: the same command goes on where it was stopped.
+Several processes share it with --num_processes N --process_id K, each on its own devices; the one that finds all parts
+complete writes the records.
+"""
+
+import argparse
+import dataclasses
+import shutil
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from absl import logging
+
+from mmer_jax import data, trained, writer
+from mmer_jax.experiment import SPLITS, folds_of, open_source
+from mmer_jax.records import Feature, RecordWriter, Schema
+from mmer_jax.trained import Run
+
+LEVELS = ('pooled', 'steps')
+PART = 16  # batches in a part
+OWN = ('record', 'id', 'label', 'split')  # manifest columns that are made anew
+
+
+@dataclasses.dataclass(frozen=True)
+class Task:
+    """One fold of a run to extract: the run, the level, and where to."""
+
+    run: Run
+    level: str
+    output: Path
+
+    @property
+    def parts(self) -> Path:
+        return self.output.with_name(f'{self.output.name}.parts')
+
+    @property
+    def key(self) -> str:
+        """The name of the features in a record."""
+        modalities = tuple(self.run.config.modalities)
+        return modalities[0] if len(modalities) == 1 else 'features'
+
+    def describe(self) -> dict[str, Any]:
+        """What the parts depend on; parts of another description are refused."""
+        config = self.run.config
+        return {
+            'workdir': str(self.run.folder),
+            'data': config.data.directory,
+            'seed': self.run.seed,
+            'level': self.level,
+            'batch_size': self.run.fold_data.loaders['test'].plan.batch_size,
+        }
+
+
+def split_of(run: Run) -> dict[int, str]:
+    """{record number: its split in the run's fold}; records that the fold leaves out are absent."""
+    return {int(n): split for split in SPLITS for n in getattr(run.fold_data.fold, split)}
+
+
+def extract_fold(task: Task, *, process_id: int = 0, num_processes: int = 1) -> bool:
+    """Makes this process's parts, then the records if all parts are there; whether they are.
+
+    ValueError where DIR holds parts of another run, or the model gives no such features.
+    """
+    if task.output.is_dir():
+        return True
+    numbers = np.array(sorted(split_of(task.run)))
+    load = task.run.batches(numbers)
+    starts = range(0, len(load.plan), PART)
+    _begin(task)
+    mine = [start for start in starts[process_id::num_processes] if not _part(task, start).is_file()]
+    if mine:
+        variables = trained.chosen_variables(task.run)
+        keys = ('prediction', 'features') if task.level == 'pooled' else ('prediction', 'steps', 'steps_mask')
+        for start in mine:
+            arrays = _arrays(load, range(start, min(start + PART, len(load.plan))), task.run, variables, keys)
+            temporary = _part(task, start).with_suffix(f'.{process_id}.tmp')
+            with open(temporary, 'wb') as file:
+                np.savez(file, **arrays)  # type: ignore[arg-type]
+            temporary.replace(_part(task, start))
+            print(f'{task.output}: part {start // PART + 1} of {len(starts)}', flush=True)
+    if not all(_part(task, start).is_file() for start in starts):
+        return False
+    _assemble(task, [_part(task, start) for start in starts])
+    return True
+
+
+def _begin(task):
+    path, own = task.parts / 'job.json', task.describe()
+    if path.is_file():
+        if (found := writer.read_json(path)) != own:
+            different = [f'{key} {found.get(key)!r}, now {own[key]!r}' for key in own if found.get(key) != own[key]]
+            raise ValueError(
+                f'{task.parts} holds parts of another job ({"; ".join(different)}): remove it, or give another --output'
+            )
+    else:
+        task.parts.mkdir(parents=True, exist_ok=True)
+        writer.write_json(path, own)
+
+
+def _part(task, start) -> Path:
+    return task.parts / f'part_{start // PART:06d}.npz'
+
+
+def _arrays(load: data.LoadBatch, steps, run: Run, variables, keys) -> dict[str, np.ndarray]:
+    """The outputs of some batches without padding rows: prediction (R, C), features (R, D) or the valid steps one
+    after another (sum of T, D) with `lengths` (R,), and the record `number` (R,)."""
+    rows: dict[str, list] = {'number': [], 'prediction': [], 'features': [], 'lengths': []}
+    for step in steps:
+        _, _, numbers = load.plan[step]
+        try:
+            (outputs,) = trained.apply_batches(run.model, variables, load, (step,), keys)
+        except KeyError as error:
+            raise ValueError(
+                f'{run.folder}: the model {run.config.model.name!r} has no output {error} for --level '
+                f'{"steps" if "steps" in keys else "pooled"}; unimodal has both'
+            ) from error
+        count = len(numbers)
+        rows['number'].append(numbers)
+        rows['prediction'].append(np.asarray(outputs['prediction'][:count], np.float32))
+        if 'features' in keys:
+            rows['features'].append(np.asarray(outputs['features'][:count], np.float32))
+        else:
+            mask = np.asarray(outputs['steps_mask'][:count])
+            rows['features'].append(np.asarray(outputs['steps'][:count], np.float32)[mask])
+            rows['lengths'].append(mask.sum(1))
+    return {key: np.concatenate(found) for key, found in rows.items() if found}
+
+
+def _assemble(task: Task, parts: list[Path]) -> None:
+    """The parts as a record directory; then they are removed."""
+    source = task.run.fold_data.source
+    splits, manifest = split_of(task.run), source.manifest
+    kept = [name for name in manifest if name not in OWN and not name.startswith('length_')]
+    with np.load(parts[0]) as first:
+        width, outputs = first['features'].shape[1], first['prediction'].shape[1]
+    shape = (width,) if task.level == 'pooled' else (None, width)
+    described = f'{task.level} features of {task.run.name}, {task.run.folder.name}'
+    features = {
+        task.key: Feature(shape, description=described),
+        'prediction': Feature((outputs,), description='output of the head'),
+    }
+    info = {**source.schema.info, 'made_by': 'mmer_jax.extract', 'extracted': task.describe()}
+    schema = Schema(f'{source.schema.name}_features', features, source.schema.label, info)
+    labels = data.labels_of(source, np.arange(len(source)))
+    with RecordWriter(task.output, schema) as records:
+        for number, arrays in _rows(parts, task.level):
+            columns = {name: manifest[name][number] for name in kept}
+            record = {'id': str(manifest['id'][number]), 'label': labels[number].tolist()}
+            record |= {task.key: arrays['features'], 'prediction': arrays['prediction']}
+            records.write(record, **columns, split=splits[number])
+    shutil.rmtree(task.parts, ignore_errors=True)
+
+
+def _rows(parts: list[Path], level: str) -> Iterator[tuple[int, dict[str, np.ndarray]]]:
+    for path in parts:
+        with np.load(path) as file:
+            found = dict(file)
+        ends = np.cumsum(found['lengths']) if level == 'steps' else None
+        for row, number in enumerate(found['number']):
+            if ends is None:
+                features = found['features'][row]
+            else:
+                features = found['features'][ends[row] - found['lengths'][row] : ends[row]]
+            yield int(number), {'features': features, 'prediction': found['prediction'][row]}
+
+
+def tasks_of(
+    workdir: Path, output: Path, *, level: str, fold: int | None = None, seed: int | None = None, directory=None
+) -> list[Task]:
+    """One task for each fold (or for one of them)."""
+    first = trained.open_run(workdir, fold=fold or 0, seed=seed, directory=directory)
+    folds = folds_of(first.config, open_source(first.config))
+    if len(folds) == 1:
+        return [Task(first, level, output)]
+    chosen = range(len(folds)) if fold is None else (fold,)
+    runs = [trained.open_run(workdir, fold=k, seed=seed, directory=directory) for k in chosen]
+    return [Task(run, level, output / folds[k].name) for k, run in zip(chosen, runs, strict=True)]
+
+
+def main(argv: list[str] | None = None) -> int:
+    """The command line; 0, or 1 with one line on stderr."""
+    parser = argparse.ArgumentParser(prog='python -m mmer_jax.extract', description=__doc__.split('\n')[0])
+    parser.add_argument('workdir', type=Path, help='a finished run')
+    parser.add_argument('--output', type=Path, help='folder of the features; WORKDIR/features by default')
+    parser.add_argument('--level', choices=LEVELS, default='pooled', help='one vector a record, or one a step')
+    parser.add_argument('--data', help='another shard directory')
+    parser.add_argument('--fold', type=int, help='one fold; all by default')
+    parser.add_argument('--seed', type=int, help='one of the seeds of the run; its first by default')
+    parser.add_argument('--num_processes', type=int, default=1, help='processes that share the work')
+    parser.add_argument('--process_id', type=int, default=0, help='number of this one, from 0')
+    arguments = parser.parse_args(argv)
+    if not 0 <= arguments.process_id < arguments.num_processes:
+        parser.error(f'--process_id {arguments.process_id}: expected 0 to {arguments.num_processes - 1}')
+    output = arguments.output or arguments.workdir / 'features'
+    options = {'level': arguments.level, 'fold': arguments.fold, 'seed': arguments.seed, 'directory': arguments.data}
+    try:
+        for task in tasks_of(arguments.workdir, output, **options):
+            done = extract_fold(task, process_id=arguments.process_id, num_processes=arguments.num_processes)
+            if done:
+                print(f'features: {task.output}')
+            else:
+                print(f'{task.output}: the parts of other processes are missing; the last of them writes the records')
+    except (ValueError, OSError) as error:
+        print(f'error: {error}', file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == '__main__':
+    logging.set_verbosity(logging.WARNING)
+    sys.exit(main())

@@ -1,0 +1,127 @@
+"""Features of a finished run: equal to the model's, per fold, resumable, shared by processes, fit for training."""
+
+import jax
+import numpy as np
+import pytest
+from ml_collections import ConfigDict
+
+from mmer_jax import extract, trained
+from mmer_jax.records import RecordSource
+from mmer_jax.train import train_and_evaluate
+from tests.small_run import small_config
+
+ENCODER = {'name': 'vector_encoder', 'sizes': (5,), 'dropout': 0.0}
+
+
+def config_of(directory, modality='audio', **changes):
+    changes = {'protocol__name': 'leave_speakers_out', 'seeds': 2, 'epochs': 1, **changes}
+    config = small_config(directory, modalities=(modality,), **changes)
+    config.protocol.options = ConfigDict({'folds': 2, 'validation_speakers': 1})
+    config.model = ConfigDict({'name': 'unimodal', 'encoder': ENCODER})
+    return config
+
+
+@pytest.fixture(scope='module')
+def workdir(tiny, tmp_path_factory):
+    folder = tmp_path_factory.mktemp('extract') / 'audio'
+    train_and_evaluate(config_of(tiny), folder)
+    return folder
+
+
+@pytest.fixture
+def small_parts(monkeypatch):
+    monkeypatch.setattr(extract, 'PART', 2)
+
+
+def by_id(directory):
+    source = RecordSource(directory)
+    return {record['id']: record for record in (source[number] for number in range(len(source)))}
+
+
+def alone(workdir, level, fold=0, seed=0):
+    """{id: (features, prediction)} of every record of a fold by itself, nothing padded."""
+    run = trained.open_run(workdir, fold=fold, seed=seed)
+    variables, found = trained.chosen_variables(run), {}
+    apply = jax.jit(lambda batch: run.model.apply(variables, batch, train=False))
+    source = run.fold_data.source
+    for number in range(len(source)):
+        load = run.batches(np.array([number]), alone=True)
+        batch = load(load.plan[0])
+        outputs = apply({k: v for k, v in batch.items() if k != 'id'})
+        features = outputs['features'] if level == 'pooled' else outputs['steps']
+        found[str(batch['id'][0])] = np.asarray(features[0]), np.asarray(outputs['prediction'][0])
+    return found
+
+
+@pytest.mark.parametrize('level', ['pooled', 'steps'])
+def test_features_are_those_of_the_model(workdir, tmp_path, level, small_parts, capsys):
+    assert extract.main([str(workdir), '--output', str(tmp_path / 'out'), '--level', level, '--seed', '1']) == 0
+    assert 'features:' in capsys.readouterr().out
+    for fold in range(2):
+        directory = tmp_path / 'out' / f'fold_{fold}'
+        records, expected = by_id(directory), alone(workdir, level, fold, 1)
+        assert records.keys() == expected.keys()
+        for name, record in records.items():
+            np.testing.assert_allclose(record['audio'], expected[name][0], atol=1e-5)
+            np.testing.assert_allclose(record['prediction'], expected[name][1], atol=1e-5)
+        run = trained.open_run(workdir, fold=fold)
+        manifest = RecordSource(directory).manifest
+        tested = set(run.fold_data.source.manifest['id'][run.fold_data.fold.test])
+        assert set(manifest['id'][manifest['split'] == 'test']) == tested
+        assert set(manifest['speaker']) == {f'{number:02d}' for number in range(8)}
+    assert not list((tmp_path / 'out').glob('*.parts'))
+
+
+def test_it_goes_on_where_it_was_stopped_and_two_processes_share_it(workdir, tmp_path, small_parts, monkeypatch):
+    (task,) = extract.tasks_of(workdir, tmp_path / 'whole', level='pooled', fold=0)
+    assert extract.extract_fold(task)
+    (task,) = extract.tasks_of(workdir, tmp_path / 'shared', level='pooled', fold=0)
+    assert not extract.extract_fold(task, process_id=0, num_processes=2)
+    assert not task.output.exists()
+    done = {path: path.stat().st_mtime_ns for path in task.parts.glob('part_*')}
+    assert done
+    stop = iter([None])
+
+    def stopped(*arguments):
+        next(stop)
+        return arrays(*arguments)
+
+    arrays = extract._arrays
+    monkeypatch.setattr(extract, '_arrays', stopped)
+    with pytest.raises(StopIteration):
+        extract.extract_fold(task, process_id=1, num_processes=2)
+    monkeypatch.undo()
+    monkeypatch.setattr(extract, 'PART', 2)
+    assert all(path.stat().st_mtime_ns == time for path, time in done.items())
+    assert extract.extract_fold(task, process_id=1, num_processes=2)
+    whole, shared = by_id(tmp_path / 'whole' / 'fold_0'), by_id(tmp_path / 'shared' / 'fold_0')
+    assert whole.keys() == shared.keys()
+    for name in whole:
+        np.testing.assert_array_equal(whole[name]['audio'], shared[name]['audio'])
+
+
+def test_parts_of_another_job_are_refused(workdir, tmp_path, small_parts):
+    (task,) = extract.tasks_of(workdir, tmp_path / 'out', level='pooled', fold=0)
+    assert not extract.extract_fold(task, num_processes=2)
+    (other,) = extract.tasks_of(workdir, tmp_path / 'out', level='pooled', fold=0, seed=1)
+    with pytest.raises(ValueError, match='parts of another job .seed 0, now 1'):
+        extract.extract_fold(other)
+
+
+def test_features_train_again(workdir, tmp_path, small_parts):
+    (task,) = extract.tasks_of(workdir, tmp_path / 'out', level='steps', fold=1)
+    assert extract.extract_fold(task)
+    config = small_config(task.output, modalities=('audio',), epochs=1, seeds=1)
+    config.model = ConfigDict({'name': 'lf_lstm', 'hidden_size': 2, 'mlp_size': 3})
+    results = train_and_evaluate(config, tmp_path / 'again')
+    assert results['dataset'] == 'tiny_classes_features'
+
+
+def test_a_model_without_such_features_and_a_missing_run_are_named(tiny, tmp_path, capsys):
+    config = small_config(tiny, epochs=1, seeds=1)
+    config.model = ConfigDict({'name': 'lf_lstm', 'hidden_size': 2, 'mlp_size': 3})
+    train_and_evaluate(config, tmp_path / 'run')
+    assert extract.main([str(tmp_path / 'run'), '--level', 'steps']) == 1
+    assert "'lf_lstm' has no output 'steps' for --level steps" in capsys.readouterr().err
+    assert extract.main([str(tmp_path / 'nowhere')]) == 1
+    assert 'is no workdir' in capsys.readouterr().err
