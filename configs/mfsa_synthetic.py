@@ -26,6 +26,6 @@ def get_config(variant: str = '') -> ConfigDict:
         }
     )
     config.losses.update(
-        {'separation': 1e-2, 'agnostic_adversarial': 3e-2, 'specific_adversarial': 3e-2, 'importance': 1.0}
+        {'separation': 1e-2, 'agnostic_adversarial': 1e-3, 'specific_adversarial': 1e-3, 'importance': 0.1}
     )
     return datasets.smoke(config, width=8, output_width=8, num_heads=2, fusion_feed_forward=8, discriminator_size=4)

@@ -62,6 +62,8 @@ RELEASE = {
 }
 RELEASE_FOUR = dict(zip(SESSIONS, (1085, 1023, 1151, 1031, 1241), strict=True))
 
+CONFIGS = {'text': 'bert_iemocap', 'audio': 'wav2vec2_iemocap', 'vision': 'videomae_iemocap'}
+
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
@@ -247,8 +249,9 @@ def _print_report(report: Report, output: Path, settings: Settings) -> None:
     print(f'next: python -m mmer_jax.records verify {output}')
     if 'vision' in settings.modalities:
         print(f'      python -m data_prep.look {output} --output grid.png')
-    if 'text' in settings.modalities:
-        print(f'      python -m mmer_jax.main --config=configs/bert_iemocap.py --config.data.directory={output}')
+    for m, config in CONFIGS.items():
+        if m in settings.modalities:
+            print(f'      python -m mmer_jax.main --config=configs/{config}.py --config.data.directory={output}')
 
 
 def _stated(row: dict[str, Any], settings: Settings) -> float:

@@ -27,7 +27,7 @@ from pathlib import Path
 
 import numpy as np
 
-from data_prep import mosi, mult_pickle, ravdess, ravdess_openface, ravdess_video
+from data_prep import iemocap, mosi, mult_pickle, ravdess, ravdess_openface, ravdess_video
 from mmer_jax.records import Feature, Label, RecordError, RecordWriter, Schema
 
 Q = 0.7
@@ -116,11 +116,19 @@ def write_synthetic(output: str | Path, *, seed: int = 0, num_shards: int = 2, o
 
 # Schema, lengths and number of speakers of the data sets that configs name, for their :smoke variants.
 SHORT = {'text': (3, 6), 'audio': (5, 12), 'vision': (4, 12)}  # steps of the sequence data sets, kept few
+IEMOCAP_RAW: tuple = (
+    lambda: iemocap.make_schema(iemocap.Settings(tokenizer='random', num_frames=4, size=32)),
+    {'text': (4, 12), 'audio': (1200, 2400), 'vision': (4, 4)},
+    10,
+)
 LIKE = {
     'iemocap': (lambda: mult_pickle.make_schema('iemocap'), SHORT, 9),
+    'iemocap_raw': IEMOCAP_RAW,
+    'iemocap_roberta': IEMOCAP_RAW,
     'mosei': (lambda: mult_pickle.make_schema('mosei'), SHORT, 9),
     'mosi': (lambda: mult_pickle.make_schema('mosi'), SHORT, 9),
     'mosi_text_audio': (mosi.make_schema, SHORT, 9),
+    'mosi_tokens': (lambda: mosi.make_schema(tokenizer='random'), SHORT, 9),
     'ravdess_mfcc_frames': (
         lambda: ravdess.make_schema(ravdess.Settings(vision=ravdess_video.Vision(frames=4, size=32))),
         {'audio': (212, 212), 'vision': (4, 4)},
@@ -157,6 +165,8 @@ def _random_array(feature: Feature, shape: list[int], generator: np.random.Gener
     if feature.is_image:  # one colour a picture: noise makes large JPEG files
         colours = generator.integers(256, size=(*shape[:-3], 1, 1, shape[-1]))
         return np.broadcast_to(colours, shape).astype(feature.dtype)
+    if feature.dtype == 'int32':  # token ids
+        return generator.integers(1000, size=shape).astype(np.int32)
     return (generator.standard_normal(shape) * 10).astype(feature.dtype)
 
 

@@ -159,13 +159,10 @@ def unimodal_probabilities(fold: FoldFeatures, m: str) -> np.ndarray:
         return fold.probabilities[m]
     model = make_pipeline(StandardScaler(), LogisticRegression(C=0.1, max_iter=1000))
     x, labels, train = fold.features[m], fold.labels, fold.train
-    by_speaker = len(np.unique(fold.groups[train])) >= INNER_FOLDS
-    inner = GroupKFold(INNER_FOLDS) if by_speaker else StratifiedKFold(INNER_FOLDS)
+    inner, groups = inner_folds(fold.groups[train])
     found = np.zeros((len(labels), len(fold.class_names)))
     classes = np.unique(labels[train])
-    held = cross_val_predict(
-        model, x[train], labels[train], groups=fold.groups[train], cv=inner, method='predict_proba'
-    )
+    held = cross_val_predict(model, x[train], labels[train], groups=groups, cv=inner, method='predict_proba')
     found[np.ix_(train, classes)] = held
     found[np.ix_(~train, classes)] = model.fit(x[train], labels[train]).predict_proba(x[~train])
     return found
@@ -196,6 +193,13 @@ def fused(fold: FoldFeatures, stage: str, operation: str) -> np.ndarray:
     if stage != 'late':
         raise ValueError(f'stage {stage!r} is unknown; the known ones are {", ".join(STAGES)}')
     return fuse([unimodal_probabilities(fold, m) for m in fold.features], fold.train, operation)
+
+
+def inner_folds(groups: np.ndarray) -> tuple[Any, np.ndarray | None]:
+    """How training records are divided for what is chosen or fitted twice: by speaker, where they are enough."""
+    if len(np.unique(groups)) >= INNER_FOLDS:
+        return GroupKFold(INNER_FOLDS), groups
+    return StratifiedKFold(INNER_FOLDS), None
 
 
 # ---- classifying ---------------------------------------------------------------------------------------------
@@ -240,10 +244,9 @@ def choose(fold: FoldFeatures, combinations: Sequence[tuple[str, str, str]], see
     """The combination (stage, operation, classifier) with the best accuracy in inner folds of the training records."""
     numbers = np.flatnonzero(fold.train)
     labels, groups = fold.labels[numbers], fold.groups[numbers]
-    enough = len(np.unique(groups)) >= INNER_FOLDS
-    cut = GroupKFold(INNER_FOLDS) if enough else StratifiedKFold(INNER_FOLDS)
+    cut, by = inner_folds(groups)
     score = dict.fromkeys(combinations, 0.0)
-    for fitted, held in cut.split(numbers, labels, groups):
+    for fitted, held in cut.split(numbers, labels, by):
         train, test = np.zeros_like(fold.train), np.zeros_like(fold.test)
         train[numbers[fitted]], test[numbers[held]] = True, True
         inner = dataclasses.replace(fold, train=train, test=test)

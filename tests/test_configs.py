@@ -19,7 +19,7 @@ from mmer_jax.optimizer import make_optimizer
 from mmer_jax.train import train_and_evaluate
 from tests.conftest import REPOSITORY
 
-SHARED = ('__init__', 'base', 'datasets')
+SHARED = ('__init__', 'base', 'datasets', 'encoders')
 NAMES = sorted(path.stem for path in (REPOSITORY / 'configs').glob('*.py') if path.stem not in SHARED)
 
 
@@ -47,9 +47,10 @@ def test_config_describes_itself(name):
 
 # One smoke run a model, over all kinds of labels; a run of every config would take a quarter of an hour.
 TRAINED = (
-    'audio_visual_ravdess_openface', 'cfn_sr_ravdess_as_published', 'ef_lstm_mosi_text_audio',
-    'lf_lstm_iemocap', 'mctn_mosi', 'mfcc_cnn_ravdess', 'mfcc_cnn_ravdess_as_published', 'mfsa_mosi_text_audio',
-    'mica_mosei', 'mult_synthetic', 'pmr_mosi', 'quickstart', 'raven_mosi',
+    'ast_ravdess', 'audio_visual_ravdess_openface', 'bert_iemocap', 'cfn_sr_ravdess_as_published',
+    'ef_lstm_mosi_text_audio', 'lf_lstm_iemocap', 'lf_lstm_mosi_minilm', 'mctn_mosi', 'mfcc_cnn_ravdess',
+    'mfcc_cnn_ravdess_as_published', 'mfsa_mosi_text_audio', 'mica_mosei', 'mult_synthetic', 'pmr_mosi', 'quickstart',
+    'raven_mosi', 'videomae_iemocap', 'wav2vec2_ravdess',
 )  # fmt: skip
 PAIRWISE = ('mica', 'mult', 'pmr')  # compile three times as long with three modalities as with two
 
@@ -89,9 +90,10 @@ def parts(name, variant=''):
     rows, batch = 2 * config.accumulate, {}
     for m in config.modalities:
         feature = schema.features[m]
-        steps = (212 if 'ravdess' in name else 7) if feature.is_sequence else 1
+        steps = {'float32': 212 if 'ravdess' in name else 7, 'int16': 16000, 'int32': 12}.get(feature.dtype, 1)
+        steps = steps if feature.is_sequence else 1
         shape = (rows, 30, 224, 224, 3) if feature.is_image else (rows, steps, *feature.step_shape)
-        batch[m], steps = jax.ShapeDtypeStruct(shape, jnp.uint8 if feature.is_image else jnp.float32), shape[1]
+        batch[m], steps = jax.ShapeDtypeStruct(shape, feature.dtype), shape[1]
         batch[f'{m}_mask'] = jax.ShapeDtypeStruct((rows, steps), bool)
     shape = (rows, len(schema.label.names)) if schema.label.kind == 'binary' else (rows,)
     dtype = jnp.float32 if schema.label.kind == 'regression' else jnp.int32

@@ -30,6 +30,13 @@ BOTH_ENCODERS = {
 CASES = {
     'audio_visual': ({**BOTH_ENCODERS, 'fusion': 'msaf', 'block_channels': (8,)}, [('audio', 'vision')]),
     'cfn_sr': ({**BOTH_ENCODERS, 'width': 8, 'num_layers': 1, 'num_heads': 2}, [('audio', 'vision')]),
+    'encoded': (
+        {
+            'vision': BOTH_ENCODERS['vision'],
+            'model': {'name': 'lf_lstm', 'hidden_size': 4, 'mlp_size': 6, 'dropout': 0.0},
+        },
+        [('text', 'vision')],
+    ),
     'ef_lstm': ({'max_text_length': 6, 'hidden_size': 4, 'mlp_size': 6, 'bidirectional': True}, [ALL]),
     'mctn': ({'max_length': 6, 'hidden_size': 4, 'regressor_size': 3}, [ALL]),
     'mfsa': (MFSA, [('text', 'audio')]),

@@ -1,0 +1,24 @@
+"""DistilBERT fine-tuned on the words of IEMOCAP, four emotions.
+
+    python -m data_prep.convert_weights huggingface --source <distilbert-base-uncased> --output distilbert-base-uncased
+    python -m data_prep.iemocap --source <IEMOCAP> --output data/iemocap_raw --tokenizer bert-base-uncased
+    python -m mmer_jax.main --config=configs/distilbert_iemocap.py
+
+Settings of Babaali and Shayaninasab (2023); their accuracy: 0.65 (Table 1).
+The features are those that the classifier reads: 768 values behind the first token.
+The layer that makes them is fresh: the checkpoint has none. Its token ids are those of BERT.
+"""
+
+from ml_collections import ConfigDict
+
+from configs import datasets, encoders
+from configs.base import get_base
+
+
+def get_config(variant: str = '') -> ConfigDict:
+    config = get_base('distilbert_iemocap', variant, ('smoke', 'split'))
+    datasets.iemocap_raw(config, 'text')
+    config.model = ConfigDict({'name': 'unimodal', 'encoder': encoders.DISTILBERT})
+    config.pretrained = ConfigDict({'encoder': 'distilbert-base-uncased'})
+    config.fresh = ('projector/',)
+    return datasets.smoke(config, encoder={**encoders.DISTILBERT, **encoders.TINY, 'projector': 8})

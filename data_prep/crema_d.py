@@ -1,0 +1,343 @@
+"""CREMA-D -> record shards with each clip's pictures and the mel spectrogram of its sound, drawn as pictures too.
+
+    python -m data_prep.crema_d --source CREMA-D --output data/crema_d_2d
+    python -m data_prep.crema_d --source CREMA-D --output data/crema_d_3d --layout 3d
+    python -m data_prep.crema_d --source CREMA-D --output data/crema_d_videomae --layout 3d \\
+        --frames 32 --fill repeat --vision_width 208 --audio_width 16
+    python -m data_prep.crema_d human --tables CREMA-D
+
+Both layouts are those of the shared-encoder report. 2d: the middle frame, cut to the face, and the spectrogram of the
+whole clip as one picture. 3d: the frames at 24 a second, whole, and the spectrogram cut into a strip for each frame;
+a clip with more than --frames gives that many, evenly spread, a shorter one is filled up as --fill says. Pictures and
+sound are stored apart; models join them. --vision_width 208 --audio_width 16 are the report's sizes for VideoMAE,
+which joins a frame and its strip to a square of 224.
+
+The label is the emotion that the actor was asked for, or with --labels voted the one most raters chose. All votes, and
+the actor's age, sex, race and ethnicity, are in the manifest. Nothing is split here: protocols.py makes the folds.
+`human` prints how often single human votes name the intended emotion. The folder: data_prep/crema_d_layout.py.
+"""
+
+import argparse
+import dataclasses
+import os
+import sys
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from data_prep import crema_d_layout as layout
+from data_prep import ravdess_video
+from data_prep.pool import PreparationError, Skipped, process, summary
+from mmer_jax.media import MediaError, audio, faces, spectrogram_image, video
+from mmer_jax.records import Feature, Label, RecordWriter, Schema, encode_frames
+
+CHOICES = {
+    'layout': ('2d', '3d'),
+    'labels': ('intended', 'voted'),
+    'voted_by': tuple(layout.SEEN.values()),
+    'crop': ('none', 'center', 'mtcnn'),
+    'color': ('rgb', 'grey'),
+    'fill': ('blank', 'repeat', 'none'),
+    'strips': ('stored', 'frames'),
+    'encoding': ('jpeg', 'raw'),
+}
+SAMPLE_RATE, N_FFT, HOP_LENGTH, FPS = 22050, 2048, 512, 24.0
+LONGEST = 30.0  # seconds; the clips have 1.3 to 5, and all frames of one are in memory at a time
+APART = 0.5  # seconds by which the lengths of sound and pictures may differ before it is reported
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """How a clip becomes pictures; the defaults are the report's 2-D ones. A width of 0 is `size`."""
+
+    layout: str = '2d'
+    labels: str = 'intended'
+    voted_by: str = 'both'
+    crop: str = 'mtcnn'
+    color: str = 'rgb'
+    size: int = 224
+    vision_width: int = 0
+    audio_width: int = 0
+    frames: int = 1
+    fill: str = 'blank'
+    strips: str = 'stored'
+    num_mels: int = 128
+    encoding: str = 'jpeg'
+    quality: int = ravdess_video.QUALITY
+    min_face: int = 20
+
+    @property
+    def channels(self) -> int:
+        return 1 if self.color == 'grey' else 3
+
+
+# The defaults of --layout 3d: 135 is the report's longest clip.
+VIDEO = Settings('3d', crop='none', frames=135)
+
+
+@dataclasses.dataclass(frozen=True)
+class Job:
+    clip: layout.Clip
+    label: int
+    settings: Settings
+
+
+def make_schema(settings: Settings) -> Schema:
+    """The schema of the records that read_clip makes under these settings."""
+    encoding = f'JPEG quality {settings.quality}' if settings.encoding == 'jpeg' else 'raw'
+    pictures, sound = f'the middle frame, crop {settings.crop!r}', 'one picture of the clip'
+    if settings.layout == '3d':
+        pictures = f'frames at {FPS:g} a second, {settings.frames} at most, crop {settings.crop!r}'
+        sound = 'one picture a frame, a strip in time'
+    mel = f'mel power in dB below the loudest, {settings.num_mels} bands at {SAMPLE_RATE} Hz'
+    texts = {'audio': f'{mel}, {sound}, {encoding}', 'vision': f'{pictures}, {encoding}'}
+    widths = {'audio': settings.audio_width or settings.size, 'vision': settings.vision_width or settings.size}
+    features = {
+        m: Feature((None, settings.size, widths[m], settings.channels), 'uint8', settings.encoding, texts[m])
+        for m in ('audio', 'vision')
+    }
+    info = {'dataset': 'crema_d', 'made_by': 'data_prep.crema_d', **dataclasses.asdict(settings)}
+    return Schema(f'crema_d_{settings.layout}', features, Label('classes', layout.EMOTIONS), info)
+
+
+def read_clip(job: Job) -> dict[str, Any]:
+    """Decodes one clip: {'record': {'id', 'label', 'audio', 'vision'}, 'columns': manifest columns}.
+
+    'audio' and 'vision' are uint8 (T, H, W, C) of one length T, or JPEG Frames of them. MediaError where a file
+    cannot be used.
+    """
+    clip, settings = job.clip, job.settings
+    samples, rate = audio.load_audio(clip.wav, SAMPLE_RATE)
+    decibels = audio.log_mel(samples, rate, n_fft=N_FFT, hop_length=HOP_LENGTH, num_mels=settings.num_mels)
+    frames, info = _read_frames(clip.flv, settings)
+    total = len(frames)
+    numbers = np.arange(total)
+    if total > settings.frames or settings.fill == 'repeat':
+        numbers = spectrogram_image.spread(total, settings.frames)
+    cropped, share = faces.crop_faces(
+        frames[numbers],
+        settings.crop,
+        settings.size,
+        path=clip.flv,
+        detector=ravdess_video.make_detector(settings.min_face) if settings.crop == 'mtcnn' else None,
+    )
+    count, chosen = (total, numbers) if settings.strips == 'frames' else (len(numbers), None)
+    drawn = spectrogram_image.draw_strips(
+        decibels,
+        count,
+        settings.size,
+        settings.audio_width or settings.size,
+        channels=settings.channels,
+        numbers=chosen,
+    )
+    columns = {
+        'duration': round(len(samples) / rate, 6),
+        'peak': round(float(np.abs(samples).max()), 4),
+        'video_fps': round(info.fps, 3),
+        'video_duration': round(info.duration, 3),
+        'frames': total,
+        'distinct_frames': len(np.unique(np.asarray(info.timestamps)[numbers])),
+        'face_share': round(share, 4),
+    }
+    pictures = _convert(cropped, settings.vision_width or settings.size, settings.color)
+    record = {'id': clip.id, 'label': job.label, 'audio': _store(drawn, settings), 'vision': _store(pictures, settings)}
+    return {'record': record, 'columns': columns}
+
+
+def _read_frames(path: Path, settings: Settings) -> tuple[np.ndarray, video.VideoInfo]:
+    """The middle frame, or all at 24 a second: uint8 (T, H, W, 3)."""
+    if settings.layout == '2d':
+        return video.read_frames(path, 1)
+    info = video.read_info(path)
+    if info.duration > LONGEST:
+        raise MediaError(path, 'too long for a clip of CREMA-D', f'{info.duration:.1f} s; expected {LONGEST:g} or less')
+    return video.read_frames(path, how='all', fps=FPS)
+
+
+def _convert(frames: np.ndarray, width: int, color: str) -> np.ndarray:
+    """uint8 (T, H, W, 3) -> (T, H, width, 1 or 3), grey by ITU-R 601."""
+    pictures = []
+    for frame in frames:
+        picture = Image.fromarray(frame)
+        picture = picture.convert('L') if color == 'grey' else picture
+        if width != picture.width:
+            picture = picture.resize((width, picture.height), Image.Resampling.BILINEAR)
+        pictures.append(np.asarray(picture).reshape(picture.height, width, -1))
+    return np.stack(pictures)
+
+
+def _store(pictures: np.ndarray, settings: Settings) -> Any:
+    """Fills up with black pictures at the end where that is asked for, and encodes."""
+    if settings.fill == 'blank':
+        pictures = np.pad(pictures, ((0, settings.frames - len(pictures)), (0, 0), (0, 0), (0, 0)))
+    return encode_frames(pictures, settings.quality) if settings.encoding == 'jpeg' else pictures
+
+
+def prepare(
+    source: str | os.PathLike,
+    output: str | os.PathLike,
+    settings: Settings,
+    *,
+    tables: str | os.PathLike | None = None,
+    drop: str = 'known',
+    workers: int = 0,
+    num_shards: int = 4,
+    overwrite: bool = False,
+) -> tuple[list[dict[str, Any]], list[tuple[str, Skipped]], layout.Tables]:
+    """Writes the shard directory: (manifest columns of each record, skipped files, the csv tables).
+
+    PreparationError where nothing can be written, FileExistsError where `output` exists without `overwrite`.
+    """
+    if settings.crop == 'mtcnn':  # before anything is read: its weights may be missing
+        ravdess_video.find_inputs(ravdess_video.Vision(crop='mtcnn', min_face=settings.min_face), None)
+    found = layout.read_tables(Path(tables if tables is not None else source))
+    if settings.labels == 'voted' and not found.votes:
+        raise PreparationError(
+            f'--labels voted needs tabulatedVotes.csv in {tables or source}; say where with --tables'
+        )
+    clips, skipped = layout.list_clips(Path(source), drop)
+    jobs, rows = [], []
+    for clip in clips:
+        label = layout.choose_label(clip, found.votes, settings.labels, settings.voted_by)
+        if isinstance(label, Skipped):
+            skipped.append((clip.id, label))
+        else:
+            jobs.append(Job(clip, label, settings))
+    with RecordWriter(output, make_schema(settings), num_shards=num_shards, overwrite=overwrite) as writer:
+        for job, result in process(read_clip, jobs, workers=workers, description='crema_d'):
+            if isinstance(result, Skipped):
+                skipped.append((job.clip.id, result))
+                continue
+            columns = {**job.clip.columns(), **found.columns(job.clip), **result['columns']}
+            writer.write(result['record'], **columns)
+            rows.append({**columns, 'label': job.label})
+        if not rows:
+            example = f', for example {skipped[0][1].detail}' if skipped else ''
+            reasons = ', '.join(sorted({result.reason for _, result in skipped})) or 'its folders are empty'
+            raise PreparationError(f'no usable clip in {source}: {reasons}{example}; {layout.LAYOUT}')
+    return rows, skipped, found
+
+
+def _report(rows: list[dict[str, Any]], skipped, tables: layout.Tables, output: Path, settings: Settings) -> None:
+    labels, actors = Counter(row['label'] for row in rows), {row['speaker'] for row in rows}
+    print(f'{len(rows)} clips of {len(actors)} actors -> {output}')
+    named = ((name, labels[number]) for number, name in enumerate(layout.EMOTIONS))
+    print(f'  by emotion, {settings.labels}: ' + ', '.join(f'{name} {count}' for name, count in named if count))
+    if len(tables.names) > len(rows):
+        print(
+            f'  {len(tables.names) - len(rows)} of the {len(tables.names)} clips of SentenceFilenames.csv are not in it'
+        )
+    for name, table in (('VideoDemographics.csv', tables.actors), ('tabulatedVotes.csv', tables.votes)):
+        if not table:
+            print(f'  without the columns of {name}, which was not found (--tables)')
+    counts = {
+        'silent': sum(row['peak'] == 0 for row in rows),
+        f'sound and pictures more than {APART:g} s apart in length': sum(
+            abs(row['duration'] - row['video_duration']) > APART for row in rows
+        ),
+    }
+    if settings.layout == '3d':
+        counts[f'more than {settings.frames} frames, of which {settings.frames} were taken'] = sum(
+            row['frames'] > settings.frames for row in rows
+        )
+        counts[f'fewer than {settings.frames} frames (--fill {settings.fill})'] = sum(
+            row['frames'] < settings.frames for row in rows
+        )
+    for what, count in counts.items():
+        if count:
+            print(f'  {what}: {count}')
+    summary(skipped)
+    print(f'next: python -m mmer_jax.records verify {output}')
+    print(f'      python -m data_prep.look {output} --output grid.png')
+    if settings.layout == '2d':
+        print(f'      python -m mmer_jax.main --config=configs/resnet18_crema_d.py --config.data.directory={output}')
+
+
+def parse_arguments(argv: list[str]) -> argparse.Namespace:
+    early = argparse.ArgumentParser(add_help=False)  # --layout decides the defaults of the others
+    early.add_argument('--layout', nargs='?')
+    default = VIDEO if early.parse_known_args(argv)[0].layout == '3d' else Settings()
+    parser = argparse.ArgumentParser(
+        prog='python -m data_prep.crema_d',
+        description='CREMA-D -> record shards with the pictures of each clip and of its sound.',
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    add = parser.add_argument
+    add('--source', type=Path, required=True, help='folder of CREMA-D, with AudioWAV and VideoFlash')
+    add('--output', type=Path, required=True, help='shard directory to write')
+    add('--tables', type=Path, help='folder of the csv tables; --source unless said otherwise')
+    helps = {
+        'layout': 'one picture a modality, or a sequence; decides other defaults',
+        'labels': 'the emotion acted, or the one most raters chose; a tie is left out',
+        'voted_by': 'whose votes: raters who heard, saw, or both',
+        'crop': 'what of a frame to keep',
+        'color': 'of both modalities',
+        'fill': '3d, clips with fewer than --frames: black pictures at the end, frames twice, or as they are',
+        'strips': '3d, long clips: as many strips as frames stored, or as the clip has (then sound between is lost)',
+        'encoding': 'of the pictures stored',
+    }
+    for name, text in helps.items():
+        add(f'--{name}', choices=CHOICES[name], default=getattr(default, name), help=text)
+    add('--size', type=int, default=default.size, help='height of the pictures, and their width unless given')
+    add('--vision_width', type=int, default=0, help='of the frames; 0: --size')
+    add('--audio_width', type=int, default=0, help='of the pictures of the sound; 0: --size')
+    add('--frames', type=int, default=default.frames, help='3d: pictures a clip')
+    add('--num_mels', type=int, default=default.num_mels, help='mel bands (the report: 128, its first version 512)')
+    add('--quality', type=int, default=default.quality, help='of JPEG, 1 to 95')
+    add('--min_face', type=int, default=default.min_face, help='side in pixels of the smallest face --crop mtcnn seeks')
+    add('--drop', choices=tuple(layout.DROPS), default='known', help='bad clips: all known, as the report did, none')
+    add('--workers', type=int, default=os.cpu_count() or 1, help='processes; 0 or 1: this one')
+    add('--num_shards', type=int, default=4, help='files to spread the records over')
+    add('--overwrite', action='store_true', help='replace an existing output')
+    arguments = parser.parse_args(argv)
+    limits = {'size': (16, 4096), 'vision_width': (0, 4096), 'audio_width': (0, 4096), 'frames': (1, 10**4)}
+    limits |= {'num_mels': (1, 1024), 'quality': (1, 95), 'min_face': (12, 1000), 'workers': (0, 10**4)}
+    for name, (least, most) in {**limits, 'num_shards': (1, 10**4)}.items():
+        if not least <= getattr(arguments, name) <= most:
+            parser.error(f'--{name} must be in {least}..{most}, found {getattr(arguments, name)}')
+    if arguments.layout == '2d' and arguments.frames != 1:
+        parser.error(f'--frames {arguments.frames} needs --layout 3d')
+    return arguments
+
+
+def print_human(argv: list[str]) -> int:
+    """The command `human`; returns the exit status."""
+    parser = argparse.ArgumentParser(
+        prog='python -m data_prep.crema_d human',
+        description='How often single human votes name the emotion that the actor was asked for.',
+    )
+    parser.add_argument('--tables', type=Path, required=True, help='folder with tabulatedVotes.csv')
+    print(layout.human_table(parser.parse_args(argv).tables))
+    return 0
+
+
+def main(argv: list[str] | None = None) -> int:
+    """The command line; returns the exit status: 0, or 2 with one line on stderr."""
+    argv = sys.argv[1:] if argv is None else argv
+    try:
+        if argv[:1] == ['human']:
+            return print_human(argv[1:])
+        arguments = parse_arguments(argv)
+        settings = Settings(**{field.name: getattr(arguments, field.name) for field in dataclasses.fields(Settings)})
+        rows, skipped, tables = prepare(
+            arguments.source,
+            arguments.output,
+            settings,
+            tables=arguments.tables,
+            drop=arguments.drop,
+            workers=arguments.workers,
+            num_shards=arguments.num_shards,
+            overwrite=arguments.overwrite,
+        )
+    except (PreparationError, FileExistsError) as error:
+        print(f'error: {error}', file=sys.stderr)
+        return 2
+    _report(rows, skipped, tables, arguments.output, settings)
+    return 0
+
+
+if __name__ == '__main__':
+    sys.exit(main())
