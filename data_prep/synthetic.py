@@ -27,7 +27,7 @@ from pathlib import Path
 
 import numpy as np
 
-from data_prep import iemocap, mosi, mult_pickle, ravdess, ravdess_openface, ravdess_video
+from data_prep import crema_d, iemocap, mosi, mult_pickle, ravdess, ravdess_openface, ravdess_video
 from mmer_jax.records import Feature, Label, RecordError, RecordWriter, Schema
 
 Q = 0.7
@@ -122,6 +122,12 @@ IEMOCAP_RAW: tuple = (
     10,
 )
 LIKE = {
+    'crema_d_2d': (lambda: crema_d.make_schema(crema_d.Settings(size=32)), {'audio': (1, 1), 'vision': (1, 1)}, 20),
+    'crema_d_3d': (
+        lambda: crema_d.make_schema(crema_d.Settings('3d', crop='none', frames=4, size=32)),
+        {'audio': (4, 4), 'vision': (4, 4)},
+        20,
+    ),
     'iemocap': (lambda: mult_pickle.make_schema('iemocap'), SHORT, 9),
     'iemocap_raw': IEMOCAP_RAW,
     'iemocap_roberta': IEMOCAP_RAW,

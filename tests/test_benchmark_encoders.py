@@ -7,8 +7,10 @@ import jax
 import numpy as np
 import pytest
 
-torch = pytest.importorskip('torch', reason='the other side of the comparison')
+pytest.importorskip('torch', reason='the other side of the comparison')
 pytest.importorskip('transformers', reason='the other side of the comparison')
+
+import torch
 
 from benchmarks import convert, encoders
 from mmer_jax.encoders import Bert, Wav2Vec2

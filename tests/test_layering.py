@@ -10,7 +10,7 @@ from tests.conftest import REPOSITORY
 
 PACKAGE = REPOSITORY / 'mmer_jax'
 JAX = {'jax', 'flax', 'optax'}
-PREPARATION = {'data_prep', 'configs', 'PIL', 'av', 'h5py', 'matplotlib', 'ml_dtypes', 'safetensors', 'tqdm'}
+PREPARATION = {'data_prep', 'configs', 'PIL', 'av', 'flax', 'h5py', 'matplotlib', 'ml_dtypes', 'safetensors', 'tqdm'}
 
 # file (or folder/) -> (modules of mmer_jax it may import, third-party packages it may import besides numpy)
 LAYERS = {
@@ -23,6 +23,7 @@ LAYERS = {
     'data': ({'augment', 'records'}, {'grain'}),
     'media/': ({'media'}, {'av', 'librosa', 'scipy', 'soundfile', 'soxr', 'transformers'}),
     'media/faces': ({'media'}, {'PIL'}),
+    'media/spectrogram_image': (set(), {'PIL'}),
     'media/mtcnn': ({'media'}, JAX | {'safetensors'}),
     'layers': (set(), JAX),
     'losses/': ({'losses'}, JAX),

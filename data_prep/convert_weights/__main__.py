@@ -2,6 +2,9 @@
 
     python -m data_prep.convert_weights resnext3d --source resnext-50-kinetics.pth --output resnext3d-kinetics
     python -m data_prep.convert_weights huggingface --source bert-base-uncased --output bert-base
+    python -m data_prep.convert_weights huggingface --source bert-base-uncased --output bert-base --check
+
+The last compares what was converted with the original, tensor by tensor.
 
 --output is a name below $MMER_PRETRAINED, or a folder ('./weights/mine'). It will hold params.safetensors and
 source.json: original file, SHA-256, revision, the fields of the encoder that the weights fit, what was left out.
@@ -13,9 +16,11 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+from flax import traverse_util
+
 from data_prep.convert_weights import huggingface, resnext3d
 from data_prep.convert_weights.names import Converted
-from mmer_jax.pretrained import save_pretrained
+from mmer_jax.pretrained import find, load_pretrained, save_pretrained
 
 # By name: reads a file or a folder of weights.
 FAMILIES: dict[str, Callable[[Path], Converted]] = {
@@ -60,6 +65,21 @@ def listed(names: tuple[str, ...]) -> str:
     return ', '.join(names[:SHOWN]) + more if names else 'none'
 
 
+def check(family: str, source: Path, folder: Path) -> int:
+    """Compares converted weights with their original; the exit status, the differences on stderr."""
+    if family == 'huggingface':
+        faults = huggingface.verify(folder, source)
+    else:
+        wanted = FAMILIES[family](source).arrays
+        found = traverse_util.flatten_dict(load_pretrained(folder)[0], sep='/')
+        faults = [f'{name} is in one of them only' for name in sorted(wanted.keys() ^ found.keys())]
+        faults += [f'{name} differs' for name in wanted.keys() & found.keys() if (wanted[name] != found[name]).any()]
+    for fault in faults:
+        print(fault, file=sys.stderr)
+    print(f'{folder}: ' + (f'{len(faults)} differences from {source}' if faults else f'equal to {source}'))
+    return 1 if faults else 0
+
+
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog='python -m data_prep.convert_weights', description='Converts weights of other libraries.'
@@ -68,9 +88,12 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument('--source', type=Path, required=True, help='file or folder of the original weights')
     parser.add_argument('--output', required=True, help='name below $MMER_PRETRAINED, or a folder')
     parser.add_argument('--revision', default='', help='where the file comes from (a commit, a version), if known')
+    parser.add_argument('--check', action='store_true', help='compare --output, converted before, with the original')
     arguments = parser.parse_args(argv)
     try:
         folder = folder_of(arguments.output)
+        if arguments.check:
+            return check(arguments.family, arguments.source, find(arguments.output))
         if folder.exists():
             raise FileExistsError(f'{folder} exists; remove it, or give another name')
         converted = FAMILIES[arguments.family](arguments.source)

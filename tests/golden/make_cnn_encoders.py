@@ -15,7 +15,7 @@ import numpy as np
 
 PATH = Path(__file__).with_name('cnn_encoders.npz')
 KINDS, MODES = ('resnet18', 'googlenet', 'vgg16'), ('eval', 'train')
-SIDES = {'resnet18': (40, 33), 'googlenet': (84, 76), 'vgg16': (64, 45)}
+SIDES = {'resnet18': (40, 33), 'googlenet': (68, 61), 'vgg16': (64, 45)}
 MASK_BT = np.array([[True, True], [True, True], [True, False], [False, False]])
 FULL = {
     'resnet18': {'planes': (64, 128, 256, 512), 'stem': 64, 'classes': 1000},
@@ -163,17 +163,18 @@ def state_of(shapes, seed=0):
     return {name: weights(name, tuple(shape), seed) for name, shape in shapes.items()}
 
 
-def reference(torch, kind, seed, mode):
+def reference(torch, kind, seed, mode, dtype='float64'):
     """(outputs, gradients by name, state after) of the narrow network on the valid frames; numpy.
 
     outputs: 'map' (N, H, W, C) of the valid frames, 'features' (B, D) and 'auxiliary' (2, B, C), means over a row's
     valid frames. The gradients, that of the pictures under 'x', are those of the sum of outputs x uniform(name).
     """
-    network = networks(torch)[kind](**NARROW[kind]).train(mode == 'train')
+    dtype = getattr(torch, dtype)
+    network = networks(torch)[kind](**NARROW[kind]).to(dtype).train(mode == 'train')
     shapes = {name: tuple(tensor.shape) for name, tensor in network.state_dict().items()}
     network.load_state_dict({name: torch.tensor(array) for name, array in state_of(shapes, seed).items()})
-    frames = torch.tensor(pictures(kind, seed)[MASK_BT].transpose(0, 3, 1, 2).copy(), requires_grad=True)
-    mean_BN = torch.zeros(len(MASK_BT), int(MASK_BT.sum()))
+    frames = torch.tensor(pictures(kind, seed)[MASK_BT].transpose(0, 3, 1, 2).copy(), dtype=dtype, requires_grad=True)
+    mean_BN = torch.zeros(len(MASK_BT), int(MASK_BT.sum()), dtype=dtype)
     for frame, row in enumerate(np.nonzero(MASK_BT)[0]):
         mean_BN[row, frame] = 1 / MASK_BT[row].sum()
     maps, features, auxiliary = network(frames)
