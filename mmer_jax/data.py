@@ -153,7 +153,10 @@ class BatchPlan:
 
 @dataclasses.dataclass(frozen=True)
 class LoadBatch:
-    """Reads, normalises, augments, pads and masks the rows of one planned batch that belong to this process."""
+    """Reads, normalises, augments, pads and masks the rows of one planned batch that belong to this process.
+
+    A hidden modality is all zeros, with an all-False mask: what a model makes of its absence.
+    """
 
     source: RecordSource
     modalities: tuple[str, ...]
@@ -163,6 +166,7 @@ class LoadBatch:
     augmentations: tuple[Augmentation, ...] = ()
     process_index: int = 0
     process_count: int = 1
+    hidden: tuple[str, ...] = ()  # modalities whose every step is padding, for ablation
 
     def __call__(self, planned: tuple[int, int, np.ndarray]) -> Batch:
         epoch, bucket, numbers = planned
@@ -202,7 +206,7 @@ class LoadBatch:
     def _pad(self, m: str, records: list[Record], numbers: np.ndarray, shape: tuple[int, ...]):
         feature = self.source.schema.features[m]
         padded, mask = np.zeros(shape, feature.dtype), np.zeros(shape[:2], bool)
-        for row, record in enumerate(records):
+        for row, record in enumerate(records if m not in self.hidden else ()):
             steps = len(record[m])
             if steps > shape[1]:
                 raise ValueError(

@@ -1,7 +1,9 @@
 """Predictions of a whole split, and its metrics. `python -m mmer_jax.evaluate WORKDIR` evaluates a checkpoint again."""
 
 import argparse
+import dataclasses
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -62,9 +64,11 @@ def save_predictions(path: Path, predictions: Predictions, seeds: np.ndarray) ->
 
 
 def evaluate_checkpoint(
-    workdir: str | Path, *, split: str = 'test', directory: str | None = None
+    workdir: str | Path, *, split: str = 'test', directory: str | None = None, without: Sequence[str] = ()
 ) -> list[dict[str, Any]]:
     """Metrics of a fold's chosen variables, one row a seed, from its checkpoint.
+
+    without: modalities that are hidden, each step of theirs padding; at least one must be left.
 
     workdir: a run without folds, or one of its fold_<k> folders. directory: another shard directory with the same
     features and label (its own folds under the run's protocol), for instance data prepared anew.
@@ -95,9 +99,41 @@ def evaluate_checkpoint(
         if latest is None:
             raise ValueError(f'{workdir / "checkpoints"} holds no complete checkpoint; train first')
         best = checkpoints.restore_best(latest, shapes)
-    predictions = predict(program, best, fold_data.loaders[split])
+    check_hidden(without, config.modalities)
+    predictions = predict(program, best, dataclasses.replace(fold_data.loaders[split], hidden=tuple(without)))
     label = source.schema.label
     return [{'seed': int(seed), **measure(predictions, label, n)} for n, seed in enumerate(seeds)]
+
+
+def check_hidden(without: Sequence[str], modalities: Sequence[str]) -> None:
+    """ValueError where a modality to hide is not the model's, or none would be left."""
+    unknown = [m for m in without if m not in modalities]
+    if unknown or (without and not set(modalities) - set(without)):
+        raise ValueError(f'without {", ".join(without)}: the model has {", ".join(modalities)}; at least one must stay')
+
+
+def ablate(workdir: str | Path, output: str | Path, without: Sequence[str]) -> dict[str, Any]:
+    """A finished run tested with modalities hidden: its results.json with the new test metrics, written to `output`.
+
+    Nothing is trained: the row says how much the trained model leans on what is hidden, not what a model without it
+    could learn.
+    """
+    workdir, output = Path(workdir), Path(output)
+    if not (workdir / 'results.json').is_file():
+        raise ValueError(f'{workdir} has no results.json: train it to its end first')
+    results = writer.read_json(workdir / 'results.json')
+    rows = []
+    for fold in dict.fromkeys(row['fold'] for row in results['rows']):
+        folder = workdir / fold if (workdir / fold).is_dir() else workdir
+        tested = {row.pop('seed'): row for row in evaluate_checkpoint(folder, without=without)}
+        rows += [{**row, 'test': tested[row['seed']]} for row in results['rows'] if row['fold'] == fold]
+    left = [m for m in results['modalities'] if m not in without]
+    variant = '_'.join(filter(None, [results['variant'], 'without', *without]))
+    results |= {'rows': rows, 'modalities': left, 'variant': variant, 'published': None}
+    output.mkdir(parents=True, exist_ok=True)
+    writer.write_json(output / 'config.json', writer.read_json(workdir / 'config.json'))
+    writer.write_json(output / 'results.json', results)
+    return results
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -105,9 +141,16 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument('workdir', type=Path, help='a run, or one of its fold folders')
     parser.add_argument('--split', choices=experiment.SPLITS, default='test')
     parser.add_argument('--data', help='another shard directory')
+    parser.add_argument('--without', nargs='+', default=[], metavar='MODALITY', help='modalities to hide')
+    parser.add_argument('--output', type=Path, help='with --without: write results.json of the whole run there')
     arguments = parser.parse_args(argv)
     try:
-        rows = evaluate_checkpoint(arguments.workdir, split=arguments.split, directory=arguments.data)
+        if arguments.output:
+            found = ablate(arguments.workdir, arguments.output, arguments.without)['rows']
+            rows = [{'fold': row['fold'], 'seed': row['seed'], **row['test']} for row in found]
+        else:
+            options = {'split': arguments.split, 'directory': arguments.data, 'without': arguments.without}
+            rows = evaluate_checkpoint(arguments.workdir, **options)
     except (ValueError, FileNotFoundError) as error:
         print(f'error: {error}', file=sys.stderr)
         return 1

@@ -26,7 +26,7 @@ from typing import Any
 from absl import logging
 from ml_collections import ConfigDict
 
-from mmer_jax import start, train
+from mmer_jax import evaluate, start, train
 from mmer_jax.report import (
     EXPLANATION,
     NOT_HONEST,
@@ -98,6 +98,8 @@ class Job:
         }
         for row in table.rows:
             self._set_start(row)
+            if row.ablate:
+                self.configs[row.label] = self.configs[split_start(row.ablate)[0]]
         self.failures: dict[str, str] = {}
 
     def _set_start(self, row: Row) -> None:
@@ -122,7 +124,12 @@ class Job:
         if config is not None and outcome.state in ('not run', 'unfinished'):
             print(f'{row.label}: running in {self.folder(row)}', flush=True)
             try:
-                train.train_and_evaluate(config, self.folder(row))
+                if row.ablate:
+                    label, modality = split_start(row.ablate)
+                    other = next(other for other in self.table.rows if other.label == label)
+                    evaluate.ablate(self.folder(other), self.folder(row), (modality,))
+                else:
+                    train.train_and_evaluate(config, self.folder(row))
             except Exception as error:
                 if not isinstance(error, MISTAKES):
                     traceback.print_exc()

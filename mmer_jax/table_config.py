@@ -29,7 +29,8 @@ class Row:
 
     Numbers are by metric, fractions from 0 to 1 except mae, corr and loss; a metric that the paper leaves out is
     left out, or None. `overrides` are values by dotted key; `group` is the heading above the row. `start` is
-    config.start_from with rows above this one for workdirs: {'vision': 'label of the row:encoder'}.
+    config.start_from with rows above this one for workdirs: {'vision': 'label of the row:encoder'}. `ablate` is a row
+    above with a modality hidden when it is tested, nothing trained: 'label of the row:vision'.
     """
 
     label: str
@@ -41,6 +42,7 @@ class Row:
     group: str = ''
     quoted: Mapping[str, float | None] = dataclasses.field(default_factory=dict)
     source: str = ''  # of the quoted numbers
+    ablate: str = ''
 
     @property
     def slug(self) -> str:
@@ -99,6 +101,8 @@ def read_table(path: str) -> Table:
         _check_row(row, table, f'{path}, row {row.label!r}')
         above = [other.label for other in rows[:number] if other.config]
         wrong = [label for label, _ in map(split_start, row.start.values()) if label not in above]
+        if row.ablate:
+            wrong += [label for label, _ in [split_start(row.ablate)] if label not in above]
         if wrong:
             found = f'starts from {wrong[0]!r}, which is no row with a config above it'
             raise TableError(f'{path}, row {row.label!r}: {found}')
@@ -109,7 +113,7 @@ def read_table(path: str) -> Table:
 
 
 def split_start(value: str) -> tuple[str, str]:
-    """A value of Row.start -> (label of a row, module path)."""
+    """A value of Row.start or Row.ablate -> (label of a row, module path or modality)."""
     label, _, path = value.rpartition(':')
     return (label, path) if label else (path, '')
 
@@ -148,8 +152,10 @@ def known_metrics(table: Table, where: str) -> list[str]:
 def _check_row(row: Row, table: Table, where: str) -> None:
     if not row.slug or set(row.label) & set(',|\n'):
         raise TableError(f'{where}: a label holds a letter or digit, and no comma, bar or line break')
-    if bool(row.config) == bool(row.quoted) or bool(row.quoted) != bool(row.source):
-        raise TableError(f'{where}: give either a config, or quoted numbers with their source')
+    if bool(row.config) + bool(row.quoted) + bool(row.ablate) != 1 or bool(row.quoted) != bool(row.source):
+        raise TableError(f'{where}: give one of a config, a row to ablate, and quoted numbers with their source')
+    if row.ablate and (row.variant or row.overrides or row.start):
+        raise TableError(f'{where}: variant, overrides and start belong to a row with a config')
     if row.quoted and (row.variant or row.overrides or row.published or row.start):
         raise TableError(f'{where}: variant, overrides, published and start belong to a row with a config')
     for metric, value in {**row.published, **row.quoted}.items():

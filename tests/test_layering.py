@@ -76,7 +76,7 @@ LAYERS = {
     'classifiers': ({'feature_fusion', 'metrics', 'plots', 'report', 'writer'}, {'sklearn'}),
     'extract': ({'data', 'experiment', 'records', 'trained', 'writer'}, {'absl'}),
     'table_config': ({'metrics', 'report'}, {'ml_collections'}),
-    'table': ({'report', 'start', 'table_config', 'train'}, {'absl', 'ml_collections'}),
+    'table': ({'evaluate', 'report', 'start', 'table_config', 'train'}, {'absl', 'ml_collections'}),
     'main': ({'train', 'evaluate', 'protocols'}, {'absl', 'jax', 'ml_collections'}),
     '__init__': (set(), set()),
 }

@@ -107,6 +107,19 @@ def test_prediction_is_float32_of_the_asked_size(case):
     assert prediction.dtype == jnp.float32
 
 
+def test_a_hidden_modality_leaves_finite_predictions_that_do_not_see_it(case):
+    """What evaluation with --without does: an all-False mask in every row."""
+    _, modalities, _, _, predict = case
+    for m in modalities if len(modalities) > 1 else ():
+        batches = []
+        for seed in (0, 1):
+            batch, other = make_batch(modalities), make_batch(modalities, seed=seed)
+            batch[m], batch[f'{m}_mask'] = other[m], np.zeros_like(batch[f'{m}_mask'])
+            batches.append(predict(batch))
+        assert np.isfinite(batches[0]).all()
+        np.testing.assert_allclose(batches[0], batches[1], atol=2e-6)
+
+
 def test_padding_changes_nothing(case):
     _, modalities, _, _, predict = case
     expected = predict(make_batch(modalities))

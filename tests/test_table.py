@@ -310,7 +310,7 @@ def test_damaged_results_are_a_failure(place, finished, trained, capsys):
         ({'rows': [{'lable': 'x'}]}, "row 1: unknown key 'lable'; the known keys are label, config, variant"),
         ({'rows': [{'config': 'x.py'}]}, 'row 1: lacks label'),
         ({'rows': ['x']}, 'row 1: found str, expected a dictionary'),
-        ({'rows': [{'label': 'x'}]}, "row 'x': give either a config, or quoted numbers"),
+        ({'rows': [{'label': 'x'}]}, "row 'x': give one of a config, a row to ablate, and quoted"),
         ({'rows': [{'label': 'x', 'quoted': {'uar': 0.1}}]}, 'with their source'),
         ({'rows': [{'label': 'a, b', 'config': 'x.py'}]}, 'no comma'),
         ({'rows': [{'label': 'x', 'config': 'x.py', 'published': {'uar': 41.4}}]}, r'uar is 41.4, expected a fraction'),
