@@ -18,6 +18,7 @@ from tests.golden import make_cnn_encoders as make
 
 CLASSES = {'resnet18': ResNet18, 'googlenet': GoogLeNet, 'vgg16': Vgg16}
 STAGES = ('stem', 'stage1', 'stage2', 'stage3', 'stage4')
+COLLECTIONS = ('params', 'batch_stats')
 MASK = make.MASK_BT
 CASES = [(kind, mode) for kind in make.KINDS for mode in make.MODES]
 
@@ -57,11 +58,20 @@ def golden():
 
 
 @functools.cache
+def stored_shapes(kind):
+    with np.load(make.PATH) as file:
+        return json.loads(str(file[f'{kind}/shapes']))
+
+
+def stored_state(kind, seed=make.SEED):
+    """A state dict of the narrow network, under torchvision's names."""
+    return make.state_of(stored_shapes(kind), seed)
+
+
+@functools.cache
 def narrow(kind, **fields):
     """The encoder of the converted narrow network, without dropout."""
-    with np.load(make.PATH) as file:
-        state = make.state_of(json.loads(str(file[f'{kind}/shapes'])))
-    found, _, _ = torchvision_cnn.convert_state(state, kind, auxiliary=kind == 'googlenet')
+    found, _, _ = torchvision_cnn.convert_state(stored_state(kind), kind, auxiliary=kind == 'googlenet')
     off = {'resnet18': (), 'googlenet': ('dropout', 'auxiliary_dropout'), 'vgg16': ('dropout',)}[kind]
     return CLASSES[kind](**{**found, **dict.fromkeys(off, 0.0), **fields})
 
@@ -109,6 +119,11 @@ def assert_close(found, expected, name):
     np.testing.assert_allclose(found, expected, rtol=0, atol=1e-4 * np.abs(expected).max(), err_msg=name)
 
 
+def tolerance(kind, mode):
+    """GoogLeNet's last batch norms see twenty values here, which doubles what float32 rounds away."""
+    return 2e-4 if (kind, mode) == ('googlenet', 'train') else 1e-4
+
+
 # The published layout
 
 
@@ -150,7 +165,7 @@ def test_the_reference_has_the_published_count(kind):
 
 @pytest.mark.parametrize(('kind', 'mode'), CASES)
 def test_equals_the_stored_network(golden, kind, mode):
-    state = make.state_of(json.loads(str(golden[f'{kind}/shapes'])))
+    state = stored_state(kind)
     params, statistics = variables_of(kind, state)
     outputs, (gradient, gradient_x), _, maps = run(kind, mode == 'train', params, statistics, make.pictures(kind))
     assert (np.asarray(maps)[~MASK] == 0).all()
@@ -164,30 +179,33 @@ def test_equals_the_stored_network(golden, kind, mode):
     order = jax.tree.leaves(
         in_our_names(kind, state, {n: np.full(state[n].shape, i) for i, n in enumerate(names) if n != 'x'})
     )
+    # A gradient that vanishes, of a bias which the next batch norm takes off again, is compared on the others' scale.
+    floor = 0.1 * np.median(expected[:, 0])
+
+    def check(found, direction, index):
+        pair, allowed = expected[index], tolerance(kind, mode) * max(expected[index, 0], floor)
+        projected = [np.linalg.norm(found), (found * direction).sum()]
+        np.testing.assert_allclose(projected, pair, rtol=0, atol=allowed, err_msg=names[index])
+
     checked = {names.index('x')}
-    assert_pair(np.asarray(gradient_x)[MASK], make.uniform('x', gradient_x[MASK].shape), expected[names.index('x')])
+    check(np.asarray(gradient_x)[MASK], make.uniform('x', gradient_x[MASK].shape), names.index('x'))
     for found, direction, number in zip(jax.tree.leaves(gradient), directions, order, strict=True):
         index = int(number.reshape(-1)[0])
-        assert_pair(np.asarray(found), direction, expected[index])
+        check(np.asarray(found), direction, index)
         checked.add(index)
     assert checked == set(range(len(names)))
-    assert (expected[:, 0] > 1e-3).all()
-
-
-def assert_pair(found, direction, expected):
-    tolerance = 2e-4 * max(expected[0], 1e-2)
-    np.testing.assert_allclose([np.linalg.norm(found), (found * direction).sum()], expected, rtol=0, atol=tolerance)
+    assert mode == 'train' or (expected[:, 0] > 1e-2).all(), 'vanishing gradients prove nothing'
 
 
 @pytest.mark.parametrize(('kind', 'mode'), CASES)
-def test_a_converted_file_equals_pytorch_live(golden, kind, mode, tmp_path):
+def test_a_converted_file_equals_pytorch_live(kind, mode, tmp_path):
     torch = pytest.importorskip('torch', reason='torch is not installed; the stored file keeps the parity')
-    state = make.state_of(json.loads(str(golden[f'{kind}/shapes'])), seed=1)
+    state = stored_state(kind, make.LIVE_SEED)
     path = tmp_path / f'{kind}.pth'
     torch.save({name: torch.tensor(array) for name, array in state.items()}, path)
     converted = getattr(torchvision_cnn, kind)(path)
     params, statistics = variables_of(kind, state)
-    x = make.pictures(kind, 1)
+    x = make.pictures(kind, make.LIVE_SEED)
     # What the file became is what is run; the auxiliary heads, which a file's conversion leaves out, are kept beside.
     variables = graft(
         {'params': params, 'batch_stats': statistics},
@@ -195,7 +213,7 @@ def test_a_converted_file_equals_pytorch_live(golden, kind, mode, tmp_path):
         path='',
         fresh=('^auxiliary',),
     )
-    expected, expected_gradients, after = make.reference(torch, kind, 1, mode)
+    expected, expected_gradients, after = make.reference(torch, kind, make.LIVE_SEED, mode)
     outputs, (gradient, gradient_x), changed, _ = run(
         kind, mode == 'train', variables['params'], variables.get('batch_stats', {}), x
     )
@@ -204,10 +222,12 @@ def test_a_converted_file_equals_pytorch_live(golden, kind, mode, tmp_path):
         assert_close(found, expected[name], name)
     assert_close(np.asarray(gradient_x)[MASK], expected_gradients['x'], 'x')
     wanted = in_our_names(kind, state, expected_gradients)
+    floor = 0.1 * np.median([np.abs(value).max() for value in jax.tree.leaves(wanted)])
     for (place, found), value in zip(
         jax.tree_util.tree_leaves_with_path(gradient), jax.tree.leaves(wanted), strict=True
     ):
-        assert_close(found, value, jax.tree_util.keystr(place))
+        allowed = tolerance(kind, mode) * max(np.abs(value).max(), floor)
+        np.testing.assert_allclose(found, value, rtol=0, atol=allowed, err_msg=jax.tree_util.keystr(place))
     means = [leaf for name, leaf in jax.tree_util.tree_leaves_with_path(changed) if name[-1].key == 'mean']
     stored = jax.tree_util.tree_leaves_with_path(variables_of(kind, after)[1])
     for found, (_, value) in zip(means, [pair for pair in stored if pair[0][-1].key == 'mean'], strict=True):
@@ -215,8 +235,8 @@ def test_a_converted_file_equals_pytorch_live(golden, kind, mode, tmp_path):
 
 
 @pytest.mark.parametrize(('kind', 'unused'), [('resnet18', 2), ('googlenet', 20), ('vgg16', 2)])
-def test_the_fields_of_a_file_are_those_of_its_network(golden, kind, unused):
-    state = make.state_of(json.loads(str(golden[f'{kind}/shapes'])))
+def test_the_fields_of_a_file_are_those_of_its_network(kind, unused):
+    state = stored_state(kind)
     wrapped = {f'module.{name}': array for name, array in state.items()}
     fields, arrays, left = torchvision_cnn.convert_state(wrapped, kind)
     encoder = CLASSES[kind](**fields)
@@ -225,7 +245,7 @@ def test_the_fields_of_a_file_are_those_of_its_network(golden, kind, unused):
         '/'.join(key.key for key in place): leaf.shape for place, leaf in jax.tree_util.tree_leaves_with_path(variables)
     }
     assert flat == {name: array.shape for name, array in arrays.items()}
-    assert len(left) == unused - (2 if kind == 'googlenet' else 0) * 0
+    assert len(left) == unused
     assert getattr(encoder, 'auxiliary', 0) == 0
 
 
@@ -235,13 +255,10 @@ def test_a_full_file_gives_the_default_fields():
         with torch.device('meta'):
             shapes = make.networks(torch)[kind](**make.FULL[kind]).state_dict()
         state = {name: np.broadcast_to(np.float32(0), tuple(tensor.shape)) for name, tensor in shapes.items()}
-        fields = {
-            'resnet18': torchvision_cnn._resnet18, 'googlenet': torchvision_cnn._googlenet,
-            'vgg16': torchvision_cnn._vgg16,
-        }[kind](state, 'a file')[0]  # fmt: skip
-        default = made()
+        fields, rules = torchvision_cnn.READERS[kind](state, 'a file')
         same = {name: value for name, value in fields.items() if name not in ('mean', 'std')}
-        assert same == {name: getattr(default, name) for name in same}
+        assert same == {name: getattr(made(), name) for name in same}
+        assert all(state[rule.original].shape == rule.shape for rule in rules)
 
 
 @pytest.mark.parametrize(
@@ -261,8 +278,8 @@ def test_a_full_file_gives_the_default_fields():
         ('vgg16', lambda t: t.update({'classifier.0.weight': np.zeros(4)}), 'expected 2 axes'),
     ],
 )
-def test_a_file_that_does_not_fit_is_named(golden, kind, change, message):
-    state = make.state_of(json.loads(str(golden[f'{kind}/shapes'])))
+def test_a_file_that_does_not_fit_is_named(kind, change, message):
+    state = stored_state(kind)
     change(state)
     with pytest.raises(ValueError, match=f'weights.pth.*{message}'):
         torchvision_cnn.convert_state(state, kind, 'weights.pth')
@@ -272,20 +289,166 @@ def test_a_file_that_does_not_fit_is_named(golden, kind, change, message):
 
 
 @pytest.mark.parametrize('kind', make.KINDS)
-def test_padding_changes_nothing_in_training(kind):
-    with np.load(make.PATH) as file:
-        params, statistics = variables_of(kind, make.state_of(json.loads(str(file[f'{kind}/shapes']))))
+def test_what_stands_in_the_padding_changes_nothing_in_training(kind):
+    params, statistics = variables_of(kind, stored_state(kind))
     x = make.pictures(kind)
-    results = [run(kind, True, params, statistics, np.where(MASK[..., None, None, None], x, g)) for g in (np.nan, 9)]
+    garbage = np.where(MASK[..., None, None, None], x, 9).astype(np.float32)
+    results = [run(kind, True, params, statistics, pictures) for pictures in (x, garbage)]
     for a, b in zip(*map(jax.tree.leaves, results), strict=True):
         np.testing.assert_array_equal(a, b)
-    order = np.array([2, 0, 3, 1])
-    assert np.isfinite(np.asarray(results[0][0]['features'])).all()
-    assert (np.asarray(results[0][0]['features'])[3] == 0).all()
-    del order
+    features = np.asarray(results[0][0]['features'])
+    assert np.isfinite(features).all()
+    assert (features[3] == 0).all()
+    assert (np.abs(features[:3]).max(1) > 1e-2).all()
 
 
-def small(kind, channels=3, rows=2):
-    sides = {'resnet18': 32, 'googlenet': 32, 'vgg16': 32}
-    generator = np.random.default_rng(0)
-    return generator.integers(0, 256, (rows, 1, sides[kind], sides[kind], channels)).astype(np.uint8)
+def test_padding_frames_and_rows_change_no_statistics():
+    encoder, (params, statistics) = narrow('resnet18'), variables_of('resnet18', stored_state('resnet18'))
+
+    @jax.jit
+    def step(x, mask):
+        (maps, _), changed = encoder.apply(
+            {'params': params, 'batch_stats': statistics}, x, mask, train=True, mutable='batch_stats'
+        )
+        return maps, changed['batch_stats']
+
+    x = make.pictures('resnet18')
+    whole, changed = step(x[:2], MASK[:2])
+    rows, more = MASK[[0, 1, 3]], ((0, 0), (0, 1))  # a row and a frame more
+    padded, changed_more = step(np.pad(x[[0, 1, 3]], more + ((0, 0),) * 3, constant_values=7), np.pad(rows, more))
+    np.testing.assert_allclose(padded[:2, :2], whole, atol=1e-4)
+    assert not padded[2:].any()
+    assert not padded[:, 2:].any()
+    for a, b in zip(jax.tree.leaves(changed_more), jax.tree.leaves(changed), strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-5)
+    before = statistics['norm1']['norm']['mean']
+    assert np.abs(changed['norm1']['norm']['mean'] - before).max() > 1e-3
+
+
+@pytest.mark.parametrize('kind', make.KINDS)
+def test_stages_make_the_encoder_in_bfloat16_too(golden, kind):
+    encoder = narrow(kind).clone(dtype=jnp.bfloat16)
+
+    @jax.jit
+    def outputs(variables, x):
+        bound = encoder.bind(variables)
+        maps, mask = bound.prepare(x, MASK)
+        by_stage = []
+        for name in STAGES:
+            maps = getattr(bound, name)(maps, mask, train=False)
+            by_stage.append(maps)
+        return by_stage, bound.pool(maps, mask, train=False)
+
+    variables = dict(zip(COLLECTIONS, variables_of(kind, stored_state(kind)), strict=True))
+    by_stage, features = outputs(variables, make.pictures(kind))
+    channels = {
+        'resnet18': [4, 4, 6, 6, 8], 'googlenet': [24, 60, 64, 66, 128], 'vgg16': [4, 4, 6, 6, 6],
+    }  # fmt: skip
+    assert [maps.shape[4] for maps in by_stage] == channels[kind]
+    assert by_stage[-1].dtype == features.dtype == jnp.bfloat16
+    assert encoder.masks_steps
+    for found, expected in (
+        (by_stage[-1][MASK], golden[f'{kind}/eval/map']),
+        (features, golden[f'{kind}/eval/features']),
+    ):
+        np.testing.assert_allclose(found.astype(np.float32), expected, atol=0.05 * np.abs(expected).max())
+
+
+@pytest.mark.parametrize('kind', make.KINDS)
+def test_a_file_for_grey_pictures_converts(kind):
+    state = stored_state(kind)
+    first = {'resnet18': 'conv1.weight', 'googlenet': 'conv1.conv.weight', 'vgg16': 'features.0.weight'}[kind]
+    grey = state[first] = state[first].sum(1, keepdims=True)
+    found = variables_of(kind, state)[0]
+    expected = shapes_of(narrow(kind), channels=1, side=64)[2]['params']
+    assert jax.tree.map(np.shape, found) == jax.tree.map(lambda leaf: leaf.shape, expected)
+    assert any(np.array_equal(leaf, grey.transpose(2, 3, 1, 0)) for leaf in jax.tree.leaves(found))
+
+
+def test_a_grey_picture_equals_three_channels_of_it():
+    """Kernels summed over the channels; a picture without a time axis is a clip of one frame."""
+    state = stored_state('vgg16')
+    grey = {**state, 'features.0.weight': state['features.0.weight'].sum(1, keepdims=True)}
+    x = make.uniform('grey', (2, 32, 32, 1))
+
+    @jax.jit
+    def features(params, x, mask):
+        maps, mask = narrow('vgg16').apply({'params': params}, x, mask, train=False)
+        return narrow('vgg16').apply({'params': params}, maps, mask, train=False, method='pool')
+
+    found = features(variables_of('vgg16', grey)[0], x, np.ones(2, bool))
+    expected = features(variables_of('vgg16', state)[0], np.repeat(x, 3, -1)[:, None], np.ones((2, 1), bool))
+    assert np.abs(expected).max() > 1e-2
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+
+
+def test_pictures_of_another_shape_are_named():
+    with pytest.raises(ValueError, match=r'pictures have shape \(2, 3\), expected \(B, T, H, W, C\)'):
+        ResNet18().apply({}, np.zeros((2, 3)), np.ones((2, 3), bool), train=False)
+
+
+# Details of GoogLeNet and VGG-16
+
+
+def test_the_converted_scale_is_the_transform_of_the_input():
+    """torchvision brings what was normalised for ImageNet to (x - 0.5) / 0.5 inside the network."""
+    x = np.random.default_rng(0).integers(0, 256, (1, 1, 4, 4, 3)).astype(np.uint8)
+    mean, std = np.array(GoogLeNet().mean), np.array(GoogLeNet().std)
+    transformed = (x / 255 - mean) / std * (std / 0.5) + (mean - 0.5) / 0.5
+    prepared, _ = narrow('googlenet').apply({}, x, np.ones((1, 1), bool), method='prepare')
+    np.testing.assert_allclose(prepared, transformed, atol=1e-6)
+
+
+def test_auxiliary_heads_have_parameters_only_on_request():
+    with_heads = shapes_of(GoogLeNet(divisor=8, auxiliary=6), side=64)[2]
+    assert {'auxiliary1', 'auxiliary2'} <= set(with_heads['params'])
+    assert with_heads['params']['auxiliary2']['dense2']['kernel'].shape == (128, 6)
+    without = shapes_of(GoogLeNet(divisor=8), side=64)[2]
+    assert not [name for name in without['params'] if name.startswith('auxiliary')]
+    with pytest.raises(ValueError, match='auxiliary = 0: this GoogLeNet has no auxiliary heads'):
+        GoogLeNet().apply({}, np.zeros((1, 32, 32, 3)), np.ones(1, bool), train=False, method='with_auxiliary')
+    with pytest.raises(ValueError, match='divisor = 3 of GoogLeNet does not divide 64'):
+        shapes_of(GoogLeNet(divisor=3))
+
+
+def test_the_reports_first_layers():
+    bare = shapes_of(GoogLeNet(divisor=8, bare_first_layer=True), side=64)[2]
+    assert {name: leaf.shape for name, leaf in bare['params']['conv1']['conv'].items()} == {'kernel': (7, 7, 3, 8)}
+    assert list(bare['params']['conv1']) == ['conv']
+    assert 'conv1' not in bare['batch_stats']
+    large = shapes_of(Vgg16(planes=(4,) * 5, hidden_size=8, large_first_layer=True), channels=6, side=64)[2]
+    assert {name: leaf.shape for name, leaf in large['params']['blocks0_0'].items()} == {'kernel': (7, 7, 6, 4)}
+
+
+def test_dropout_of_pool_only_in_training():
+    maps, mask = np.ones((4, 1, 2, 2, 1024), np.float32), np.ones((4, 1), bool)
+
+    def pool(train):
+        rngs = {'dropout': jax.random.key(0)}
+        return np.asarray(GoogLeNet().apply({}, maps, mask, train=train, rngs=rngs, method='pool'))
+
+    assert (pool(False) == 1).all()
+    np.testing.assert_allclose(np.unique(pool(True)), [0, 1 / 0.8], rtol=1e-6)
+    assert abs((pool(True) == 0).mean() - 0.2) < 0.03
+
+
+@pytest.mark.parametrize('side', range(2, 12))
+def test_pooling_equals_pytorch(side):
+    torch = pytest.importorskip('torch')
+    f = torch.nn.functional
+    x = np.random.default_rng(side).standard_normal((2, side, 13 - side, 3)).astype(np.float32)
+    channels_first = torch.tensor(x.transpose(0, 3, 1, 2).copy())
+    for size in (1, 4, 7):
+        expected = f.adaptive_avg_pool2d(channels_first, size).numpy().transpose(0, 2, 3, 1)
+        np.testing.assert_allclose(adaptive_mean(x, size), expected, atol=1e-6)
+    for size in (2, 3):
+        expected = f.max_pool2d(channels_first, size, 2, ceil_mode=True).numpy().transpose(0, 2, 3, 1)
+        np.testing.assert_array_equal(max_pool_ceil(x, size, 2), expected)
+
+
+def test_pooling_by_hand():
+    x = np.arange(1, 6, dtype=np.float32).reshape(1, 5, 1, 1) * np.ones((1, 5, 5, 1), np.float32)
+    np.testing.assert_array_equal(max_pool_ceil(x, 2, 2)[0, :, 0, 0], [2, 4, 5])
+    np.testing.assert_array_equal(max_pool_ceil(x, 3, 2)[0, :, 0, 0], [3, 5])
+    np.testing.assert_allclose(adaptive_mean(x, 2)[0, :, 0, 0], [2, 4])  # steps 1 to 3 and 3 to 5
+    np.testing.assert_allclose(adaptive_mean(x, 7)[0, :, 0, 0], [1, 1.5, 2.5, 3, 3.5, 4.5, 5])

@@ -11,9 +11,11 @@ from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import Ridge
 
 from data_prep import mosi
+from mmer_jax.media.tokens import TextTokenizer
 from mmer_jax.protocols import make_folds
 from mmer_jax.records import RecordSource, verify
 from tests.conftest import SHARED_DATA
+from tests.iemocap_release import write_tokenizer
 from tests.test_csd import write_csd, write_glove
 
 PER_VIDEO = 12
@@ -110,6 +112,25 @@ def test_words_of_the_training_split_get_a_dimension_each(which, source, tmp_pat
             assert own[place].sum() == (word in words)
             assert word not in words or own[place, words.index(word)] == 1
             assert vectors[place].any() == (word in {'good', 'film'})
+
+
+def test_token_ids_of_a_pretrained_model(source, tmp_path, capsys):
+    folder = write_tokenizer(tmp_path / 'tiny_bert')
+    assert run(source, tmp_path / 'out', '--tokenizer', str(folder)) == 0
+    assert 'configs/minilm_mosi_text.py' in capsys.readouterr().out
+    records, manifest = RecordSource(tmp_path / 'out'), RecordSource(tmp_path / 'out').manifest
+    assert records.schema.info['tokenizer'] == 'tiny_bert'
+    tokenizer = TextTokenizer(folder)
+    for number in range(len(records)):
+        record = records[number]
+        assert record['text'].dtype == np.int32
+        tokens = tokenizer.tokens(record['text'])
+        assert tokens[0] == '[CLS]'
+        assert tokens[-1] == '[SEP]'
+        assert ' '.join(tokens) == manifest['text'][number]
+    assert run(source, tmp_path / 'other', '--tokenizer', str(tmp_path / 'nowhere')) == 2
+    assert 'nowhere' in capsys.readouterr().err
+    assert not (tmp_path / 'other').exists()
 
 
 def test_words_by_time_and_the_transcript_where_there_are_none(source, tmp_path, capsys):

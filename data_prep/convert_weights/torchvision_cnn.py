@@ -11,7 +11,7 @@ std are set to 0.5, for the network was trained on pictures in -1..1.
 
 import functools
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -63,8 +63,7 @@ def convert_state(
     auxiliary: GoogLeNet's auxiliary heads too, where someone has trained them.
     """
     tensors = names.Renamed(tensors)
-    make = {'resnet18': _resnet18, 'googlenet': _googlenet, 'vgg16': _vgg16}[family]
-    fields, rules = make(tensors, source)
+    fields, rules = READERS[family](tensors, source)
     unused = HEADS[family]
     if auxiliary:
         outputs = _shape(tensors, 'aux1.fc2.weight', 2, source, 'GoogLeNet with auxiliary heads')[0]
@@ -165,3 +164,11 @@ def _vgg16(tensors: Tensors, source: str) -> tuple[dict[str, Any], list[Rule]]:
     rules += names.dense('dense1', 'classifier.0', (hidden, planes[-1] * VGG_SIDE**2))
     rules += names.dense('dense2', 'classifier.3', (hidden, hidden))
     return {'planes': planes, 'hidden_size': hidden}, rules
+
+
+# By family: (tensors, name of their file) -> (fields of the encoder, rules of its parameters).
+READERS: dict[str, Callable[[Tensors, str], tuple[dict[str, Any], list[Rule]]]] = {
+    'resnet18': _resnet18,
+    'googlenet': _googlenet,
+    'vgg16': _vgg16,
+}

@@ -18,12 +18,15 @@ kaiming_fan_out = nn.initializers.variance_scaling(2.0, 'fan_out', 'normal')
 def scale_images(x: Array, mean: Sequence[float], std: Sequence[float], dtype: Any) -> Array:
     """uint8 pictures (..., C) -> (x / 255 - mean) / std; pictures of floats are taken as normalised already.
 
-    One channel serves as all: with grey pictures the mean of `mean` and of `std` is used.
+    Pictures joined by channel (6 channels, `mean` has 3) are scaled one after the other; where the numbers do not
+    divide, as with grey ones, the mean of `mean` and of `std` is used.
     """
     if x.dtype != jnp.uint8:
         return x.astype(dtype)
     mean_C, std_C = jnp.asarray(mean, jnp.float32), jnp.asarray(std, jnp.float32)
-    if x.shape[-1] != len(mean):
+    if x.shape[-1] % len(mean) == 0:
+        mean_C, std_C = (jnp.tile(values, x.shape[-1] // len(mean)) for values in (mean_C, std_C))
+    else:
         mean_C, std_C = mean_C.mean(keepdims=True), std_C.mean(keepdims=True)
     shape = (1,) * (x.ndim - 1) + (-1,)
     return ((x.astype(jnp.float32) / 255 - mean_C.reshape(shape)) / std_C.reshape(shape)).astype(dtype)

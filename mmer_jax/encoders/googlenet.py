@@ -37,16 +37,19 @@ AUXILIARY_SIDE, AUXILIARY_FEATURES, AUXILIARY_HIDDEN = 4, 128, 1024
 
 
 class NormedConv(nn.Module):
-    """Convolution, batch norm and ReLU."""
+    """Convolution, batch norm and ReLU; bare: the convolution alone."""
 
     features: int
     kernel_size: int = 1
     stride: int = 1
+    bare: bool = False
     dtype: Any = jnp.float32
 
     @nn.compact
     def __call__(self, x: Array, valid_N: Array, train: bool) -> Array:
         x = Conv2D(self.features, self.kernel_size, self.stride, dtype=self.dtype, name='conv')(x)
+        if self.bare:
+            return x
         return nn.relu(BatchNorm(epsilon=EPSILON, dtype=self.dtype, name='norm')(x, valid_N, train=train))
 
 
@@ -121,10 +124,7 @@ class GoogLeNet(PictureEncoder):
             return features // self.divisor
 
         first, second, third = map(width, STEM_FEATURES)
-        if self.bare_first_layer:
-            self.conv1 = Conv2D(first, 7, 2, dtype=self.dtype)
-        else:
-            self.conv1 = NormedConv(first, 7, 2, dtype=self.dtype)
+        self.conv1 = NormedConv(first, 7, 2, self.bare_first_layer, self.dtype)
         self.conv2 = NormedConv(second, dtype=self.dtype)
         self.conv3 = NormedConv(third, 3, dtype=self.dtype)
         self.inception = {name: Inception(tuple(map(width, s)), self.dtype) for name, s in INCEPTIONS.items()}
@@ -134,8 +134,7 @@ class GoogLeNet(PictureEncoder):
             self.auxiliary1, self.auxiliary2 = (AuxiliaryHead(*sizes, self.dtype) for _ in range(2))
 
     def _stem(self, x: Array, valid_N: Array, train: bool) -> Array:
-        x = self.conv1(x) if self.bare_first_layer else self.conv1(x, valid_N, train)
-        x = self.conv2(max_pool_ceil(x, 3, 2), valid_N, train)
+        x = self.conv2(max_pool_ceil(self.conv1(x, valid_N, train), 3, 2), valid_N, train)
         return max_pool_ceil(self.conv3(x, valid_N, train), 3, 2)
 
     def _stage(self, number: int, x: Array, valid_N: Array, train: bool) -> Array:
@@ -152,9 +151,7 @@ class GoogLeNet(PictureEncoder):
     def with_auxiliary(self, x: Array, mask: Array, *, train: bool) -> tuple[Array, Array, tuple[Array, Array]]:
         """(map, mask (B, T), logits (B, auxiliary) of both heads, float32, the mean over the valid frames)."""
         if not self.auxiliary:
-            raise ValueError(
-                'this GoogLeNet has no auxiliary heads: set its field auxiliary to their number of outputs'
-            )
+            raise ValueError('auxiliary = 0: this GoogLeNet has no auxiliary heads; set it to their number of outputs')
         x, mask_BT = self.prepare(x, mask)
         x = self.stage1(self.stem(x, mask_BT, train=train), mask_BT, train=train)
         first = self.stage2(x, mask_BT, train=train)

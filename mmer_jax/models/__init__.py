@@ -17,6 +17,7 @@ from mmer_jax.models.mica import Mica
 from mmer_jax.models.mult import Mult
 from mmer_jax.models.pmr import Pmr
 from mmer_jax.models.raven import Raven
+from mmer_jax.models.stacked_input import StackedInput
 from mmer_jax.models.unimodal import Unimodal
 
 MODELS = {
@@ -31,6 +32,7 @@ MODELS = {
     'mult': Mult,
     'pmr': Pmr,
     'raven': Raven,
+    'stacked_input': StackedInput,
     'unimodal': Unimodal,
 }
 
@@ -47,6 +49,7 @@ __all__ = [
     'Mult',
     'Pmr',
     'Raven',
+    'StackedInput',
     'Unimodal',
     'build_model',
 ]

@@ -3,8 +3,8 @@
     python -m tests.golden.make_cnn_encoders     (needs torch; tests/test_cnn_encoders.py reads the file without)
 
 Weights, pictures and cotangents are made by formula, from the raw numbers of PCG64, so the file holds none of them:
-only the names and shapes of the state dict, the outputs, and of every gradient its norm and one projection. The
-networks see the valid frames alone; the encoders must give the same among padding.
+only the names and shapes of the state dict, the outputs, and of every gradient its norm and one projection. Computed
+in float64. The networks see the valid frames alone; the encoders must give the same among padding.
 """
 
 import json
@@ -15,6 +15,7 @@ import numpy as np
 
 PATH = Path(__file__).with_name('cnn_encoders.npz')
 KINDS, MODES = ('resnet18', 'googlenet', 'vgg16'), ('eval', 'train')
+SEED, LIVE_SEED = 4, 10  # where no unit is so near its kink that float32 and float64 take different sides
 SIDES = {'resnet18': (40, 33), 'googlenet': (68, 61), 'vgg16': (64, 45)}
 MASK_BT = np.array([[True, True], [True, True], [True, False], [False, False]])
 FULL = {
@@ -29,23 +30,25 @@ NARROW = {
 }
 
 
-def uniform(name, shape, seed=0):
+def uniform(name, shape, seed=SEED):
     """Values in -1..1 by name, float32, the same on every version of numpy."""
     raw = np.random.PCG64(zlib.crc32(f'{seed} {name}'.encode())).random_raw(int(np.prod(shape)))
     return ((np.atleast_1d(raw) >> 11) * 2.0**-52 - 1).reshape(shape).astype(np.float32)
 
 
-def weights(name, shape, seed=0):
+def weights(name, shape, seed=SEED):
     """A tensor of a state dict: norms as after training, layers that keep the size of what passes them."""
     if name.endswith('num_batches_tracked'):
         return np.array(7)
     noise = uniform(name, shape, seed)
     if name.endswith('running_var') or (name.endswith('weight') and len(shape) == 1):
         return 1 + 0.4 * noise
+    if name.endswith('bias'):
+        return np.float32(0.3) + 0.3 * noise  # few units are dead
     return noise * np.float32(np.sqrt(6 / np.prod(shape[1:])) if len(shape) > 1 else 0.2)
 
 
-def pictures(kind, seed=0):
+def pictures(kind, seed=SEED):
     """Normalised pictures (B, T, H, W, 3) under MASK_BT; what is padded is NaN."""
     x = 1.7 * uniform(f'{kind} pictures', (*MASK_BT.shape, *SIDES[kind], 3), seed)
     return np.where(MASK_BT[..., None, None, None], x, np.nan).astype(np.float32)
@@ -72,7 +75,7 @@ def networks(torch):
         def __init__(self, planes, stem, classes, channels=3):
             super().__init__()
             self.conv1, self.bn1 = nn.Conv2d(channels, stem, 7, 2, 3, bias=False), nn.BatchNorm2d(stem)
-            for number, (inputs, width) in enumerate(zip((stem, *planes), planes), start=1):
+            for number, (inputs, width) in enumerate(zip((stem, *planes[:-1]), planes, strict=True), start=1):
                 blocks = Block(inputs, width, 2 if number > 1 else 1), Block(width, width, 1)
                 self.add_module(f'layer{number}', nn.Sequential(*blocks))
             self.fc = nn.Linear(planes[-1], classes)
@@ -159,7 +162,7 @@ def networks(torch):
     return {'resnet18': ResNet, 'googlenet': GoogLeNet, 'vgg16': Vgg}
 
 
-def state_of(shapes, seed=0):
+def state_of(shapes, seed=SEED):
     return {name: weights(name, tuple(shape), seed) for name, shape in shapes.items()}
 
 
@@ -203,8 +206,8 @@ def main():
         shapes = {name: tuple(tensor.shape) for name, tensor in network.state_dict().items()}
         arrays[f'{kind}/shapes'] = np.array(json.dumps(shapes))
         for mode in MODES:
-            outputs, gradients, _ = reference(torch, kind, 0, mode)
-            arrays |= {f'{kind}/{mode}/{name}': array for name, array in outputs.items()}
+            outputs, gradients, _ = reference(torch, kind, SEED, mode)
+            arrays |= {f'{kind}/{mode}/{name}': array.astype(np.float32) for name, array in outputs.items()}
             arrays[f'{kind}/names'] = np.array(json.dumps(sorted(gradients)))
             arrays[f'{kind}/{mode}/gradients'] = summary(gradients, sorted(gradients))
     np.savez_compressed(PATH, **arrays)

@@ -1,0 +1,56 @@
+"""One encoder for pictures of a face, of a spectrogram, or of both side by side (the shared-encoder report)."""
+
+from typing import Any
+
+import flax.linen as nn
+import jax.numpy as jnp
+
+Array = Any
+ORDER = ('vision', 'audio')  # the face first: left, above, or in the first channels
+AXES = {'height': 2, 'width': 3, 'channel': 4}
+
+
+class StackedInput(nn.Module):
+    """vision and audio as pictures (B, T, H, W, C), joined, -> encoder -> pool -> linear head; (B, num_outputs).
+
+    join: 'channel' (the report's 2-D networks: a grey face and a grey spectrogram are two channels), 'width' (its 3-D
+    ones) or 'height'. One modality alone goes into the encoder as it is, so the encoder is the part that changes. A
+    step is valid where it is in any modality; the pictures of the other one are black there, as they are in all steps
+    when a modality is hidden. Extras: `features` (B, D), the head's input.
+    """
+
+    modalities: tuple[str, ...]
+    num_outputs: int
+    encoder: nn.Module
+    join: str = 'channel'
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, batch: dict[str, Array], *, train: bool) -> dict[str, Array]:
+        x, mask_BT = self._joined(batch)
+        features, mask = self.encoder(x, mask_BT, train=train)
+        pooled_BD = self.encoder.pool(features, mask, train=train)
+        logits_BC = nn.Dense(self.num_outputs, dtype=self.dtype, name='head')(pooled_BD)
+        return {'prediction': logits_BC.astype(jnp.float32), 'features': pooled_BD}
+
+    def _joined(self, batch):
+        known = [m for m in ORDER if m in self.modalities]
+        if set(known) != set(self.modalities) or not known:
+            raise ValueError(
+                f'stacked_input takes pictures of vision, audio or both, found modalities {self.modalities}'
+            )
+        if self.join not in AXES:
+            raise ValueError(f'join {self.join!r} is unknown; the known ones are {", ".join(AXES)}')
+        shapes = {m: batch[m].shape for m in known}
+        if any(len(shape) != 5 for shape in shapes.values()):
+            raise ValueError(f'stacked_input takes pictures (B, T, H, W, C), found {shapes}')
+        axis = AXES[self.join]
+        others = {shape[:axis] + shape[axis + 1 :] for shape in shapes.values()}
+        if len(others) > 1:
+            raise ValueError(f'join {self.join!r} needs pictures that agree in every other axis, found {shapes}')
+        masks = [batch[f'{m}_mask'] for m in known]
+        black = [
+            jnp.where(mask[..., None, None, None], batch[m], jnp.zeros((), batch[m].dtype))
+            for m, mask in zip(known, masks, strict=True)
+        ]
+        return jnp.concatenate(black, axis), jnp.stack(masks).any(0)
