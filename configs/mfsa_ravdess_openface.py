@@ -3,7 +3,7 @@
     python -m data_prep.ravdess_openface --table openface_au.npz --source <RAVDESS> --output data/ravdess_openface
     python -m mmer_jax.main --config=configs/mfsa_ravdess_openface.py
 
-Five folds of four actors, two other actors validate, five seeds; configs/tables/ravdess_openface.py has all rows.
+Five folds of four actors, two other actors validate; configs/tables/ravdess_openface.py has all rows.
 """
 
 from ml_collections import ConfigDict
@@ -15,6 +15,7 @@ from configs.base import get_base
 def get_config(variant: str = '') -> ConfigDict:
     config = get_base('mfsa_ravdess_openface', variant)
     datasets.ravdess_openface(config)
+    config.epochs = 10
     config.model = ConfigDict(
         {
             'name': 'mfsa',

@@ -101,10 +101,10 @@ def graft(
     """`variables` with the module at `path` ('encoder', 'vision/network') replaced by `loaded`, in each collection.
 
     Strict both ways: a parameter of the module that is not loaded must match one of the regular expressions `fresh`
-    (searched in its name below `path`), and everything loaded must have its place and its shape; but a projector, the
-    dense layer that some checkpoints have behind their pooling, is left out where the model has none. Arrays of
-    `variables` may have one leading axis more (seeds): the same is then given to each. ValueError lists what does not
-    fit.
+    (searched in its name below `path`; what matches begins anew even if it is loaded), and everything loaded must have
+    its place and its shape; but a projector, the dense layer that some checkpoints have behind their pooling, is left
+    out where the model has none. Arrays of `variables` may have one leading axis more (seeds): the same is then given to
+    each. ValueError lists what does not fit.
     """
     prefix = tuple(filter(None, path.split('/')))
     own = traverse_util.flatten_dict(dict(variables))
@@ -112,6 +112,7 @@ def graft(
     inside = [key for key in own if key[1 : 1 + len(prefix)] == prefix]
     if not any(key[1 + len(prefix)] == OPTIONAL for key in inside):
         given = {key: array for key, array in given.items() if key[1 + len(prefix)] != OPTIONAL}
+    given = {k: a for k, a in given.items() if not any(re.search(p, '/'.join(k[1 + len(prefix) :])) for p in fresh)}
     if not inside:
         modules = ', '.join(sorted({key[1] for key in own}))
         raise ValueError(f'{path!r} is no module of the model; it has {modules}')

@@ -432,7 +432,7 @@ def test_dropout_of_pool_only_in_training():
     assert abs((pool(True) == 0).mean() - 0.2) < 0.03
 
 
-@pytest.mark.parametrize('side', range(2, 12))
+@pytest.mark.parametrize('side', [2, 5, 8, 11])
 def test_pooling_equals_pytorch(side):
     torch = pytest.importorskip('torch')
     f = torch.nn.functional

@@ -97,3 +97,35 @@ def test_fresh_parameters_stay_where_they_are_allowed():
     weights = {'params': {'conv': {'kernel': np.ones((3, 2))}}, 'batch_stats': WEIGHTS['batch_stats']}
     after = pretrained.graft(model(), weights, path='encoder', fresh=('bias$',))
     np.testing.assert_array_equal(after['params']['encoder']['conv']['bias'], 1)
+
+
+def test_what_is_fresh_begins_anew_even_if_it_is_loaded():
+    """A first layer of other channels than the checkpoint's."""
+    before = model()
+    before['params']['encoder']['conv']['kernel'] = np.zeros((1, 2), np.float32)
+    with pytest.raises(ValueError, match='has shape'):
+        pretrained.graft(before, WEIGHTS, path='encoder')
+    after = pretrained.graft(before, WEIGHTS, path='encoder', fresh=('^conv/kernel$',))
+    np.testing.assert_array_equal(after['params']['encoder']['conv']['kernel'], np.zeros((1, 2)))
+    np.testing.assert_array_equal(after['params']['encoder']['conv']['bias'], 0)
+
+
+def test_a_projector_is_left_out_where_the_model_has_none():
+    weights = {**WEIGHTS, 'params': {**WEIGHTS['params'], 'projector': {'kernel': np.ones((2, 2), np.float32)}}}
+    after = pretrained.graft(model(), weights, path='encoder')
+    assert 'projector' not in after['params']['encoder']
+    with pytest.raises(ValueError, match='projector/bias is in the model, but not loaded'):
+        before = model()
+        before['params']['encoder']['projector'] = {'kernel': np.zeros((2, 2)), 'bias': np.zeros(2)}
+        pretrained.graft(before, weights, path='encoder')
+
+
+def test_sizes_come_from_the_weights(tmp_path):
+    source = {'family': 'bert', 'fields': {'hidden_size': 8, 'num_layers': 2}}
+    folder = str(pretrained.save_pretrained(tmp_path / 'tiny', WEIGHTS, source))
+    fields = {'name': 'encoded', 'text': {'name': 'bert', 'num_layers': 1}, 'model': {'name': 'mfsa'}}
+    filled = pretrained.fill_fields(fields, {'text': folder})
+    assert filled['text'] == {'name': 'bert', 'hidden_size': 8, 'num_layers': 1}
+    assert filled['model'] == fields['model']
+    with pytest.raises(ValueError, match="holds weights of 'bert', config.model.text is 'vit'"):
+        pretrained.fill_fields({'text': {'name': 'vit'}}, {'text': folder})

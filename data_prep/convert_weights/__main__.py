@@ -18,14 +18,17 @@ from pathlib import Path
 
 from flax import traverse_util
 
-from data_prep.convert_weights import huggingface, resnext3d
+from data_prep.convert_weights import huggingface, resnext3d, torchvision_cnn
 from data_prep.convert_weights.names import Converted
 from mmer_jax.pretrained import find, load_pretrained, save_pretrained
 
 # By name: reads a file or a folder of weights.
 FAMILIES: dict[str, Callable[[Path], Converted]] = {
+    'googlenet': torchvision_cnn.googlenet,
     'huggingface': huggingface.convert,
+    'resnet18': torchvision_cnn.resnet18,
     'resnext3d': resnext3d.convert,
+    'vgg16': torchvision_cnn.vgg16,
 }
 SHOWN = 8  # names in a line
 

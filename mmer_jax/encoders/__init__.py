@@ -2,9 +2,12 @@
 
 from mmer_jax.encoders.bert import Bert, DistilBert, Roberta
 from mmer_jax.encoders.erann import Erann
+from mmer_jax.encoders.googlenet import GoogLeNet
 from mmer_jax.encoders.mfcc_cnn import MfccCnn
 from mmer_jax.encoders.mlp import VectorEncoder
+from mmer_jax.encoders.resnet import ResNet18
 from mmer_jax.encoders.resnext3d import ResNeXt3D
+from mmer_jax.encoders.vgg import Vgg16
 from mmer_jax.encoders.vit import Ast, VideoMae, Vit
 from mmer_jax.encoders.wav2vec2 import Hubert, Wav2Vec2
 
@@ -13,11 +16,14 @@ ENCODERS = {
     'bert': Bert,
     'distilbert': DistilBert,
     'erann': Erann,
+    'googlenet': GoogLeNet,
     'hubert': Hubert,
     'mfcc_cnn': MfccCnn,
+    'resnet18': ResNet18,
     'resnext3d': ResNeXt3D,
     'roberta': Roberta,
     'vector_encoder': VectorEncoder,
+    'vgg16': Vgg16,
     'videomae': VideoMae,
     'vit': Vit,
     'wav2vec2': Wav2Vec2,
@@ -29,11 +35,14 @@ __all__ = [
     'Bert',
     'DistilBert',
     'Erann',
+    'GoogLeNet',
     'Hubert',
     'MfccCnn',
     'ResNeXt3D',
+    'ResNet18',
     'Roberta',
     'VectorEncoder',
+    'Vgg16',
     'VideoMae',
     'Vit',
     'Wav2Vec2',
