@@ -123,6 +123,11 @@ IEMOCAP_RAW: tuple = (
 )
 LIKE = {
     'crema_d_2d': (lambda: crema_d.make_schema(crema_d.Settings(size=32)), {'audio': (1, 1), 'vision': (1, 1)}, 20),
+    'crema_d_2d_grey': (
+        lambda: crema_d.make_schema(crema_d.Settings(size=32, color='grey')),
+        {'audio': (1, 1), 'vision': (1, 1)},
+        20,
+    ),
     'crema_d_3d': (
         lambda: crema_d.make_schema(crema_d.Settings('3d', crop='none', frames=4, size=32)),
         {'audio': (4, 4), 'vision': (4, 4)},

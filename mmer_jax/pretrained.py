@@ -103,8 +103,8 @@ def graft(
     Strict both ways: a parameter of the module that is not loaded must match one of the regular expressions `fresh`
     (searched in its name below `path`; what matches begins anew even if it is loaded), and everything loaded must have
     its place and its shape; but a projector, the dense layer that some checkpoints have behind their pooling, is left
-    out where the model has none. Arrays of `variables` may have one leading axis more (seeds): the same is then given to
-    each. ValueError lists what does not fit.
+    out where the model has none. Arrays of `variables` may have one leading axis more (seeds), and each gets the same.
+    ValueError lists what does not fit.
     """
     prefix = tuple(filter(None, path.split('/')))
     own = traverse_util.flatten_dict(dict(variables))

@@ -50,7 +50,7 @@ TRAINED = (
     'ast_ravdess', 'audio_visual_ravdess_openface', 'bert_iemocap', 'cfn_sr_ravdess_as_published',
     'ef_lstm_mosi_text_audio', 'lf_lstm_iemocap', 'lf_lstm_mosi_minilm', 'mctn_mosi', 'mfcc_cnn_ravdess',
     'mfcc_cnn_ravdess_as_published', 'mfsa_mosi_text_audio', 'mica_mosei', 'mult_synthetic', 'pmr_mosi', 'quickstart',
-    'raven_mosi', 'videomae_iemocap', 'wav2vec2_ravdess',
+    'raven_mosi', 'resnet18_crema_d', 'videomae_iemocap', 'wav2vec2_ravdess',
 )  # fmt: skip
 PAIRWISE = ('mica', 'mult', 'pmr')  # compile three times as long with three modalities as with two
 
@@ -92,7 +92,10 @@ def parts(name, variant=''):
         feature = schema.features[m]
         steps = {'float32': 212 if 'ravdess' in name else 7, 'int16': 16000, 'int32': 12}.get(feature.dtype, 1)
         steps = steps if feature.is_sequence else 1
-        shape = (rows, 30, 224, 224, 3) if feature.is_image else (rows, steps, *feature.step_shape)
+        frames = 1 if '2d' in config.data.directory else 30
+        shape = (
+            (rows, frames, 224, 224, feature.step_shape[-1]) if feature.is_image else (rows, steps, *feature.step_shape)
+        )
         batch[m], steps = jax.ShapeDtypeStruct(shape, feature.dtype), shape[1]
         batch[f'{m}_mask'] = jax.ShapeDtypeStruct((rows, steps), bool)
     shape = (rows, len(schema.label.names)) if schema.label.kind == 'binary' else (rows,)

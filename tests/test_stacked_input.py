@@ -72,6 +72,15 @@ def test_widths_may_differ_where_they_are_joined():
         outputs(batch)
 
 
+def test_what_is_joined_is_resized():
+    batch = make_batch(height=4)
+    model = StackedInput(BOTH, 3, Pixels(), 'height', resize=4)
+    found = model.init_with_output(jax.random.key(0), batch, train=False)[0]['features']
+    assert found.shape == (2, 4 * 4)
+    top = batch['vision'].astype(float).mean((1, 2, 3, 4))
+    np.testing.assert_allclose(found[:, :8].mean(1), top, atol=12)
+
+
 @pytest.mark.parametrize(
     ('modalities', 'join', 'message'),
     [(('text', 'vision'), 'width', 'pictures of vision, audio'), (BOTH, 'depth', "join 'depth' is unknown")],

@@ -38,8 +38,8 @@ class Simple3D(nn.Module):
     report counts. By default each layer has its own weights: 10,206 and 11,358.
 
     The report also fed pictures as 0..255: mean=(0, 0, 0) and std=(1 / 255, 1 / 255, 1 / 255). `stem` is the first
-    block, `stage1` to `stage3` are one block each and `stage4` two. remat recomputes each block in the backward pass.
-    convolution: 'auto', 'native' or 'frames', see Conv3D.
+    block, `stage1` to `stage3` are one block each and `stage4` two. There is no remat: nearly all memory is that of the
+    first block. convolution: 'auto', 'native' or 'frames', see Conv3D.
     """
 
     num_frames: int = 135
@@ -47,14 +47,12 @@ class Simple3D(nn.Module):
     shared_convolution: bool = False
     mean: tuple[float, ...] = IMAGENET_MEAN
     std: tuple[float, ...] = IMAGENET_STD
-    remat: bool = False
     convolution: str = 'auto'
     dtype: Any = jnp.float32
 
     def setup(self):
-        make = nn.remat(Block) if self.remat else Block
         count = 2 if self.shared_convolution else BLOCKS
-        self.block = [make(self.features, self.convolution, self.dtype) for _ in range(count)]
+        self.block = [Block(self.features, self.convolution, self.dtype) for _ in range(count)]
 
     def prepare(self, x: Array, mask_BT: Array) -> tuple[Array, Array]:
         """Normalised pictures of exactly num_frames frames, padded ones 0, and the mask of real clips.

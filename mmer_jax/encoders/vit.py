@@ -102,9 +102,9 @@ class PatchEncoder(TransformerEncoder):
         return h_BND, jnp.broadcast_to(rows_B[:, None], h_BND.shape[:2])
 
     def _check_size(self, x):
-        if x.shape[-3:] != (self.image_size, self.image_size, 3):
+        if x.shape[-3:-1] != (self.image_size, self.image_size):
             raise ValueError(
-                f'pictures are {x.shape[-3:]}, this encoder takes ({self.image_size}, {self.image_size}, 3): '
+                f'pictures are {x.shape[-3:]}, this encoder takes ({self.image_size}, {self.image_size}, C): '
                 'prepare the data in that size, or set image_size'
             )
 
@@ -112,8 +112,9 @@ class PatchEncoder(TransformerEncoder):
 class Vit(PatchEncoder):
     """Pictures (B, H, W, 3), or clips (B, T, H, W, 3) whose middle valid frame is taken -> (B, 1 + N, 768).
 
-    ViT-B/16 by default. uint8 is scaled by mean and std, floating point taken as scaled. mask: (B, T), or (B,) or
-    (B, 1) for pictures. `pool` gives the class token, with projector the pooler behind it.
+    ViT-B/16 by default; pictures of other than 3 channels make another first layer. uint8 is scaled by mean and std,
+    floating point taken as scaled. mask: (B, T), or (B,) or (B, 1) for pictures. `pool` gives the class token, with
+    projector the pooler behind it.
     """
 
     final_norm: bool = True

@@ -3,6 +3,7 @@
 from typing import Any
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 
 Array = Any
@@ -16,13 +17,15 @@ class StackedInput(nn.Module):
     join: 'channel' (the report's 2-D networks: a grey face and a grey spectrogram are two channels), 'width' (its 3-D
     ones) or 'height'. One modality alone goes into the encoder as it is, so the encoder is the part that changes. A
     step is valid where it is in any modality; the pictures of the other one are black there, as they are in all steps
-    when a modality is hidden. Extras: `features` (B, D), the head's input.
+    when a modality is hidden. resize: side of the square to which what is joined is brought (a face above a spectrogram
+    for a network of one picture size); 0: as it is. Extras: `features` (B, D), the head's input.
     """
 
     modalities: tuple[str, ...]
     num_outputs: int
     encoder: nn.Module
     join: str = 'channel'
+    resize: int = 0
     dtype: Any = jnp.float32
 
     @nn.compact
@@ -53,4 +56,9 @@ class StackedInput(nn.Module):
             jnp.where(mask[..., None, None, None], batch[m], jnp.zeros((), batch[m].dtype))
             for m, mask in zip(known, masks, strict=True)
         ]
-        return jnp.concatenate(black, axis), jnp.stack(masks).any(0)
+        x = jnp.concatenate(black, axis)
+        if self.resize:
+            size = (*x.shape[:2], self.resize, self.resize, x.shape[-1])
+            resized = jax.image.resize(x.astype(jnp.float32), size, 'linear')
+            x = jnp.round(resized).astype(x.dtype) if x.dtype == jnp.uint8 else resized.astype(x.dtype)
+        return x, jnp.stack(masks).any(0)

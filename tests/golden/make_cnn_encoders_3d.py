@@ -17,7 +17,7 @@ PATH = Path(__file__).with_name('cnn_encoders_3d.npz')
 CASES = (('i3d', 'eval'), ('i3d', 'train'), ('simple3d', 'eval'), ('simple3d_shared', 'eval'))
 # frames the network looks at, frames of the batch, height, width: odd and even sides at every stage
 CLIPS = {'i3d': (17, 18, 36, 70), 'simple3d': (64, 65, 64, 128), 'simple3d_shared': (64, 65, 64, 128)}
-LENGTHS = {'i3d': (18, 12, 0), 'simple3d': (65, 40, 0), 'simple3d_shared': (65, 40, 0)}
+LENGTHS = {'i3d': (18, 12, 0), 'simple3d': (40, 0), 'simple3d_shared': (40, 0)}
 POOL_WINDOW = (2, 2, 2)
 DIVISOR = 8
 STEM = {'Conv3d_1a_7x7': (3, 64, 7, 2), 'Conv3d_2b_1x1': (64, 64, 1, 1), 'Conv3d_2c_3x3': (64, 192, 3, 1)}

@@ -1,0 +1,30 @@
+"""GoogLeNet on CREMA-D: a face, a spectrogram, or both, six emotions (the shared-encoder report).
+
+    python -m data_prep.crema_d --source <CREMA-D> --output data/crema_d_2d
+    python -m mmer_jax.main --config=configs/googlenet_crema_d.py
+
+    python -m mmer_jax.main --config=configs/googlenet_crema_d.py:vision_as_published
+
+From random weights; as published its first layer has neither BatchNorm nor ReLU. Its auxiliary heads were built and
+not used.
+CREMA-D's videos could not be had where this was written, so no result is stated.
+"""
+
+from ml_collections import ConfigDict
+
+from configs import datasets
+from configs.base import get_base
+
+
+def get_config(variant: str = '') -> ConfigDict:
+    config = get_base('googlenet_crema_d', variant, datasets.CREMA_D_VARIANTS)
+    datasets.crema_d(config, '2d', (0.6244, 0.6742, 0.6711))
+    encoder = {'name': 'googlenet'}
+    if variant.endswith('as_published'):  # a softmax before the loss, which has one of its own
+        encoder['bare_first_layer'] = True
+        config.losses = ConfigDict({'double_softmax': 1.0})
+    config.model = ConfigDict({'name': 'stacked_input', 'encoder': encoder, 'join': 'channel'})
+    config.data.batch_size = 64
+    config.optimizer.learning_rate = 1e-4
+    config.epochs = 50
+    return datasets.smoke(config, encoder={**encoder, 'divisor': 16})

@@ -1,0 +1,34 @@
+"""VGG-16 on CREMA-D: a face, a spectrogram, or both, six emotions (the shared-encoder report).
+
+    python -m data_prep.crema_d --source <CREMA-D> --output data/crema_d_2d
+    python -m data_prep.convert_weights vgg16 --source vgg16-397923af.pth --output vgg16-imagenet
+    python -m mmer_jax.main --config=configs/vgg16_crema_d.py
+
+    python -m mmer_jax.main --config=configs/vgg16_crema_d.py:vision_as_published
+
+The report replaces the first layer by one of 7 x 7 with stride 2; the others begin with the ImageNet weights of
+torchvision.
+CREMA-D's videos could not be had where this was written, so no result is stated.
+"""
+
+from ml_collections import ConfigDict
+
+from configs import datasets
+from configs.base import get_base
+
+
+def get_config(variant: str = '') -> ConfigDict:
+    config = get_base('vgg16_crema_d', variant, datasets.CREMA_D_VARIANTS)
+    datasets.crema_d(config, '2d', (0.5962, 0.6765, 0.6608))
+    encoder = {'name': 'vgg16', 'large_first_layer': True}
+    if variant.endswith('as_published'):  # a softmax before the loss, which has one of its own
+        config.losses = ConfigDict({'double_softmax': 1.0})
+    config.model = ConfigDict({'name': 'stacked_input', 'encoder': encoder, 'join': 'channel'})
+    config.data.batch_size = 32 if len(config.modalities) == 2 else 16
+    config.optimizer.learning_rate = 1e-5
+    config.epochs = 50
+    config.pretrained = ConfigDict({'encoder': 'vgg16-imagenet'})
+    config.fresh = ('^blocks0_0/',)
+    return datasets.smoke(
+        config, encoder={**encoder, 'block_counts': (1, 1, 1, 1, 1), 'planes': (4, 4, 4, 8, 8), 'hidden_size': 8}
+    )

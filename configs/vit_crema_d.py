@@ -1,0 +1,30 @@
+"""ViT from scratch on CREMA-D: a face, a spectrogram, or both, six emotions (the shared-encoder report).
+
+    python -m data_prep.crema_d --source <CREMA-D> --output data/crema_d_2d_grey --color grey
+    python -m mmer_jax.main --config=configs/vit_crema_d.py
+
+    python -m mmer_jax.main --config=configs/vit_crema_d.py:vision_as_published
+
+Six blocks of four heads, an inner width of 1,024; variants of the report have eight blocks or eight heads.
+CREMA-D's videos could not be had where this was written, so no result is stated.
+"""
+
+from ml_collections import ConfigDict
+
+from configs import datasets, encoders
+from configs.base import get_base
+
+VIT = {
+    'name': 'vit', 'num_layers': 6, 'num_heads': 4, 'intermediate_size': 1024, 'dropout': 0.4, 'attention_dropout': 0.4,
+}  # fmt: skip
+
+
+def get_config(variant: str = '') -> ConfigDict:
+    config = get_base('vit_crema_d', variant, datasets.CREMA_D_VARIANTS)
+    datasets.crema_d(config, '2d_grey', (0.4401, 0.5536, 0.6909))
+    encoder = VIT
+    config.model = ConfigDict({'name': 'stacked_input', 'encoder': encoder, 'join': 'channel'})
+    config.data.batch_size = 16
+    config.optimizer.learning_rate = 1e-4
+    config.epochs = 50
+    return datasets.smoke(config, encoder={**encoder, **encoders.TINY, 'image_size': 32})
