@@ -41,7 +41,7 @@ def encoder_of(kind, **fields):
     common = {'num_frames': make.CLIPS[kind][0], **fields}
     if kind == 'i3d':
         return I3D(divisor=make.DIVISOR, pool_window=make.POOL_WINDOW, dropout=0.0, **common)
-    return Simple3D(shared_convolution=kind == 'simple3d_shared', **common)
+    return Simple3D(features=make.FEATURES, shared_convolution=kind == 'simple3d_shared', **common)
 
 
 def variables_of(kind, state):
@@ -262,7 +262,7 @@ def test_remat_recomputes_each_block_and_gives_the_same():
     for a, b in zip(*map(jax.tree.leaves, (plain, remat)), strict=True):
         np.testing.assert_allclose(b, a, rtol=0, atol=1e-5 * np.abs(a).max())
         assert np.abs(a).max() > 0
-    assert less < 0.8 * kept
+    assert less < 0.9 * kept
     for leaf in jax.tree.leaves(gradient(dtype=jnp.bfloat16)[0]):
         assert leaf.dtype == np.float32
         assert np.isfinite(leaf).all()
@@ -282,8 +282,8 @@ def test_bfloat16_is_near(golden, kind):
 @pytest.mark.parametrize(
     ('kind', 'expected'),
     [
-        ('i3d', [(9, 9, 18, 8), (9, 5, 9, 24), (5, 3, 5, 60), (3, 2, 3, 104), (3, 2, 3, 128)]),
-        ('simple3d', [(32, 32, 64, 8), (16, 16, 32, 8), (8, 8, 16, 8), (4, 4, 8, 8), (1, 1, 2, 8)]),
+        ('i3d', [(9, 5, 9, 8), (9, 3, 5, 24), (5, 2, 3, 60), (3, 1, 2, 104), (3, 1, 2, 128)]),
+        ('simple3d', [(32, 32, 64, 3), (16, 16, 32, 3), (8, 8, 16, 3), (4, 4, 8, 3), (1, 1, 2, 3)]),
     ],
 )
 def test_stages_are_those_of_the_encoder(kind, expected):

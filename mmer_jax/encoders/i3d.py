@@ -72,13 +72,12 @@ class Unit(nn.Module):
 
     @nn.compact
     def __call__(self, x: Array, rows_B: Array, train: bool) -> Array:
-        widths = [same_padding(side, self.kernel_size, self.stride) for side in x.shape[1:4]]
-        before = tuple(width[0] for width in widths)
-        if any(a != b for a, b in widths):  # Conv3D pads both sides alike
-            x = jnp.pad(x, [(0, 0), *((0, b - a) for a, b in widths), (0, 0)])
+        time, height, width = (same_padding(side, self.kernel_size, self.stride) for side in x.shape[1:4])
+        if any(before != after for before, after in (time, height, width)):  # Conv3D pads both sides alike
+            x = jnp.pad(x, [(0, 0), *((0, after - before) for before, after in (time, height, width)), (0, 0)])
         x = Conv3D(
-            self.features, (self.kernel_size,) * 3, (self.stride,) * 3, before, method=self.convolution,
-            dtype=self.dtype, name='conv',
+            self.features, (self.kernel_size,) * 3, (self.stride,) * 3, (time[0], height[0], width[0]),
+            method=self.convolution, dtype=self.dtype, name='conv',
         )(x)  # fmt: skip
         norm = BatchNorm(momentum=MOMENTUM, epsilon=EPSILON, dtype=self.dtype, name='norm')
         x = nn.relu(norm(x, rows_B, train=train))
@@ -122,8 +121,9 @@ class I3D(nn.Module):
 
     The stages end where the map shrinks: `stem` at (T / 2, H / 4) with 64 channels, `stage1` at H / 8 with 192,
     `stage2` (blocks 3b, 3c) at (T / 4, H / 16) with 480, `stage3` (4b to 4f) at (T / 8, H / 32) with 832, `stage4`
-    (5b, 5c) there with 1024. remat recomputes each convolution of the first two and each Inception block in the
-    backward pass. Every width is divided by `divisor`, up to 8. convolution: 'auto', 'native' or 'frames', see Conv3D.
+    (5b, 5c) there with 1024. Every width is divided by `divisor`, up to 8. convolution: 'auto', 'native' or 'frames',
+    see Conv3D. remat recomputes each convolution of the first two stages and each Inception block in the backward pass;
+    on CPU XLA drops the barriers that this needs, unless XLA_FLAGS=--xla_disable_hlo_passes=cse_barrier_expander.
 
     The report fed pictures as 0..255 to a network that expects -1..1: mean=(0, 0, 0) and std=(1 / 255,) * 3.
     """
@@ -144,8 +144,9 @@ class I3D(nn.Module):
                 raise ValueError(f'divisor = {self.divisor} of I3D does not divide {features}, expected 1, 2, 4 or 8')
             return features // self.divisor
 
-        unit, inception = (nn.remat(m, static_argnums=(3,)) if self.remat else m for m in (Unit, Inception))
-        options = {'convolution': self.convolution, 'dtype': self.dtype}
+        unit = nn.remat(Unit, static_argnums=(3,)) if self.remat else Unit
+        inception = nn.remat(Inception, static_argnums=(3,)) if self.remat else Inception
+        options: dict[str, Any] = {'convolution': self.convolution, 'dtype': self.dtype}
         first, second, third = map(width, STEM_FEATURES)
         self.conv1a = unit(first, 7, 2, pool=SPACE, **options)
         self.conv2b = unit(second, **options)

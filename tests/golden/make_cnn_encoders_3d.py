@@ -1,4 +1,4 @@
-"""Writes cnn_encoders_3d.npz: I3D of an eighth of the width and Simple3D in PyTorch, with the public names.
+"""Writes cnn_encoders_3d.npz: narrow I3D and Simple3D in PyTorch, with the public names.
 
     python -m tests.golden.make_cnn_encoders_3d     (needs torch; tests/test_cnn_encoders_3d.py reads the file without)
 
@@ -16,10 +16,10 @@ import numpy as np
 PATH = Path(__file__).with_name('cnn_encoders_3d.npz')
 CASES = (('i3d', 'eval'), ('i3d', 'train'), ('simple3d', 'eval'), ('simple3d_shared', 'eval'))
 # frames the network looks at, frames of the batch, height, width: odd and even sides at every stage
-CLIPS = {'i3d': (17, 18, 36, 70), 'simple3d': (64, 65, 64, 128), 'simple3d_shared': (64, 65, 64, 128)}
+CLIPS = {'i3d': (17, 18, 20, 36), 'simple3d': (64, 65, 64, 128), 'simple3d_shared': (64, 65, 64, 128)}
 LENGTHS = {'i3d': (18, 12, 0), 'simple3d': (40, 0), 'simple3d_shared': (40, 0)}
 POOL_WINDOW = (2, 2, 2)
-DIVISOR = 8
+DIVISOR, FEATURES = 8, 3
 STEM = {'Conv3d_1a_7x7': (3, 64, 7, 2), 'Conv3d_2b_1x1': (64, 64, 1, 1), 'Conv3d_2c_3x3': (64, 192, 3, 1)}
 MIXED = {
     '3b': (192, 64, 96, 128, 16, 32, 32), '3c': (256, 128, 128, 192, 32, 96, 64),
@@ -121,10 +121,11 @@ def networks(torch):
             for name in ('4b', '4c', '4d', '4e', '4f'):
                 x = getattr(self, f'Mixed_{name}')(x)
             x = self.Mixed_5c(self.Mixed_5b(pool_same(x, (2, 2, 2), (2, 2, 2))))
-            return x, functional.avg_pool3d(x, self.window, 1).mean((2, 3, 4))
+            window = [min(pair) for pair in zip(self.window, x.shape[2:], strict=True)]
+            return x, functional.avg_pool3d(x, window, 1).mean((2, 3, 4))
 
     class Simple3D(nn.Module):
-        def __init__(self, shared=False, features=8):
+        def __init__(self, shared=False, features=FEATURES):
             super().__init__()
             self.conv1, self.shared = nn.Conv3d(3, features, 3, padding=1), shared
             for number in range(2, 3 if shared else 7):
