@@ -19,7 +19,7 @@ from configs.base import get_base
 def get_config(variant: str = '') -> ConfigDict:
     config = get_base('googlenet_crema_d', variant, datasets.CREMA_D_VARIANTS)
     datasets.crema_d(config, '2d', (0.6244, 0.6742, 0.6711))
-    encoder = {'name': 'googlenet'}
+    encoder: dict = {'name': 'googlenet'}
     if variant.endswith('as_published'):  # a softmax before the loss, which has one of its own
         encoder['bare_first_layer'] = True
         config.losses = ConfigDict({'double_softmax': 1.0})

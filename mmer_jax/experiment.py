@@ -25,6 +25,9 @@ Config = Any
 METRIC_KIND = {'classes': 'classification', 'regression': 'sentiment', 'binary': 'binary_emotions'}
 COMPUTE_DTYPES = {'float32': jnp.float32, 'bfloat16': jnp.bfloat16}
 SPLITS = ('train', 'validation', 'test')
+# On CPU XLA takes the barriers out that keep remat's second forward pass from being merged with the first, and remat
+# then saves nothing. This pass is the one that does it (I3D, 4 x 135 x 224 x 448: 35.5 GiB with it, 12.5 without).
+KEEP_REMAT = {'xla_disable_hlo_passes': 'cse_barrier_expander'}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -139,7 +142,7 @@ def make_program(config: Config, model: nn.Module, fold_data: FoldData) -> Progr
         raise ValueError(f"config.seeds_by {config.seeds_by!r}: expected 'auto', 'vmap' or 'turns'")
     turns = config.seeds_by == 'turns' or (config.seeds_by == 'auto' and on_cpu and mesh.shape['seed'] == 1)
     ways = seeds_in_turns if turns and config.seeds > 1 else seeds_by_vmap
-    functions = ways(train_step, eval_step, config.seeds, by_seed, everywhere)
+    functions = ways(train_step, eval_step, config.seeds, by_seed, everywhere, KEEP_REMAT if on_cpu else None)
 
     def keep_best(best, state, improved):
         def select(old, new):
@@ -168,13 +171,15 @@ def init_seeds(
     return lambda seeds: jax.lax.map(lambda seed: init_state(model, optimizer, example, seed, average=average), seeds)
 
 
-def seeds_in_turns(train_step, eval_step, seeds: int, by_seed, everywhere) -> dict[str, Callable[..., Any]]:
+def seeds_in_turns(
+    train_step, eval_step, seeds: int, by_seed, everywhere, options=None
+) -> dict[str, Callable[..., Any]]:
     """train, predict, split and join over N seeds as N calls of the compiled program of one seed.
 
     For CPU: two cores are busy with one seed, and vmapped convolutions are grouped ones, which XLA runs there at
     down to half the speed (benchmarks/seeds.py). Compiling once and taking turns loses nothing.
     """
-    train_one = jax.jit(train_step, donate_argnums=0, out_shardings=everywhere)
+    train_one = jax.jit(train_step, donate_argnums=0, out_shardings=everywhere, compiler_options=options)
     predict_one = jax.jit(lambda v, batch, number: eval_step(take_seed(v, number), batch), out_shardings=everywhere)
 
     def train(states, batch):
@@ -189,11 +194,13 @@ def seeds_in_turns(train_step, eval_step, seeds: int, by_seed, everywhere) -> di
     }
 
 
-def seeds_by_vmap(train_step, eval_step, seeds: int, by_seed, everywhere) -> dict[str, Callable[..., Any]]:
+def seeds_by_vmap(
+    train_step, eval_step, seeds: int, by_seed, everywhere, options=None
+) -> dict[str, Callable[..., Any]]:
     """train and predict over N seeds as one program; the state stays whole."""
     train = over_seeds(train_step, seeds)
     return {
-        'train': jax.jit(train, donate_argnums=0, out_shardings=(by_seed, everywhere)),
+        'train': jax.jit(train, donate_argnums=0, out_shardings=(by_seed, everywhere), compiler_options=options),
         'predict': jax.jit(over_seeds(eval_step, seeds), out_shardings=everywhere),
         'split': lambda state: state,
         'join': lambda state: state,

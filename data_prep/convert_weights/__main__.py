@@ -18,7 +18,7 @@ from pathlib import Path
 
 from flax import traverse_util
 
-from data_prep.convert_weights import huggingface, resnext3d, torchvision_cnn
+from data_prep.convert_weights import huggingface, i3d, resnext3d, torchvision_cnn
 from data_prep.convert_weights.names import Converted
 from mmer_jax.pretrained import find, load_pretrained, save_pretrained
 
@@ -26,6 +26,7 @@ from mmer_jax.pretrained import find, load_pretrained, save_pretrained
 FAMILIES: dict[str, Callable[[Path], Converted]] = {
     'googlenet': torchvision_cnn.googlenet,
     'huggingface': huggingface.convert,
+    'i3d': i3d.convert,
     'resnet18': torchvision_cnn.resnet18,
     'resnext3d': resnext3d.convert,
     'vgg16': torchvision_cnn.vgg16,

@@ -3,10 +3,12 @@
 from mmer_jax.encoders.bert import Bert, DistilBert, Roberta
 from mmer_jax.encoders.erann import Erann
 from mmer_jax.encoders.googlenet import GoogLeNet
+from mmer_jax.encoders.i3d import I3D
 from mmer_jax.encoders.mfcc_cnn import MfccCnn
 from mmer_jax.encoders.mlp import VectorEncoder
 from mmer_jax.encoders.resnet import ResNet18
 from mmer_jax.encoders.resnext3d import ResNeXt3D
+from mmer_jax.encoders.simple3d import Simple3D
 from mmer_jax.encoders.vgg import Vgg16
 from mmer_jax.encoders.vit import Ast, VideoMae, Vit
 from mmer_jax.encoders.wav2vec2 import Hubert, Wav2Vec2
@@ -18,10 +20,12 @@ ENCODERS = {
     'erann': Erann,
     'googlenet': GoogLeNet,
     'hubert': Hubert,
+    'i3d': I3D,
     'mfcc_cnn': MfccCnn,
     'resnet18': ResNet18,
     'resnext3d': ResNeXt3D,
     'roberta': Roberta,
+    'simple3d': Simple3D,
     'vector_encoder': VectorEncoder,
     'vgg16': Vgg16,
     'videomae': VideoMae,
@@ -31,6 +35,7 @@ ENCODERS = {
 
 __all__ = [
     'ENCODERS',
+    'I3D',
     'Ast',
     'Bert',
     'DistilBert',
@@ -41,6 +46,7 @@ __all__ = [
     'ResNeXt3D',
     'ResNet18',
     'Roberta',
+    'Simple3D',
     'VectorEncoder',
     'Vgg16',
     'VideoMae',
