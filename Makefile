@@ -42,7 +42,7 @@ lint: $(VENV)/.installed-test
 	$(BIN)/mypy
 
 test: $(VENV)/.installed-test lint
-	$(BIN)/python -m pytest -n $(WORKERS)
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile  # a file's shared runs are made once
 
 format: $(VENV)/.installed-test
 	$(BIN)/ruff format .

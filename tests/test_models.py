@@ -20,7 +20,7 @@ MFSA = {
 MULT = {'width': 4, 'num_layers': 1, 'memory_layers': 1, 'num_heads': 2}
 MICA = {**MULT, 'pull_threshold': 1.0, 'adversarial': True, 'discriminator_size': 4}
 
-# Dropout of nested encoders is off here: _without_dropout sees the model's own fields and `encoder` only.
+# Dropout of these is off: _without_dropout sees a model's own fields, `encoder`, and what `encoded` nests.
 BOTH_ENCODERS = {
     'audio': {'name': 'mfcc_cnn', 'num_frames': 24, 'dropout': 0.0, 'head_dropout': 0.0},
     'vision': {'name': 'vector_encoder', 'sizes': (6,), 'dropout': 0.0},
@@ -32,8 +32,8 @@ CASES = {
     'cfn_sr': ({**BOTH_ENCODERS, 'width': 8, 'num_layers': 1, 'num_heads': 2}, [('audio', 'vision')]),
     'encoded': (
         {
-            'vision': BOTH_ENCODERS['vision'],
-            'model': {'name': 'lf_lstm', 'hidden_size': 4, 'mlp_size': 6, 'dropout': 0.0},
+            'vision': {**BOTH_ENCODERS['vision'], 'dropout': 0.2},
+            'model': {'name': 'lf_lstm', 'hidden_size': 4, 'mlp_size': 6},
         },
         [('text', 'vision')],
     ),
@@ -173,6 +173,8 @@ def _without_dropout(fields):
     fields = dict(fields)
     if isinstance(fields.get('encoder'), dict):
         fields['encoder'] = {**fields['encoder'], 'dropout': 0.0, 'head_dropout': 0.0}
+    if isinstance(fields.get('model'), dict):  # of `encoded`
+        fields |= {part: {**fields[part], 'dropout': 0.0} for part in ('model', 'vision')}
     return fields
 
 

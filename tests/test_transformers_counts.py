@@ -339,7 +339,7 @@ def test_clips_and_pictures(made):
     np.testing.assert_allclose(
         run(variables, x, mask), run(variables, frames, np.repeat(mask.any(1)[:, None], 4, 1)), atol=1e-6
     )
-    with pytest.raises(ValueError, match=r'pictures are \(6, 8, 3\), this encoder takes \(8, 8, 3\)'):
+    with pytest.raises(ValueError, match=r'pictures are \(6, 8, 3\), this encoder takes \(8, 8, C\)'):
         run(variables, x[:, :, :6], mask)
 
 

@@ -302,7 +302,11 @@ def test_verify_and_files_beside(folder_of, tmp_path):
     flat = dict(made.arrays)
     converted = save_pretrained(tmp_path / 'converted', traverse_util.unflatten_dict(flat, sep='/'), {})
     assert huggingface.verify(converted, folder) == []
-    assert huggingface.copy_beside(folder, converted) == ['vocab.json', 'preprocessor_config.json']
+    assert huggingface.copy_beside(folder, converted) == [
+        'config.json',
+        'vocab.json',
+        'preprocessor_config.json',
+    ]
     flat['params/layer_1/output/kernel'][0, 1] += 1
     flat['params/norm/scale'] = flat['params/norm/scale'][:5]
     del flat['params/projector/bias']
