@@ -45,7 +45,7 @@ def test_config_describes_itself(name):
     json.dumps(config.to_dict())
 
 
-# One smoke run a model, over all kinds of data, labels and losses; a run of every config would take a quarter of an hour.
+# One smoke run a model, over all kinds of data, labels and losses; one of every config would take a quarter hour.
 TRAINED = (
     'ast_ravdess', 'audio_visual_ravdess_openface', 'bert_iemocap', 'cfn_sr_ravdess_as_published',
     'ef_lstm_mosi_text_audio', 'lf_lstm_iemocap', 'lf_lstm_mosi_minilm', 'mctn_mosi', 'mfcc_cnn_ravdess',
