@@ -129,7 +129,14 @@ LIKE = {
         20,
     ),
     'crema_d_3d': (
-        lambda: crema_d.make_schema(crema_d.Settings('3d', crop='none', frames=4, size=32)),
+        lambda: crema_d.make_schema(crema_d.Settings('3d', crop='none', frames=4, size=64)),
+        {'audio': (4, 4), 'vision': (4, 4)},
+        20,
+    ),
+    'crema_d_videomae': (
+        lambda: crema_d.make_schema(
+            crema_d.Settings('3d', crop='none', frames=4, size=32, vision_width=28, audio_width=4)
+        ),
         {'audio': (4, 4), 'vision': (4, 4)},
         20,
     ),

@@ -1,0 +1,33 @@
+"""I3D on CREMA-D: clips of a face, strips of a spectrogram, or both, six emotions (the shared-encoder report).
+
+    python -m data_prep.crema_d --source <CREMA-D> --output data/crema_d_3d --layout 3d
+    python -m data_prep.convert_weights i3d --source rgb_imagenet.pt --output i3d-kinetics
+    python -m mmer_jax.main --config=configs/i3d_crema_d.py
+
+    python -m mmer_jax.main --config=configs/i3d_crema_d.py:vision_as_published
+
+12,293,414 parameters, from the public Kinetics weights. As published pictures go in as 0 to 255, where the network
+expects -1 to 1. A batch of four clips of both (135 x 224 x 448) needs 12.5 GiB for activations with remat, as set here.
+CREMA-D's videos could not be had where this was written, so no result is stated.
+"""
+
+from ml_collections import ConfigDict
+
+from configs import datasets
+from configs.base import get_base
+
+RAW = {'mean': (0.0, 0.0, 0.0), 'std': (1 / 255,) * 3}  # pictures as 0 to 255, as the published code has them
+
+
+def get_config(variant: str = '') -> ConfigDict:
+    config = get_base('i3d_crema_d', variant, datasets.CREMA_D_VARIANTS)
+    datasets.crema_d(config, '3d', (0.605, 0.831, 0.806))
+    encoder: dict = {'name': 'i3d', 'remat': True}
+    if variant.endswith('as_published'):
+        encoder |= RAW
+    config.model = ConfigDict({'name': 'stacked_input', 'encoder': encoder, 'join': 'width'})
+    config.data.batch_size = 4 if len(config.modalities) == 2 else 8
+    config.optimizer.learning_rate = 1e-3
+    config.epochs = 16
+    config.pretrained = ConfigDict({'encoder': 'i3d-kinetics'})
+    return datasets.smoke(config, encoder={**encoder, 'divisor': 16, 'num_frames': 16, 'pool_window': (2, 2, 2)})

@@ -1,0 +1,31 @@
+"""Simple3D on CREMA-D: clips of a face, strips of a spectrogram, or both, six emotions (the shared-encoder report).
+
+    python -m data_prep.crema_d --source <CREMA-D> --output data/crema_d_3d --layout 3d
+    python -m mmer_jax.main --config=configs/simple3d_crema_d.py
+
+    python -m mmer_jax.main --config=configs/simple3d_crema_d.py:vision_as_published
+
+10,206 parameters on one modality and 11,358 on both; as published all but the first convolution share their weights
+(3,262 and 4,414), pictures go in as 0 to 255, and the same actors are tested.
+CREMA-D's videos could not be had where this was written, so no result is stated.
+"""
+
+from ml_collections import ConfigDict
+
+from configs import datasets
+from configs.base import get_base
+
+RAW = {'mean': (0.0, 0.0, 0.0), 'std': (1 / 255,) * 3}  # pictures as 0 to 255, as the published code has them
+
+
+def get_config(variant: str = '') -> ConfigDict:
+    config = get_base('simple3d_crema_d', variant, datasets.CREMA_D_VARIANTS)
+    datasets.crema_d(config, '3d', (0.514, 0.462, 0.573))
+    encoder: dict = {'name': 'simple3d'}
+    if variant.endswith('as_published'):
+        encoder |= {'shared_convolution': True, **RAW}
+    config.model = ConfigDict({'name': 'stacked_input', 'encoder': encoder, 'join': 'width'})
+    config.data.batch_size = 8
+    config.optimizer.learning_rate = 1e-3
+    config.epochs = 30
+    return datasets.smoke(config, encoder={**encoder, 'features': 2, 'num_frames': 64})
