@@ -93,9 +93,10 @@ def parts(name, variant=''):
         steps = {'float32': 212 if 'ravdess' in name else 7, 'int16': 16000, 'int32': 12}.get(feature.dtype, 1)
         steps = steps if feature.is_sequence else 1
         frames = 1 if '2d' in config.data.directory else 30
-        shape = (
-            (rows, frames, 224, 224, feature.step_shape[-1]) if feature.is_image else (rows, steps, *feature.step_shape)
-        )
+        width = {'vision': 208, 'audio': 16}[m] if config.data.directory.endswith('crema_d_videomae') else 224
+        shape = (rows, steps, *feature.step_shape)
+        if feature.is_image:
+            shape = (rows, frames, 224, width, feature.step_shape[-1])
         batch[m], steps = jax.ShapeDtypeStruct(shape, feature.dtype), shape[1]
         batch[f'{m}_mask'] = jax.ShapeDtypeStruct((rows, steps), bool)
     shape = (rows, len(schema.label.names)) if schema.label.kind == 'binary' else (rows,)
