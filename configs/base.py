@@ -78,6 +78,7 @@ def get_base(name: str, variant: str = '', variants: tuple[str, ...] = ('smoke',
     config.checkpoint_every = 0  # steps; 0: at the end of every epoch
     config.tensorboard = True
     config.headline = ('accuracy', 'uar', 'macro_f1')  # metrics of the results table
+    config.evaluate_train = False  # True: the chosen epoch is measured on the training split too, not augmented
     config.published = _open({})  # metric: value, and source
     return config.lock()
 

@@ -3,7 +3,8 @@
     python -m data_prep.mosi --source <folder of the MOSI files> --output data/mosi_text_audio
     python -m mmer_jax.main --config=configs/pmr_mosi_text_audio.py
 
-Standard split, five seeds, the epoch chosen on validation. No results are stated yet.
+Standard split, five seeds, the epoch chosen on validation: Acc-7 28.9 ± 1.0, Acc-2 70.5 ± 0.4, MAE 1.138 ± 0.011, Corr
+0.492 ± 0.016 (configs/tables/mosi_text_audio.py, 2026-11-21, two CPU cores).
 """
 
 from ml_collections import ConfigDict

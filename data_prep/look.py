@@ -17,9 +17,10 @@ from PIL import Image, ImageDraw
 from mmer_jax.media import audio
 from mmer_jax.records import Feature, RecordError, RecordSource
 
-TILE = 72  # pixels of a frame's side
+TILE = 72  # pixels of a frame's height
 DRAWN = 2 * TILE  # width of the picture of a sequence of values
-LABEL = 190  # width of the text
+MARGIN, GAP, APART = 4, 2, 14  # pixels left of the text, between two pictures, and between two features
+HEAD = 18  # height of the line with the features' names
 WHITE, BLACK = (255, 255, 255), (0, 0, 0)
 
 
@@ -48,7 +49,8 @@ def draw_feature(array: np.ndarray, feature: Feature, columns: int) -> list[Imag
         return [draw_values(array if feature.is_sequence else array[None])]
     frames = array if feature.is_sequence else array[None]
     frames = np.repeat(frames, 3, -1) if frames.shape[-1] == 1 else frames
-    return [Image.fromarray(frames[number]).resize((TILE, TILE)) for number in pick(len(frames), columns)]
+    width = max(round(TILE * frames.shape[2] / frames.shape[1]), 4)  # as narrow as it is stored
+    return [Image.fromarray(frames[number]).resize((width, TILE)) for number in pick(len(frames), columns)]
 
 
 def describe(source: RecordSource, number: int, record: dict[str, Any]) -> str:
@@ -64,19 +66,26 @@ def make_grid(source: RecordSource, records: int = 12, columns: int = 10) -> Ima
     rows = []
     for number in pick(len(source), records):
         record = source[int(number)]
-        tiles: list[Image.Image] = []
-        for key, feature in source.schema.features.items():
-            tiles += draw_feature(record[key], feature, columns)
-        rows.append((describe(source, int(number), record), tiles))
-    width = LABEL + max(sum(tile.width + 2 for tile in tiles) for _, tiles in rows)
-    grid = Image.new('RGB', (width, len(rows) * (TILE + 4)), WHITE)
+        features = [draw_feature(record[key], feature, columns) for key, feature in source.schema.features.items()]
+        rows.append((describe(source, int(number), record), features))
+    measure = ImageDraw.Draw(Image.new('RGB', (1, 1)))
+    widest = max(measure.multiline_textbbox((MARGIN, 0), text)[2] for text, _ in rows)
+    lefts = [int(widest) + 1 + APART]  # of each feature
+    for key, drawn in zip(source.schema.features, zip(*(features for _, features in rows), strict=True), strict=True):
+        width = max(sum(tile.width + GAP for tile in tiles) for tiles in drawn)
+        lefts.append(lefts[-1] + APART + max(width, int(measure.textlength(key))))
+    grid = Image.new('RGB', (lefts[-1], HEAD + len(rows) * (TILE + 2 * GAP)), WHITE)
     draw = ImageDraw.Draw(grid)
-    for row, (text, tiles) in enumerate(rows):
-        left, top = LABEL, row * (TILE + 4) + 2
-        draw.multiline_text((4, top), text, BLACK)
-        for tile in tiles:
-            grid.paste(tile, (left, top))
-            left += tile.width + 2
+    for key, left in zip(source.schema.features, lefts, strict=False):
+        draw.text((left, 2), key, BLACK)
+    for row, (text, features) in enumerate(rows):
+        top = HEAD + row * (TILE + 2 * GAP)
+        draw.multiline_text((MARGIN, top), text, BLACK)
+        for tiles, start in zip(features, lefts, strict=False):
+            left = start
+            for tile in tiles:
+                grid.paste(tile, (left, top))
+                left += tile.width + GAP
     return grid
 
 

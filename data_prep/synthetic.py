@@ -133,6 +133,11 @@ LIKE = {
         {'audio': (4, 4), 'vision': (4, 4)},
         20,
     ),
+    'crema_d_3d_32': (
+        lambda: crema_d.make_schema(crema_d.Settings('3d', crop='none', frames=4, size=32)),
+        {'audio': (4, 4), 'vision': (4, 4)},
+        20,
+    ),
     'crema_d_videomae': (
         lambda: crema_d.make_schema(
             crema_d.Settings('3d', crop='none', frames=4, size=32, vision_width=28, audio_width=4)
@@ -148,6 +153,11 @@ LIKE = {
     'mosi_text_audio': (mosi.make_schema, SHORT, 9),
     'mosi_tokens': (lambda: mosi.make_schema(tokenizer='random'), SHORT, 9),
     'ravdess_mfcc_frames': (
+        lambda: ravdess.make_schema(ravdess.Settings(vision=ravdess_video.Vision(frames=4, size=32))),
+        {'audio': (212, 212), 'vision': (4, 4)},
+        20,
+    ),
+    'ravdess_one_actor': (
         lambda: ravdess.make_schema(ravdess.Settings(vision=ravdess_video.Vision(frames=4, size=32))),
         {'audio': (212, 212), 'vision': (4, 4)},
         20,

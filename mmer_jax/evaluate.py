@@ -100,7 +100,7 @@ def evaluate_checkpoint(
             raise ValueError(f'{workdir / "checkpoints"} holds no complete checkpoint; train first')
         best = checkpoints.restore_best(latest, shapes)
     check_hidden(without, config.modalities)
-    predictions = predict(program, best, dataclasses.replace(fold_data.loaders[split], hidden=tuple(without)))
+    predictions = predict(program, best, dataclasses.replace(fold_data.whole(split), hidden=tuple(without)))
     label = source.schema.label
     return [{'seed': int(seed), **measure(predictions, label, n)} for n, seed in enumerate(seeds)]
 
@@ -116,7 +116,7 @@ def ablate(workdir: str | Path, output: str | Path, without: Sequence[str]) -> d
     """A finished run tested with modalities hidden: its results.json with the new test metrics, written to `output`.
 
     Nothing is trained: the row says how much the trained model leans on what is hidden, not what a model without it
-    could learn.
+    could learn. Its rows hold no numbers of the other splits.
     """
     workdir, output = Path(workdir), Path(output)
     if not (workdir / 'results.json').is_file():
@@ -126,7 +126,10 @@ def ablate(workdir: str | Path, output: str | Path, without: Sequence[str]) -> d
     for fold in dict.fromkeys(row['fold'] for row in results['rows']):
         folder = workdir / fold if (workdir / fold).is_dir() else workdir
         tested = {row.pop('seed'): row for row in evaluate_checkpoint(folder, without=without)}
-        rows += [{**row, 'test': tested[row['seed']]} for row in results['rows'] if row['fold'] == fold]
+        for row in results['rows']:
+            if row['fold'] == fold:
+                kept = {key: value for key, value in row.items() if key not in experiment.SPLITS}
+                rows.append({**kept, 'test': tested[row['seed']]})
     left = [m for m in results['modalities'] if m not in without]
     variant = '_'.join(filter(None, [results['variant'], 'without', *without]))
     results |= {'rows': rows, 'modalities': left, 'variant': variant, 'published': None}

@@ -5,6 +5,7 @@ What training, evaluation, extraction and prediction all need to put together, p
 
 import dataclasses
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,16 @@ from mmer_jax.models import build_model
 from mmer_jax.optimizer import make_optimizer
 from mmer_jax.protocols import Fold, make_folds
 from mmer_jax.records import RecordSource
-from mmer_jax.step import init_state, make_eval_step, make_train_step, over_seeds, take_seed, variables_of
+from mmer_jax.step import (
+    StepParts,
+    init_state,
+    make_eval_step,
+    make_step_parts,
+    make_train_step,
+    over_seeds,
+    take_seed,
+    variables_of,
+)
 
 Config = Any
 METRIC_KIND = {'classes': 'classification', 'regression': 'sentiment', 'binary': 'binary_emotions'}
@@ -38,6 +48,12 @@ class FoldData:
     fold: Fold
     loaders: Mapping[str, data.LoadBatch]
     statistics: Mapping[str, tuple[np.ndarray, np.ndarray]]
+
+    def whole(self, split: str) -> data.LoadBatch:
+        """A loader of each record of the split once, in order, nothing augmented: for measuring, also on 'train'."""
+        load, size = self.loaders[split], self.loaders['test'].plan.batch_size
+        plan = dataclasses.replace(load.plan, batch_size=size, shuffle=False, epochs=1)
+        return dataclasses.replace(load, plan=plan, augmentations=())
 
 
 def open_source(config: Config) -> RecordSource:
@@ -132,9 +148,8 @@ def make_program(config: Config, model: nn.Module, fold_data: FoldData) -> Progr
     on_cpu = jax.default_backend() == 'cpu'
     average = config.optimizer.average
     freeze = tuple(config.optimizer.freeze)
-    train_step = make_train_step(
-        model, optimizer, loss, accumulate=config.accumulate, unroll=on_cpu, average=average, freeze=freeze
-    )
+    make_step = make_step_parts if on_cpu and config.accumulate > 1 else make_train_step
+    train_step = make_step(model, optimizer, loss, accumulate=config.accumulate, average=average, freeze=freeze)
     eval_step = make_eval_step(model, loss)
     by_seed, everywhere = sharding.state_sharding(mesh), sharding.replicated(mesh)
     example = example_batch(fold_data.loaders['train'])
@@ -179,7 +194,7 @@ def seeds_in_turns(
     For CPU: two cores are busy with one seed, and vmapped convolutions are grouped ones, which XLA runs there at
     down to half the speed (benchmarks/seeds.py). Compiling once and taking turns loses nothing.
     """
-    train_one = jax.jit(train_step, donate_argnums=0, out_shardings=everywhere, compiler_options=options)
+    train_one = jit_step(train_step, lambda function, states: function, everywhere, options)
     predict_one = jax.jit(lambda v, batch, number: eval_step(take_seed(v, number), batch), out_shardings=everywhere)
 
     def train(states, batch):
@@ -194,13 +209,30 @@ def seeds_in_turns(
     }
 
 
+def jit_step(step, lift, out_shardings, options=None) -> Callable[..., Any]:
+    """A train step, or its parts as programs of their own, jitted; lift(function, states=number) adds seeds."""
+    if not isinstance(step, StepParts):
+        train = lift(step, states=1)
+        return jax.jit(train, donate_argnums=0, out_shardings=out_shardings, compiler_options=options)
+    begin = jax.jit(lift(step.begin, states=1))
+    add = jax.jit(lift(step.add, states=2), donate_argnums=1, compiler_options=options)
+    finish = jax.jit(lift(step.finish, states=2), donate_argnums=0, out_shardings=out_shardings)
+
+    def train_in_parts(state, batch):
+        gathered = begin(state, batch)
+        for number in range(step.number_of_parts):
+            gathered = add(state, gathered, batch, np.int32(number))
+        return finish(state, gathered)
+
+    return train_in_parts
+
+
 def seeds_by_vmap(
     train_step, eval_step, seeds: int, by_seed, everywhere, options=None
 ) -> dict[str, Callable[..., Any]]:
     """train and predict over N seeds as one program; the state stays whole."""
-    train = over_seeds(train_step, seeds)
     return {
-        'train': jax.jit(train, donate_argnums=0, out_shardings=(by_seed, everywhere), compiler_options=options),
+        'train': jit_step(train_step, partial(over_seeds, seeds=seeds), (by_seed, everywhere), options),
         'predict': jax.jit(over_seeds(eval_step, seeds), out_shardings=everywhere),
         'split': lambda state: state,
         'join': lambda state: state,

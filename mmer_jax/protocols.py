@@ -290,12 +290,19 @@ def random_clips_shared_speakers(
     return [Fold('all', np.sort(rest[validated:]), validation, test)]
 
 
+def resubstitution(manifest: Manifest) -> list[Fold]:
+    """All records train, validate and test: does a network fit what it is shown. Says nothing of other clips."""
+    record = np.sort(_records(manifest))
+    return [Fold('all', record, record, record)]
+
+
 PROTOCOLS: dict[str, Callable[..., list[Fold]]] = {
     'official_split': official_split,
     'leave_sessions_out': leave_sessions_out,
     'leave_speakers_out': leave_speakers_out,
     'speaker_disjoint_random': speaker_disjoint_random,
     'random_clips_shared_speakers': random_clips_shared_speakers,
+    'resubstitution': resubstitution,
 }
 
 
@@ -338,8 +345,10 @@ def _checked_set(fold: Fold, name: str, record: np.ndarray) -> np.ndarray:
 
 
 def _checked_fold(fold: Fold, record: np.ndarray) -> Fold:
-    """The fold with sorted sets; refuses sets that overlap, unless validation is exactly test."""
+    """The fold with sorted sets; refuses sets that overlap, unless validation is exactly test, or all are one set."""
     sets = {name: _checked_set(fold, name, record) for name in SPLITS}
+    if all(np.array_equal(sets['train'], sets[name]) for name in SPLITS):
+        return dataclasses.replace(fold, **sets)  # type: ignore[arg-type]
     for first, second in (('train', 'test'), ('train', 'validation'), ('validation', 'test')):
         common = np.intersect1d(sets[first], sets[second])
         same_set = first == 'validation' and np.array_equal(sets[first], sets[second])
@@ -360,7 +369,9 @@ def _fold_marks(fold: Fold, record: np.ndarray, speaker: np.ndarray) -> list[str
     train, validation, test = (people[name] - {''} for name in SPLITS)
     marks = []
     selected_on_test = np.array_equal(fold.validation, fold.test)
-    if selected_on_test:
+    if np.array_equal(fold.train, fold.test):
+        marks.append('tested on the training records')
+    elif selected_on_test:
         marks.append('selected on test')
     if train & test:
         marks.append(f'speakers shared ({len(train & test)} of {len(test)} test speakers are in train)')
@@ -380,12 +391,13 @@ def _fold_marks(fold: Fold, record: np.ndarray, speaker: np.ndarray) -> list[str
 def check_folds(folds: Sequence[Fold], manifest: Manifest) -> list[Fold]:
     """The folds, sets sorted and `marks` computed from the sets and the manifest's speakers, never declared.
 
-    Marks: 'selected on test'; 'speakers shared (...)' between train and test, or else 'validation speakers shared
-    (...)' with either; 'speakers unknown (...)'; 'N of M records in no split'; and, over several folds, 'N of M
-    records never tested' and 'N of M records tested more than once'. No marks: an honest protocol.
+    Marks: 'tested on the training records', or 'selected on test'; 'speakers shared (...)' between train and test, or
+    else 'validation speakers shared (...)' with either; 'speakers unknown (...)'; 'N of M records in no split'; and,
+    over several folds, 'N of M records never tested' and 'N of M records tested more than once'. No marks: an honest
+    protocol.
 
     Raises ValueError on no folds or two of one name, an empty set, a record that the manifest does not have or
-    that a set repeats, and sets that overlap; only validation and test may be identical.
+    that a set repeats, and sets that overlap; only validation and test, or all three, may be identical.
     """
     names = [fold.name for fold in folds]
     if not names or len(set(names)) != len(names):

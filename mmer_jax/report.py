@@ -63,10 +63,12 @@ class Run:
         return f'{name} ({self.folder.name})' if self.show_folder else name
 
     def values(self, metric: str, part: str = 'test') -> np.ndarray:
-        """(folds, seeds) of one metric; NaN where a row lacks it."""
+        """(folds, seeds) of one metric, 'train/loss' for that of another split; NaN where a row lacks it."""
         rows = self.results['rows']
         folds, seeds = unique(r['fold'] for r in rows), unique(r['seed'] for r in rows)
-        found = {(r['fold'], r['seed']): r[part].get(metric) for r in rows}
+        split, _, name = metric.rpartition('/')
+        name, part = (name, split) if split and part == 'test' else (metric, part)  # the floor is of the test split
+        found = {(r['fold'], r['seed']): r.get(part, {}).get(name) for r in rows}
         table = [[found.get((fold, seed)) for seed in seeds] for fold in folds]
         return np.array([[np.nan if x is None else x for x in line] for line in table], float)
 
@@ -161,22 +163,30 @@ def finite_mean(values: np.ndarray) -> float | None:
     return float(np.nanmean(values)) if np.isfinite(values).any() else None
 
 
+def is_plain(metric: str) -> bool:
+    """Whether a metric is shown as it is, not in percent."""
+    return metric.rpartition('/')[2] in PLAIN
+
+
 def column_title(metric: str, title: str = '') -> str:
     """Title of a metric's column (TITLES where none is given), with its unit and ↓ where lower is better."""
-    unit, direction = '' if metric in PLAIN else ', %', '' if is_better_high(metric) else ' ↓'
-    return f'{title or TITLES.get(metric, metric)}{unit}{direction}'
+    unit, direction = '' if is_plain(metric) else ', %', '' if is_better_high(metric) else ' ↓'
+    split, _, name = metric.rpartition('/')
+    return f'{title or " ".join(filter(None, (split, TITLES.get(name, name))))}{unit}{direction}'
 
 
 def format_number(metric: str, value: float | None) -> str:
     """A fraction in percent with one decimal, PLAIN metrics with three, – for none."""
     if value is None or not np.isfinite(value):
         return '–'
-    return f'{value:.3f}' if metric in PLAIN else f'{100 * value:.1f}'
+    return f'{value:.3f}' if is_plain(metric) else f'{100 * value:.1f}'
 
 
 def format_summary(metric: str, summary: Summary) -> str:
     """Mean ± deviation."""
     text = format_number(metric, summary.mean)
+    if not np.isfinite(summary.mean):
+        return text
     if summary.deviation is not None:
         text += f' ± {format_number(metric, summary.deviation)}'
     return text + (' (over folds)' if summary.over == 'folds' else '')
@@ -287,7 +297,8 @@ def write_csv(runs: Sequence[Run], output: Path) -> None:
             })  # fmt: skip
         for row in run.results['rows']:
             keys = {key: row[key] for key in ('fold', 'seed', 'best_epoch', 'epochs')}
-            rows.append({**about, **keys, **row['test']})
+            train = {f'train/{key}': value for key, value in row.get('train', {}).items()}
+            rows.append({**about, **keys, **row['test'], **train})
     for name, content in (('results.csv', lines), ('rows.csv', rows)):
         with open(output / name, 'w', newline='', encoding='utf-8') as file:
             table = csv.DictWriter(file, unique(key for line in content for key in line), lineterminator='\n')

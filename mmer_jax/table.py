@@ -3,7 +3,8 @@
 A table is a Python file whose `get_table()` returns a dictionary with the fields of `Table` (table_config.py). Each
 row is a config, run in its folder of --output. A row with results is not run again and one that was stopped goes on,
 so the same command continues a table that was interrupted at any moment. A row that fails is shown as failed, and
-the others go on. table.md and table.csv are rewritten after every row: ours beside the published numbers.
+the others go on. table.md and table.csv are rewritten after every row: ours beside the published numbers; so is
+bars.png, where the table names the column to draw.
 
 `--rows=MFSA,MulT` runs some rows, `--set epochs=3 data.directory=DIR` changes values in all of them, `--list` shows
 what is there, `--no-run` only writes the table. A row may also be trained by `python -m mmer_jax.main --workdir=...`
@@ -26,7 +27,7 @@ from typing import Any
 from absl import logging
 from ml_collections import ConfigDict
 
-from mmer_jax import evaluate, start, train
+from mmer_jax import bar_plots, evaluate, start, train
 from mmer_jax.report import (
     EXPLANATION,
     NOT_HONEST,
@@ -35,11 +36,12 @@ from mmer_jax.report import (
     finite_mean,
     format_number,
     format_summary,
+    is_plain,
     marks_of,
     read_run,
     summarise,
 )
-from mmer_jax.table_config import ROOT, Row, Table, TableError, read_table, row_config, split_start
+from mmer_jax.table_config import OTHER_SPLITS, ROOT, Row, Table, TableError, read_table, row_config, split_start
 
 MISTAKES = (ValueError, TypeError, FloatingPointError, FileNotFoundError)  # told in one line, without a traceback
 
@@ -144,14 +146,46 @@ class Job:
 
 
 def write_table(job: Job, command: str) -> Path:
-    """Writes table.md and table.csv from what is in the rows' folders; returns table.md."""
+    """Writes table.md, table.csv and bars.png from what is in the rows' folders; returns table.md."""
     outcomes = {row.label: job.outcome(row) for row in job.table.rows}
     lines = [f'# {job.table.title}', '', *table_lines(job.table, outcomes), '', *notes(job, outcomes)]
-    lines += ['', 'Made, and to be continued or made again, by', '', f'    {command}']
     job.output.mkdir(parents=True, exist_ok=True)
+    if job.table.bars and any(outcome.run for outcome in outcomes.values()):
+        draw_bars(job.table, outcomes, job.output / 'bars.png')
+        lines += ['', f'![{job.table.bars} of all rows](bars.png)']
+    lines += ['', 'Made, and to be continued or made again, by', '', f'    {command}']
     _replace(job.output / 'table.csv', csv_text(job, outcomes))
     _replace(job.output / 'table.md', '\n'.join(lines) + '\n')
     return job.output / 'table.md'
+
+
+def draw_bars(table: Table, outcomes: Mapping[str, Outcome], path: Path) -> None:
+    """The column `table.bars` of all rows; a row without results is an empty place with its published mark."""
+    metric, bars = table.bars, []
+    scale = 1.0 if is_plain(metric) else 100.0
+
+    def scaled(value: float | None) -> float | None:
+        return None if value is None else scale * value
+
+    for row in table.rows:
+        run, mean, deviation, floor = outcomes[row.label].run, row.quoted.get(metric), None, None
+        if run is not None:
+            summary = summarise(run.values(metric))
+            mean, deviation, floor = summary.mean, summary.deviation, finite_mean(run.values(metric, 'floor'))
+        bar = bar_plots.Bar(
+            group=row.bar or row.label,
+            series=row.series,
+            mean=scaled(mean),
+            deviation=scaled(deviation),
+            floor=scaled(floor),
+            published=scaled(row.published.get(metric)),
+            quoted=bool(row.quoted),
+        )
+        bars.append(bar)
+    temporary = path.with_name(f'.{path.name}.{os.getpid()}.tmp')
+    label, decimals = column_title(metric, table.columns[metric]), 3 if is_plain(metric) else 1
+    bar_plots.grouped(bars, temporary, label=label, title=table.title, decimals=decimals)
+    temporary.replace(path)
 
 
 def _replace(path: Path, text: str) -> None:
@@ -228,6 +262,10 @@ def notes(job: Job, outcomes: Mapping[str, Outcome]) -> list[str]:
     lines = [EXPLANATION, '', f'- Source: {table.source}.']
     if any(row.published for row in table.rows):
         lines.append('- Columns "published" repeat the numbers printed there; they were not measured here.')
+    if any(metric.startswith(OTHER_SPLITS) for metric in table.columns):
+        lines.append(
+            '- Columns of the training or validation split: measured at the epoch of the test, nothing augmented.'
+        )
     for label, outcome in outcomes.items():
         config = job.configs[label]
         if outcome.run is not None and config is not None:

@@ -14,9 +14,10 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from mmer_jax.metrics import METRICS, floors
-from mmer_jax.report import PLAIN, unique
+from mmer_jax.report import is_plain, unique
 
 ROOT = Path(__file__).resolve().parents[1]  # of the checkout, where configs/ lies
+OTHER_SPLITS = ('train/', 'validation/')  # before a metric's name
 
 
 class TableError(ValueError):
@@ -30,7 +31,8 @@ class Row:
     Numbers are by metric, fractions from 0 to 1 except mae, corr and loss; a metric that the paper leaves out is
     left out, or None. `overrides` are values by dotted key; `group` is the heading above the row. `start` is
     config.start_from with rows above this one for workdirs: {'vision': 'label of the row:encoder'}. `ablate` is a row
-    above with a modality hidden when it is tested, nothing trained: 'label of the row:vision'.
+    above with a modality hidden when it is tested, nothing trained: 'label of the row:vision'. In the bar plot, bars
+    of one `bar` (the label by default) stand together, and those of one `series` have one colour.
     """
 
     label: str
@@ -43,6 +45,8 @@ class Row:
     quoted: Mapping[str, float | None] = dataclasses.field(default_factory=dict)
     source: str = ''  # of the quoted numbers
     ablate: str = ''
+    bar: str = ''
+    series: str = ''
 
     @property
     def slug(self) -> str:
@@ -52,7 +56,11 @@ class Row:
 
 @dataclasses.dataclass(frozen=True)
 class Table:
-    """`metrics` is a kind of mmer_jax/metrics.py, `classes` its classes or emotions, `columns` titles by metric."""
+    """`metrics` is a kind of mmer_jax/metrics.py, `classes` its classes or emotions, `columns` titles by metric.
+
+    A column 'train/loss' or 'validation/loss' is of that split, at the epoch of the test's. `bars` is the column that
+    is drawn as a bar plot; '' for none.
+    """
 
     title: str
     source: str  # the paper and its table, or where the comparison comes from
@@ -62,6 +70,7 @@ class Table:
     classes: tuple[str, ...] = ()
     seeds: int = 1
     notes: tuple[str, ...] = ()
+    bars: str = ''
 
 
 def find_file(path: str) -> Path:
@@ -92,9 +101,14 @@ def read_table(path: str) -> Table:
     rows = tuple(_build(Row, row, f'{path}, row {number}') for number, row in enumerate(table.rows, 1))
     table = dataclasses.replace(table, rows=rows)
     known = known_metrics(table, path)
-    unknown = [metric for metric in table.columns if metric not in known]
+    unknown = [metric for metric in table.columns if metric.removeprefix(_split_of(metric)) not in known]
     if unknown or not table.columns:
-        raise TableError(f'{path}: no column {", ".join(unknown)!r} is measured; choose from {", ".join(known)}')
+        raise TableError(
+            f'{path}: no column {", ".join(unknown)!r} is measured; choose from {", ".join(known)}, or of another '
+            f'split as {OTHER_SPLITS[0]}loss'
+        )
+    if table.bars and table.bars not in table.columns:
+        raise TableError(f'{path}: bars {table.bars!r} is no column; they are {", ".join(table.columns)}')
     if table.seeds < 1 or not rows:
         raise TableError(f'{path}: {table.seeds} seeds and {len(rows)} rows, expected at least one of each')
     for number, row in enumerate(rows):
@@ -110,6 +124,11 @@ def read_table(path: str) -> Table:
     if shared:
         raise TableError(f'{path}: the labels {", ".join(shared)} would share a folder; make them differ in letters')
     return table
+
+
+def _split_of(metric: str) -> str:
+    """'train/' of 'train/loss'; '' for a metric of the test split."""
+    return next((split for split in OTHER_SPLITS if metric.startswith(split)), '')
 
 
 def split_start(value: str) -> tuple[str, str]:
@@ -161,7 +180,7 @@ def _check_row(row: Row, table: Table, where: str) -> None:
     for metric, value in {**row.published, **row.quoted}.items():
         if metric not in table.columns:
             raise TableError(f'{where}: a number for {metric}, which is no column; they are {", ".join(table.columns)}')
-        if value is not None and metric not in PLAIN and not 0 <= value <= 1:
+        if value is not None and not is_plain(metric) and not 0 <= value <= 1:
             raise TableError(f'{where}: {metric} is {value}, expected a fraction from 0 to 1 (41.4 % is 0.414)')
 
 
@@ -171,7 +190,8 @@ def _check_row(row: Row, table: Table, where: str) -> None:
 def row_config(table: Table, row: Row, seeds: int | None, settings: Sequence[str]) -> ConfigDict | None:
     """The row's config with the table's seeds, its overrides, then `settings` ('key=value'); None for a quoted row.
 
-    The headline gets the table's columns, so training refuses, before its first step, one that is not measured.
+    The headline gets the table's columns, so training refuses, before its first step, one that is not measured; a
+    column of the training split has it measured.
     """
     if not row.config:
         return None
@@ -186,7 +206,10 @@ def row_config(table: Table, row: Row, seeds: int | None, settings: Sequence[str
             if not equals:
                 raise TableError(f'--set {setting}: expected KEY=VALUE')
             set_value(config, key, text, parse=True)
-        config.headline = tuple(unique((*config.headline, *table.columns)))
+        tested = [metric for metric in table.columns if not _split_of(metric)]
+        config.headline = tuple(unique((*config.headline, *tested)))
+        if any(metric.startswith('train/') for metric in table.columns):
+            config.evaluate_train = True
     except (ValueError, TypeError) as error:
         raise TableError(f'{where}: {error}') from error
     return config

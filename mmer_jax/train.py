@@ -19,6 +19,7 @@ from mmer_jax import __version__, data, evaluate, sharding, start, writer
 from mmer_jax.checkpoint import Checkpoints
 from mmer_jax.experiment import (
     METRIC_KIND,
+    SPLITS,
     Config,
     FoldData,
     Program,
@@ -46,6 +47,7 @@ MAY_CHANGE = (
     'tensorboard',
     'published',
     'headline',
+    'evaluate_train',
 )
 
 
@@ -274,7 +276,8 @@ def write_results(
 ) -> dict[str, Any]:
     """Reads the test split once, with the variables that validation chose; predictions/*.npz and results.json."""
     label, fold = fold_data.source.schema.label, fold_data.fold
-    predictions = {split: evaluate.predict(program, best, fold_data.loaders[split]) for split in ('validation', 'test')}
+    splits = SPLITS if config.evaluate_train else [split for split in SPLITS if split != 'train']
+    predictions = {split: evaluate.predict(program, best, fold_data.whole(split)) for split in splits}
     floor = floors(METRIC_KIND[label.kind], predictions['test']['label'], names=label.names)
     parameters = sum(int(np.prod(x.shape[1:])) for x in jax.tree.leaves(best['params']))
     rows = [result_row(fold, predictions, label, selection, n, int(seed), floor) for n, seed in enumerate(seeds)]
@@ -314,6 +317,6 @@ def result_row(fold: Fold, predictions, label, selection, n: int, seed: int, flo
     """One seed of one fold; metric values are fractions except mae and loss."""
     row = {'fold': fold.name, 'seed': seed, 'marks': list(fold.marks)}
     row |= {'best_epoch': int(selection.best_epoch[n]), 'epochs': int(selection.epochs[n])}
-    row['counts'] = {split: len(getattr(fold, split)) for split in ('train', 'validation', 'test')}
+    row['counts'] = {split: len(getattr(fold, split)) for split in SPLITS}
     row |= {split: evaluate.measure(values, label, n) for split, values in predictions.items()}
     return {**row, 'floor': floor}

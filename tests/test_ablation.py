@@ -23,6 +23,7 @@ def get_config(variant=''):
 
 def config_of(directory):
     config = small_config(directory, modalities=('text', 'vision'), protocol__name='leave_speakers_out', epochs=1)
+    config.evaluate_train = True
     config.protocol.options = ConfigDict({'folds': 2, 'validation_speakers': 1})
     config.model = ConfigDict({'name': 'lf_lstm', 'hidden_size': 2, 'mlp_size': 3})
     return config
@@ -62,7 +63,9 @@ def test_the_row_of_a_whole_run(workdir, tmp_path):
     assert results['variant'] == 'without_vision'
     assert [(row['fold'], row['seed']) for row in results['rows']] == [(r['fold'], r['seed']) for r in before['rows']]
     assert any(a['test']['loss'] != b['test']['loss'] for a, b in zip(results['rows'], before['rows'], strict=True))
-    assert all(a['validation'] == b['validation'] for a, b in zip(results['rows'], before['rows'], strict=True))
+    assert all('validation' in row and 'train' in row for row in before['rows'])
+    assert all('validation' not in row and 'train' not in row for row in results['rows'])  # these hid nothing
+    assert all(a['floor'] == b['floor'] for a, b in zip(results['rows'], before['rows'], strict=True))
 
 
 def test_a_row_of_a_table(tiny, workdir, tmp_path, capsys):

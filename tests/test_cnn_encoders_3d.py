@@ -49,15 +49,7 @@ def variables_of(kind, state):
     if kind == 'i3d':
         flat = i3d.convert_state(state)[1]
     else:
-        count = len(state) // 2
-        rules = [
-            rule
-            for number in range(count)
-            for rule in names.conv(
-                f'block_{number}/conv', f'conv{number + 1}', state[f'conv{number + 1}.weight'].shape, bias=True
-            )
-        ]
-        flat = names.apply_rules(state, rules, source='state')[0]
+        flat = names.apply_rules(state, make.simple3d_rules(state), source='state')[0]
     return {'params': {}, 'batch_stats': {}, **traverse_util.unflatten_dict(flat, sep='/')}
 
 

@@ -6,8 +6,11 @@ import numpy as np
 import pytest
 
 from mmer_jax.encoders.convolution import (
+    LARGE_MAP,
     BatchNorm,
     Conv3D,
+    conv2d,
+    conv2d_in_parts,
     conv3d_frames,
     conv3d_native,
     max_pool,
@@ -63,6 +66,27 @@ def test_frames_equal_pytorch(kind):
     expected = [y.detach().moveaxis(1, -1), tensors[0].grad.moveaxis(1, -1), tensors[1].grad.permute(2, 3, 4, 1, 0)]
     for a, b in zip(expected, value_and_gradients(conv3d_frames, x, kernel, (strides, padding, groups)), strict=True):
         np.testing.assert_allclose(b, a.numpy(), atol=3e-6 * np.abs(a.numpy()).max())
+
+
+@pytest.mark.parametrize(('pictures', 'size', 'stride', 'dtype'), [(5, 3, 1, 'float32'), (35, 5, 2, 'bfloat16')])
+def test_the_gradient_in_parts_is_that_of_the_whole(pictures, size, stride, dtype):
+    generator = np.random.default_rng(0)
+    x = jnp.asarray(generator.standard_normal((pictures, 8, 7, 3)), dtype)
+    kernel = jnp.asarray(generator.standard_normal((size, size, 3, 4)), dtype)
+    options = (stride, stride), (size // 2, size // 2)
+    parts = value_and_gradients(conv2d_in_parts, x, kernel, options)  # 35 pictures: twelve parts, the last of them two
+    whole = value_and_gradients(conv2d, x, kernel, options)
+    for a, b in zip(parts, whole, strict=True):
+        a, b = a.astype(np.float32), b.astype(np.float32)
+        np.testing.assert_allclose(a, b, atol={'float32': 1e-6, 'bfloat16': 0.02}[dtype] * np.abs(b).max())
+
+
+@pytest.mark.parametrize(('channels', 'batch', 'in_parts'), [(16, 2, True), (15, 2, False), (16, 1, False)])
+def test_only_large_maps_are_taken_in_parts(channels, batch, in_parts):
+    assert LARGE_MAP == 64 * 64 * 16
+    x, kernel = jnp.ones((batch, 64, 64, channels)), jnp.ones((3, 3, channels, 1))
+    jaxpr = str(jax.make_jaxpr(lambda x: conv2d(x, kernel, (1, 1), (1, 1)))(x))
+    assert ('conv2d_in_parts' in jaxpr) == in_parts
 
 
 def test_the_module_has_one_kernel_whatever_the_method():

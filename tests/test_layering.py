@@ -62,6 +62,7 @@ LAYERS = {
         JAX,
     ),
     'plots': ({'metrics'}, {'matplotlib'}),
+    'bar_plots': ({'plots'}, {'matplotlib'}),
     'report': ({'metrics', 'plots', 'writer'}, set()),
     'trained': ({'checkpoint', 'data', 'experiment', 'sharding', 'step', 'writer'}, JAX | {'ml_collections'}),
     'pretrained': (set(), {'flax', 'safetensors'}),
@@ -76,7 +77,7 @@ LAYERS = {
     'classifiers': ({'feature_fusion', 'metrics', 'plots', 'report', 'writer'}, {'sklearn'}),
     'extract': ({'data', 'experiment', 'records', 'trained', 'writer'}, {'absl'}),
     'table_config': ({'metrics', 'report'}, {'ml_collections'}),
-    'table': ({'evaluate', 'report', 'start', 'table_config', 'train'}, {'absl', 'ml_collections'}),
+    'table': ({'bar_plots', 'evaluate', 'report', 'start', 'table_config', 'train'}, {'absl', 'ml_collections'}),
     'main': ({'train', 'evaluate', 'protocols'}, {'absl', 'jax', 'ml_collections'}),
     '__init__': (set(), set()),
 }

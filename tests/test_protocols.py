@@ -410,3 +410,12 @@ def test_records_tested_again_or_never_are_marked_on_every_fold():
 def test_a_fold_cannot_be_changed():
     with pytest.raises(dataclasses.FrozenInstanceError):
         FOLD.test = np.array([1])
+
+
+def test_resubstitution_trains_and_tests_on_all_and_says_so():
+    manifest = {'record': np.array([2, 0, 1]), 'speaker': np.array(['a', 'b', 'a'])}
+    (fold,) = make_folds(manifest, 'resubstitution')
+    for split in (fold.train, fold.validation, fold.test):
+        np.testing.assert_array_equal(split, [0, 1, 2])
+    assert fold.marks[0] == 'tested on the training records'
+    assert 'selected on test' not in fold.marks

@@ -9,7 +9,7 @@ from PIL import Image
 from data_prep import look, ravdess
 from mmer_jax import data
 from mmer_jax.media import audio, video
-from mmer_jax.records import RecordSource, verify
+from mmer_jax.records import Feature, RecordSource, verify
 from tests.test_faces import write_table
 from tests.test_video import levels, write_video
 
@@ -197,13 +197,23 @@ def test_look(source, tmp_path, tiny, capsys):
     assert look.main([str(tmp_path / 'out'), '--output', str(tmp_path / 'g' / 'x.png'), '--columns', '3']) == 0
     assert '5 of 5 records' in capsys.readouterr().out
     picture = np.asarray(Image.open(tmp_path / 'g' / 'x.png'))
-    assert picture.shape == (5 * (look.TILE + 4), look.LABEL + look.DRAWN + 2 + 3 * (look.TILE + 2), 3)
-    first = picture[2 + look.TILE - 4, look.LABEL + look.DRAWN + 2 + look.TILE - 4 :: look.TILE + 2]
+    step, drawn = look.TILE + look.GAP, look.DRAWN + look.GAP
+    frames = picture.shape[1] - look.APART - 3 * step  # left edge of the first of three
+    text = frames - look.APART - drawn  # and the right one of the text
+    assert picture.shape[0] == look.HEAD + 5 * (look.TILE + 2 * look.GAP)
+    first = picture[look.HEAD + look.TILE - 4, frames + look.TILE - 4 :: step]
     assert first[:3, 0].tolist() == sorted(first[:3, 0].tolist())  # frames in order: they get brighter
-    assert (picture[:, : look.LABEL] < 100).any()  # the text
-    assert look.make_grid(RecordSource(tiny), 2).size[0] > look.LABEL + 3 * look.DRAWN
+    assert first[0, 0] < first[2, 0]
+    assert (picture[look.HEAD :, :text] < 100).any()
+    assert (picture[look.HEAD :, text - look.APART : text] == 255).all()  # no text runs into the pictures
+    assert look.make_grid(RecordSource(tiny), 2).size[0] > 3 * look.DRAWN
     assert look.main([str(tmp_path / 'absent'), '--output', str(tmp_path / 'y.png')]) == 2
     assert 'is missing' in capsys.readouterr().err
+
+
+def test_look_keeps_the_shape_of_a_picture():
+    frames, feature = np.zeros((3, 40, 10, 3), np.uint8), Feature((None, 40, 10, 3), 'uint8')
+    assert [tile.size for tile in look.draw_feature(frames, feature, 2)] == [(look.TILE // 4, look.TILE)] * 2
 
 
 def test_look_draws_a_waveform():

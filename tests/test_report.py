@@ -118,6 +118,25 @@ def test_what_the_deviation_is_over():
     assert report.summarise(np.array([[0.4]])) == report.Summary(0.4, None, '')
 
 
+def test_metrics_of_another_split_are_found_where_the_run_has_them(tmp_path):
+    folder = classification_run(tmp_path / 'run')
+    rows = json.loads((folder / 'results.json').read_text())['rows']
+    before = report.read_run(folder)
+    assert np.isnan(before.values('train/accuracy')).all()
+    assert np.isnan(before.values('train/accuracy', 'floor')).all()
+    damage(folder, rows=[{**row, 'train': {'accuracy': row['test']['accuracy'] + 0.1}} for row in rows])
+    after = report.read_run(folder)
+    np.testing.assert_allclose(after.values('train/accuracy'), after.values('accuracy') + 0.1)
+    assert np.isnan(after.values('train/accuracy', 'floor')).all()
+    assert report.column_title('train/loss') == 'train loss ↓'
+    assert report.column_title('train/accuracy', 'Acc') == 'Acc, %'
+    assert report.format_number('train/loss', 1.06) == '1.060'
+    report.write_report([folder], tmp_path / 'out')
+    with open(tmp_path / 'out' / 'rows.csv') as file:
+        lines = list(csv.DictReader(file))
+    assert all(float(line['train/accuracy']) == pytest.approx(float(line['accuracy']) + 0.1) for line in lines)
+
+
 def test_one_seed_and_regression_metrics_are_plain_numbers(tmp_path):
     path = report.write_report([sentiment_run(tmp_path / 'mosi')])
     cells = table_cells(path.read_text(), 'mult_mosi')

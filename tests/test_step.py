@@ -1,5 +1,7 @@
 """The train step: pure, exact under accumulation, seeds and meshes."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,9 +9,10 @@ import optax
 import pytest
 
 from mmer_jax import sharding
+from mmer_jax.experiment import jit_step
 from mmer_jax.losses import make_loss
 from mmer_jax.models import LfLstm, build_model
-from mmer_jax.step import init_state, make_eval_step, make_train_step, over_seeds, variables_of
+from mmer_jax.step import init_state, make_eval_step, make_step_parts, make_train_step, over_seeds, variables_of
 from tests.small_run import MeanModel
 from tests.test_models import ALL, make_batch
 
@@ -23,19 +26,39 @@ def close(a, b, tolerance=1e-6):
         np.testing.assert_allclose(np.asarray(x), np.asarray(y), atol=tolerance, rtol=1e-5)
 
 
-@pytest.mark.parametrize('unroll', [True, False])
+@pytest.mark.parametrize('apart', [True, False], ids=['programs', 'loop'])
 @pytest.mark.parametrize('accumulate', [2, 4])
-def test_accumulation_equals_the_whole_batch(accumulate, unroll):
+def test_accumulation_equals_the_whole_batch(accumulate, apart):
     batch = make_batch(ALL, rows=8)
     batch['weight'] = np.array([1, 1, 0, 1, 1, 1, 0, 0], np.float32)  # unequal over the parts
     state = init_state(MODEL, ADAM, batch, 0)
     whole, numbers = jax.jit(make_train_step(MODEL, ADAM, LOSS))(state, batch)
-    parts, part_numbers = jax.jit(make_train_step(MODEL, ADAM, LOSS, accumulate=accumulate, unroll=unroll))(
-        state, batch
-    )
+    step = (make_step_parts if apart else make_train_step)(MODEL, ADAM, LOSS, accumulate=accumulate)
+    mesh = sharding.make_mesh(1, 2)
+    train = jit_step(step, lambda function, states: function, sharding.replicated(mesh))
+    replicated = jax.tree.map(lambda x: jax.device_put(x.copy(), sharding.replicated(mesh)), state)
+    parts, part_numbers = train(replicated, sharding.put_batch(batch, mesh))
     close(whole.params, parts.params, 1e-5)
     for name in numbers:
         np.testing.assert_allclose(part_numbers[name], numbers[name], rtol=1e-4, atol=1e-6, err_msg=name)
+
+
+@pytest.mark.parametrize('seeds', [1, 2])
+def test_parts_of_several_seeds_equal_the_step_of_each(seeds):
+    batch = make_batch(ALL, rows=8)
+    states = [init_state(DROPOUT, ADAM, batch, seed) for seed in range(seeds)]
+    single = jax.jit(make_train_step(DROPOUT, ADAM, LOSS, accumulate=2))
+    mesh = sharding.make_mesh(1, 2)
+    shardings = sharding.state_sharding(mesh), sharding.replicated(mesh)
+    parts = make_step_parts(DROPOUT, ADAM, LOSS, accumulate=2)
+    start = jax.device_put(jax.tree.map(lambda *x: jnp.stack(x), *states), shardings[0])
+    stacked, numbers = jit_step(parts, partial(over_seeds, seeds=seeds), shardings)(
+        start, sharding.put_batch(batch, mesh)
+    )
+    for seed, state in enumerate(states):
+        alone, alone_numbers = single(state, batch)
+        close(alone.params, jax.tree.map(lambda x, n=seed: x[n], stacked.params), 1e-6)
+        np.testing.assert_allclose(numbers['loss'][seed], alone_numbers['loss'], rtol=1e-6)
 
 
 def test_a_step_changes_what_it_should_and_counts():

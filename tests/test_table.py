@@ -10,7 +10,7 @@ import sys
 import numpy as np
 import pytest
 
-from mmer_jax import table, table_config, train
+from mmer_jax import bar_plots, table, table_config, train
 from mmer_jax.table_config import TableError, read_table, row_config
 from mmer_jax.writer import read_json, write_json
 from tests.conftest import REPOSITORY
@@ -287,6 +287,58 @@ def test_folds_count_as_finished_only_together(place, tmp_path, trained, capsys)
     assert cells(tmp_path / 'out')['Sessions']['folds x seeds'] == '4 x 2'
 
 
+SPLITS = {'columns': {'train/loss': 'Train CE', 'loss': 'CE', 'train/accuracy': '', 'accuracy': 'Acc'}}
+
+
+def test_columns_of_the_training_split(place, finished, tmp_path, trained):
+    published = {'train/loss': 1.75, 'train/accuracy': 0.5, 'loss': 2.5}
+    row = {'label': 'Both', 'config': str(place / 'small.py'), 'published': published}
+    file = write_table(tmp_path / 'tiny.py', rows=[row], **SPLITS)
+    assert run(file, finished) == 0
+    old = cells(finished)  # results of before: shown, without what was not measured
+    assert trained == []
+    assert (old['Both']['Train CE ↓'], old['Both']['train accuracy, %']) == ('–', '–')
+    assert old['Both']['Acc, %'] == cells(place / 'out')['Both']['Acc, %']
+    assert run(file, tmp_path / 'new') == 0
+    found = cells(tmp_path / 'new')
+    rows = read_json(tmp_path / 'new' / 'both' / 'results.json')['rows']
+    values = [row['train']['loss'] for row in rows]
+    assert found['Both']['Train CE ↓'] == f'{np.mean(values):.3f} ± {np.std(values, ddof=1):.3f}'
+    assert found['Both']['Train CE ↓'] != found['Both']['CE ↓']
+    assert found['Both']['Train CE ↓', 'published'] == '1.750'
+    assert found['Both']['train accuracy, %', 'published'] == '50.0'
+    assert found['Both']['Acc, %'] == old['Both']['Acc, %']
+    assert found['majority floor']['Train CE ↓'] == '–'
+    assert 'nothing augmented' in (tmp_path / 'new' / 'table.md').read_text()
+    with open(tmp_path / 'new' / 'table.csv', newline='') as lines:
+        by_metric = {line['metric']: line for line in csv.DictReader(lines)}
+    assert float(by_metric['train/loss']['mean']) == pytest.approx(np.mean(values))
+
+
+def test_the_bar_plot_shows_all_rows_and_grows_with_the_table(place, finished, tmp_path, trained, monkeypatch):
+    drawn = []
+    original = bar_plots.grouped
+    monkeypatch.setattr(bar_plots, 'grouped', lambda bars, *a, **k: drawn.append(bars) or original(bars, *a, **k))
+    file = write_table(place / 'bars.py', bars='accuracy')
+    shutil.rmtree(finished / 'text')
+    assert run(file, finished, '--no-run') == 0
+    assert 'accuracy of all rows](bars.png)' in (finished / 'table.md').read_text()
+    assert (finished / 'bars.png').read_bytes().startswith(b'\x89PNG')
+    bars = {bar.group: bar for bar in drawn[-1]}
+    rows = read_json(finished / 'both' / 'results.json')['rows']
+    values = [100 * row['test']['accuracy'] for row in rows]
+    assert bars['Both'].mean == pytest.approx(np.mean(values))
+    assert bars['Both'].deviation == pytest.approx(np.std(values, ddof=1))
+    assert bars['Both'].floor == pytest.approx(100 * rows[0]['floor']['accuracy'])
+    assert bars['Both'].published == pytest.approx(43.75)
+    assert bars['Text'].mean is None
+    assert (bars['Coin'].mean, bars['Coin'].quoted) == (pytest.approx(33.33), True)
+    assert run(file, tmp_path / 'new', '--no-run') == 0
+    assert not (tmp_path / 'new' / 'bars.png').exists()  # nothing measured
+    assert 'bars.png' not in (tmp_path / 'new' / 'table.md').read_text()
+    assert [path.name for path in finished.glob('.*')] == []
+
+
 def test_damaged_results_are_a_failure(place, finished, trained, capsys):
     (finished / 'both' / 'results.json').write_text('{"rows": ')
     (finished / 'text' / 'config.json').unlink()
@@ -303,6 +355,12 @@ def test_damaged_results_are_a_failure(place, finished, trained, capsys):
         ({'colums': {}}, r"unknown key 'colums'; the known keys are title, source, metrics, columns, rows"),
         ({'columns': {'acc': 'Acc'}}, r"no column 'acc' is measured; choose from loss, accuracy, uar, .*f1_sad"),
         ({'columns': {'f1_angry': ''}}, "no column 'f1_angry'"),
+        (
+            {'columns': {'training/loss': ''}},
+            "no column 'training/loss' is measured; .* of another split as train/loss",
+        ),
+        ({'columns': {'train/acc': ''}}, "no column 'train/acc'"),
+        ({'bars': 'macro_f1'}, "bars 'macro_f1' is no column; they are accuracy, uar, loss"),
         ({'metrics': 'regression'}, "'regression', expected one of classification, sentiment"),
         ({'classes': ()}, 'need `classes`'),
         ({'seeds': 'many'}, "seeds is 'many', expected int"),

@@ -102,8 +102,12 @@ def test_evaluating_the_checkpoint_gives_the_results_again(tiny, tmp_path, capsy
 
     config = small_config(tiny, epochs=2, data__normalize=('audio',), protocol__name='leave_sessions_out')
     config.model = ConfigDict({'name': 'lf_lstm', 'hidden_size': 3})
+    config.evaluate_train = True
+    config.data.augment = (('time_mask', {'modality': 'audio', 'steps': 4}),)  # of training, never of measuring
     results = train_and_evaluate(config, tmp_path, folds=[2])
-    for split in ('validation', 'test'):
+    with np.load(tmp_path / 'fold_2' / 'predictions' / 'train.npz') as file:  # each record once, not once an epoch
+        assert len(set(file['id'].tolist())) == len(file['id']) == results['rows'][0]['counts']['train']
+    for split in ('train', 'validation', 'test'):
         found = evaluate.evaluate_checkpoint(tmp_path / 'fold_2', split=split, directory=tiny)
         for row, expected in zip(found, results['rows'], strict=True):
             assert row.pop('seed') == expected['seed']
@@ -118,6 +122,23 @@ def test_the_best_epoch_is_the_best_on_validation(whole):
         values = [r['accuracy'] for r in rows if r['seed'] == result['seed']]
         assert result['best_epoch'] == int(np.argmax(values)) + 1
         assert result['validation']['accuracy'] == max(values)
+
+
+def test_the_training_split_is_measured_as_it_is_with_the_chosen_variables(tiny, tmp_path):
+    """Also where a run was begun without asking for it; what was measured before does not change."""
+    plain = run(tiny, tmp_path / 'plain', epochs=2)
+    masked = (('time_mask', {'modality': 'audio', 'steps': 4}),)
+    config = {'epochs': 2, 'evaluate_train': True}
+    first = run(tiny, tmp_path / 'train', **config)
+    assert all('train' not in row for row in plain['rows'])
+    for row, expected in zip(first['rows'], plain['rows'], strict=True):
+        assert {key: row[key] for key in expected} == expected
+        assert set(row['train']) == set(row['test'])
+    (tmp_path / 'plain' / 'results.json').unlink()
+    assert run(tiny, tmp_path / 'plain', **config)['rows'] == first['rows']
+    augmented = run(tiny, tmp_path / 'augmented', **config, data__augment=masked, optimizer__learning_rate=0.0)
+    still = run(tiny, tmp_path / 'still', **config, optimizer__learning_rate=0.0)
+    assert augmented['rows'] == still['rows']  # variables that do not move: only augmented pictures could differ
 
 
 @pytest.mark.parametrize(('stop_at', 'every'), [(9, 0), (14, 3), (3, 0)])

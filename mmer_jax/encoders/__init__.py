@@ -1,6 +1,7 @@
 """Encoders: one modality in, features out. `encoder(x, mask, train=...) -> (features, mask)`, then `encoder.pool`."""
 
 from mmer_jax.encoders.bert import Bert, DistilBert, Roberta
+from mmer_jax.encoders.conv_videomae import ConvVideoMae
 from mmer_jax.encoders.erann import Erann
 from mmer_jax.encoders.googlenet import GoogLeNet
 from mmer_jax.encoders.i3d import I3D
@@ -16,6 +17,7 @@ from mmer_jax.encoders.wav2vec2 import Hubert, Wav2Vec2
 ENCODERS = {
     'ast': Ast,
     'bert': Bert,
+    'conv_videomae': ConvVideoMae,
     'distilbert': DistilBert,
     'erann': Erann,
     'googlenet': GoogLeNet,
@@ -38,6 +40,7 @@ __all__ = [
     'I3D',
     'Ast',
     'Bert',
+    'ConvVideoMae',
     'DistilBert',
     'Erann',
     'GoogLeNet',

@@ -12,6 +12,7 @@ Array = Any
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 METHODS = ('auto', 'native', 'frames')
 DENSE_CHANNELS = 16  # groups are merged until a dense block has so many input channels
+LARGE_MAP, PARTS = 2**16, 16  # values of a picture from which conv2d sums its kernel's gradient over so many parts
 kaiming_fan_out = nn.initializers.variance_scaling(2.0, 'fan_out', 'normal')
 
 
@@ -105,11 +106,49 @@ def _stacked(x_BTHWC, kernel, strides, padding):
     rows = [x[:, k : k + stride * (steps - 1) + 1 : stride] for k in range(taps)]
     x = jnp.concatenate(rows, -1) if taps > 1 else rows[0]
     kernel = jnp.moveaxis(kernel, 0, 2).reshape(*kernel.shape[1:3], -1, kernel.shape[-1])
-    y = jax.lax.conv_general_dilated(
-        x.reshape(-1, *x.shape[2:]), kernel, spatial, [(p, p) for p in padding[1:]],
-        dimension_numbers=('NHWC', 'HWIO', 'NHWC'),
-    )  # fmt: skip
+    y = conv2d(x.reshape(-1, *x.shape[2:]), kernel, tuple(spatial), tuple(padding[1:]))
     return y.reshape(-1, steps, *y.shape[1:])
+
+
+def conv2d(x: Array, kernel: Array, strides: tuple[int, int], padding: tuple[int, int]) -> Array:
+    """2-D convolution (N, H, W, C) by (kh, kw, C, F) -> (N, H', W', F), padded by `padding` on both sides.
+
+    On CPU XLA transposes the whole batch for the gradient by the kernel, which is two to three times slower for large
+    maps than the sum of the same over few pictures at a time (benchmarks/encoders_2d_3d.py times the networks). There
+    the gradient is that sum, in at most PARTS parts.
+    """
+    if jax.default_backend() != 'cpu' or len(x) == 1 or x[0].size < LARGE_MAP:
+        return _conv2d(x, kernel, strides, padding)
+    return conv2d_in_parts(x, kernel, strides, padding)
+
+
+def _conv2d(x, kernel, strides, padding):
+    layout = ('NHWC', 'HWIO', 'NHWC')
+    return jax.lax.conv_general_dilated(x, kernel, strides, [(p, p) for p in padding], dimension_numbers=layout)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
+def conv2d_in_parts(x: Array, kernel: Array, strides: tuple[int, int], padding: tuple[int, int]) -> Array:
+    """`conv2d` whose gradient by the kernel is summed over parts of the batch; no forward-mode derivative."""
+    return _conv2d(x, kernel, strides, padding)
+
+
+def _in_parts_forward(x, kernel, strides, padding):
+    return _conv2d(x, kernel, strides, padding), (x, kernel)
+
+
+def _in_parts_backward(strides, padding, saved, gradient):
+    x, kernel = saved
+    (by_x,) = jax.linear_transpose(lambda x: _conv2d(x, kernel, strides, padding), x)(gradient)
+    by_kernel, count = jnp.zeros(kernel.shape, jnp.promote_types(kernel.dtype, jnp.float32)), -(-len(x) // PARTS)
+    for first in range(0, len(x), count):  # unrolled: inside a loop XLA's convolutions are many times slower
+        pictures, of_part = x[first : first + count], gradient[first : first + count]
+        convolve = functools.partial(_conv2d, pictures, strides=strides, padding=padding)
+        by_kernel += jax.linear_transpose(convolve, kernel)(of_part)[0].astype(by_kernel.dtype)
+    return by_x, by_kernel.astype(kernel.dtype)
+
+
+conv2d_in_parts.defvjp(_in_parts_forward, _in_parts_backward)
 
 
 class BatchNorm(nn.Module):

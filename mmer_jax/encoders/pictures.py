@@ -5,11 +5,17 @@ from collections.abc import Callable
 from typing import Any
 
 import flax.linen as nn
-import jax
 import jax.numpy as jnp
 import numpy as np
 
-from mmer_jax.encoders.convolution import IMAGENET_MEAN, IMAGENET_STD, kaiming_fan_out, max_pool, scale_images
+from mmer_jax.encoders.convolution import (
+    IMAGENET_MEAN,
+    IMAGENET_STD,
+    conv2d,
+    kaiming_fan_out,
+    max_pool,
+    scale_images,
+)
 from mmer_jax.layers import mask_steps, masked_mean
 
 Array = Any
@@ -36,8 +42,7 @@ class Conv2D(nn.Module):
         if size == 1:
             y_NHWC = x_NHWC[:, :: self.stride, :: self.stride] @ kernel[0, 0]
         else:
-            padding, layout = [(size // 2, size // 2)] * 2, ('NHWC', 'HWIO', 'NHWC')
-            y_NHWC = jax.lax.conv_general_dilated(x_NHWC, kernel, (self.stride,) * 2, padding, dimension_numbers=layout)
+            y_NHWC = conv2d(x_NHWC, kernel, (self.stride,) * 2, (size // 2,) * 2)
         if self.use_bias:
             bias_C = self.param('bias', nn.initializers.zeros, (self.features,), jnp.float32)
             y_NHWC = y_NHWC + bias_C.astype(self.dtype)[None, None, None]

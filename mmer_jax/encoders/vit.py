@@ -4,6 +4,7 @@ The transformer's input has one fixed size: a picture, a spectrogram of max_leng
 pictures. What the batch holds is brought to it row by row, so that padding has no part in it.
 """
 
+import functools
 from typing import Any
 
 import flax.linen as nn
@@ -61,19 +62,37 @@ class Patches(nn.Module):
         return h_BND + bias_D[None, None]
 
 
+def take_evenly(x: Array, mask_BT: Array, count: int) -> Array:
+    """`count` of the valid steps of x (B, T, ...) at equal distances; a row of just `count` gives all its own."""
+    length_B1 = mask_BT.sum(1, keepdims=True)
+    chosen_BT = (2 * jnp.arange(count)[None] + 1) * length_B1 // (2 * count)
+    return jnp.take_along_axis(x, chosen_BT.reshape(*chosen_BT.shape, *(1,) * (x.ndim - 2)), axis=1)
+
+
 class PatchEmbeddings(nn.Module):
-    """Patches behind `tokens` learnt tokens, with learnt positions, or fixed ones where there are no tokens."""
+    """Patches behind `tokens` learnt tokens, with learnt positions, or fixed ones where there are no tokens.
+
+    `context` (B, ...) is brought to context_size numbers, which stand behind the values of every patch of its row in
+    the dense layer over patches. That layer of (patch, context) is one of the patch plus one of the context, so the
+    kernel of the patches keeps its name and shape, and pretrained ones load.
+    """
 
     features: int
     kernel: tuple[int, ...]
     strides: tuple[int, ...]
     tokens: int
     dropout: float
+    context_size: int = 0
     dtype: Any = jnp.float32
 
     @nn.compact
-    def __call__(self, x: Array, *, train: bool) -> Array:
+    def __call__(self, x: Array, context: Array | None = None, *, train: bool) -> Array:
         h_BND = Patches(self.features, self.kernel, self.strides, self.dtype, name='patches')(x)
+        if context is not None:
+            dense = functools.partial(nn.Dense, dtype=self.dtype)
+            context_BE = dense(self.context_size, name='context')(context.reshape(len(x), -1))
+            beside_patches = dense(self.features, use_bias=False, kernel_init=INIT, name='context_patches')
+            h_BND = h_BND + beside_patches(context_BE)[:, None]
         if self.tokens:
             names = ('class_token', 'distillation_token')[: self.tokens]
             tokens = [self.param(name, INIT, (1, 1, self.features)).astype(self.dtype) for name in names]
@@ -94,11 +113,11 @@ class PatchEncoder(TransformerEncoder):
 
     attends_to_all = True
 
-    def _setup_embeddings(self, kernel, strides, tokens):
-        return PatchEmbeddings(self.hidden_size, kernel, strides, tokens, self.dropout, self.dtype)
+    def _setup_embeddings(self, kernel, strides, tokens, context_size=0):
+        return PatchEmbeddings(self.hidden_size, kernel, strides, tokens, self.dropout, context_size, self.dtype)
 
-    def _embed_rows(self, x, rows_B, train):
-        h_BND = self.embeddings(x, train=train)
+    def _embed_rows(self, x, rows_B, train, context=None):
+        h_BND = self.embeddings(x, context, train=train)
         return h_BND, jnp.broadcast_to(rows_B[:, None], h_BND.shape[:2])
 
     def _check_size(self, x):
@@ -115,19 +134,29 @@ class Vit(PatchEncoder):
     ViT-B/16 by default; pictures of other than 3 channels make another first layer. uint8 is scaled by mean and std,
     floating point taken as scaled. mask: (B, T), or (B,) or (B, 1) for pictures. `pool` gives the class token, with
     projector the pooler behind it.
+
+    patch_channels, where it is not 0: only so many of the channels are cut into patches. What lies in the channels
+    behind them, a spectrogram behind a face, is repeated into every patch, as the shared-encoder report proposes in its
+    section 6 ("replicate these spectrograms across the patches and concatenate"): all its pixels are embedded to
+    context_size numbers by one dense layer, and these are concatenated with the pixels of each patch before the dense
+    layer that makes the tokens. So every token of a patch sees all of the spectrogram; the class token sees it through
+    attention. With the pixels themselves instead (50,176 of a grey spectrogram) that layer would have 38.5 million
+    weights more; context_size is the rank to which they are held. Without channels behind them it is a plain ViT.
     """
 
     final_norm: bool = True
     pooling: str = 'first'
     image_size: int = 224
     patch_size: int = 16
+    patch_channels: int = 0
+    context_size: int = 64
     mean: tuple[float, ...] = (0.5, 0.5, 0.5)
     std: tuple[float, ...] = (0.5, 0.5, 0.5)
 
     def setup(self):
         super().setup()
         size = (self.patch_size,) * 2
-        self.embeddings = self._setup_embeddings(size, size, 1)
+        self.embeddings = self._setup_embeddings(size, size, 1, self.context_size)
 
     def embed(self, x: Array, mask: Array, *, train: bool) -> tuple[Array, Array]:
         self._check_size(x)
@@ -136,7 +165,15 @@ class Vit(PatchEncoder):
             middle_B = mask_BT.sum(1) // 2
             x = jnp.take_along_axis(x, middle_B[:, None, None, None, None], axis=1)[:, 0]
         rows_B = mask_BT.any(1)
-        return self._embed_rows(mask_steps(scale_images(x, self.mean, self.std, self.dtype), rows_B), rows_B, train)
+        x = mask_steps(scale_images(x, self.mean, self.std, self.dtype), rows_B)
+        patch_channels, channels = self.patch_channels or x.shape[-1], x.shape[-1]
+        if channels < patch_channels:
+            raise ValueError(
+                f'pictures have {channels} channels, patch_channels = {patch_channels}: expected so many or more, '
+                'set it to those of one picture'
+            )
+        context = x[..., patch_channels:] if channels > patch_channels else None
+        return self._embed_rows(x[..., :patch_channels], rows_B, train, context)
 
 
 class Ast(PatchEncoder):
@@ -204,8 +241,6 @@ class VideoMae(PatchEncoder):
 
     def embed(self, x: Array, mask_BT: Array, *, train: bool) -> tuple[Array, Array]:
         self._check_size(x)
-        length_B1 = mask_BT.sum(1, keepdims=True)
-        chosen_BT = (2 * jnp.arange(self.num_frames)[None] + 1) * length_B1 // (2 * self.num_frames)
-        x = jnp.take_along_axis(x, chosen_BT[:, :, None, None, None], axis=1)
+        x = take_evenly(x, mask_BT, self.num_frames)
         rows_B = mask_BT.any(1)
         return self._embed_rows(mask_steps(scale_images(x, self.mean, self.std, self.dtype), rows_B), rows_B, train)

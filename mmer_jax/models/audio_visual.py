@@ -39,7 +39,8 @@ class AudioVisual(nn.Module):
     mmtm and msaf couple the last `couplings` stages of both encoders, video of 1024 and 2048 channels with audio of 32
     and 64 in the paper; an encoder without stages (vector_encoder) is coupled once, at its output, and then so is the
     other, behind its last stage. msaf has one number of `block_channels` a coupling; the last ones are used where there
-    are fewer. `reduction` is that of both, `gate_scale` is MMTM's.
+    are fewer. `reduction` is that of both, `gate_scale` is MMTM's, and `drop_twice` the authors' form of MSAF's block
+    dropout.
 
     Predictions (B, num_outputs); those of multiplication and multiplicative are log-probabilities that do not sum to 1,
     whose softmax is taken for a probability. multiplicative is trained by its authors on the negative prediction of the
@@ -61,6 +62,7 @@ class AudioVisual(nn.Module):
     gate_scale: float = 2.0
     block_channels: tuple[int, ...] = (16, 32)
     block_dropout: float = 0.2
+    drop_twice: bool = False
     modality_heads: bool = False
     dtype: Any = jnp.float32
 
@@ -111,7 +113,14 @@ class AudioVisual(nn.Module):
         if len(self.block_channels) < number:
             raise ValueError(f'block_channels {self.block_channels}: give one number for each of {number} couplings')
         return [
-            Msaf(channels, self.reduction, self.block_dropout, dtype=self.dtype, name=f'msaf{i}')
+            Msaf(
+                channels,
+                self.reduction,
+                self.block_dropout,
+                drop_twice=self.drop_twice,
+                dtype=self.dtype,
+                name=f'msaf{i}',
+            )
             for i, channels in enumerate(self.block_channels[-number:])
         ]
 

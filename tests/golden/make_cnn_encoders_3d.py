@@ -13,6 +13,8 @@ from pathlib import Path
 
 import numpy as np
 
+from data_prep.convert_weights import names
+
 PATH = Path(__file__).with_name('cnn_encoders_3d.npz')
 CASES = (('i3d', 'eval'), ('i3d', 'train'), ('simple3d', 'eval'), ('simple3d_shared', 'eval'))
 # frames the network looks at, frames of the batch, height, width: odd and even sides at every stage
@@ -51,6 +53,17 @@ def state_of(shapes, seed=0):
         else:
             state[name] = np.float32(0.2) * noise
     return state
+
+
+def simple3d_rules(state):
+    """What of Simple3D's state dict becomes which parameter; two convolutions where one is shared, else six."""
+    return [
+        rule
+        for number in range(len(state) // 2)
+        for rule in names.conv(
+            f'block_{number}/conv', f'conv{number + 1}', state[f'conv{number + 1}.weight'].shape, bias=True
+        )
+    ]
 
 
 def clips(kind, seed=0):

@@ -1,0 +1,180 @@
+"""From real clips in CREMA-D's layout to the shared-encoder report's tables and bars: every network, by its own config.
+
+All networks on face and voice, two of them on each alone; configs/tables/shared_encoders_smoke.py has the others too.
+GoogLeNet and I3D, whose steps take half a minute each to compile, have a test of their own.
+"""
+
+import csv
+import math
+
+import av
+import numpy as np
+import pytest
+from PIL import Image
+
+from configs.tables import shared_encoders, shared_encoders_smoke
+from data_prep import crema_d, crema_d_layout, look
+from mmer_jax import table, table_config
+from mmer_jax.media import audio, video
+from mmer_jax.records import RecordSource, verify
+from mmer_jax.writer import read_json
+from tests.conftest import SHARED_DATA
+from tests.crema_d_release import write_release
+
+CLIPS, ACTORS = 24, 4
+LARGE = ('GoogLeNet', 'I3D')
+BOTH = tuple(label for label in shared_encoders.NETWORKS if label not in LARGE)
+ALONE = ('ViT', 'VideoMAE')  # trained on the voice and on the face alone too
+TABLE = table_config.read_table('configs/tables/shared_encoders_smoke.py')
+PREPARED = {  # as the docstring of shared_encoders_smoke.py says
+    'crema_d_2d': ('--size', '32'),
+    'crema_d_2d_grey': ('--size', '32', '--color', 'grey'),
+    'crema_d_3d': ('--size', '64', '--layout', '3d', '--frames', '4'),
+    'crema_d_3d_32': ('--size', '32', '--layout', '3d', '--frames', '4'),
+    'crema_d_videomae': (
+        *('--size', '32', '--layout', '3d', '--frames', '4', '--fill', 'repeat'),
+        *('--vision_width', '28', '--audio_width', '4'),
+    ),
+}
+
+
+@pytest.fixture(scope='module')
+def folder(tmp_path_factory):
+    """The release, its clips prepared in every layout, and the table run by its command."""
+    source = SHARED_DATA / 'ravdess' / 'Face_Clips_Actor_01' / 'Actor_01'
+    if not source.is_dir():
+        pytest.skip(f'the real face clips are not here ({source})')
+    folder = tmp_path_factory.mktemp('crema_d')
+    clips = write_release(folder / 'CREMA-D', source, clips=CLIPS, actors=ACTORS, size=64)
+    (folder / 'clips.txt').write_text('\n'.join(f'{clip.id} {clip.source}' for clip in clips))
+    for name, options in PREPARED.items():
+        common = ['--source', str(folder / 'CREMA-D'), '--crop', 'none', '--workers', '0', '--num_shards', '2']
+        assert crema_d.main([*common, '--output', str(folder / 'data' / 'smoke' / name), *options]) == 0
+    return folder
+
+
+def run_table(folder, output, labels):
+    """The smoke table with the rows of these labels, and those that need no training of their own, on the clips."""
+    values, rows = shared_encoders_smoke.get_table(), []
+    for row in values['rows']:
+        if 'config' in row and row['label'] in labels:
+            directory = table_config.row_config(TABLE, table_config.Row(**row), None, ()).data.directory
+            overrides = {'data.directory': str(folder / directory), 'data.batch_size': 6, 'tensorboard': False}
+            rows.append({**row, 'overrides': {**row['overrides'], **overrides}})
+        elif row.get('ablate', '').split(':')[0] in labels or 'quoted' in row:
+            rows.append(row)
+    (folder / f'{output}.py').write_text(f'def get_table():\n    return { ({**values, "rows": rows})!r}\n')
+    assert table.main([f'--table={folder / output}.py', f'--output={folder / output}']) == 0
+    return folder / output
+
+
+@pytest.fixture(scope='module')
+def finished(folder):
+    """The folder of the table of the smaller networks, trained on those clips."""
+    return run_table(folder, 'out', [*BOTH, *(f'{name} ({part})' for name in ALONE for part in ('voice', 'face'))])
+
+
+def lines_of(finished):
+    with open(finished / 'table.csv', newline='') as file:
+        lines = list(csv.DictReader(file))
+    return {(line['label'], line['metric']): line for line in lines}
+
+
+def test_the_release_has_the_clips_sound_and_pictures_under_their_new_names(folder):
+    clips = [line.split(' ', 1) for line in (folder / 'clips.txt').read_text().splitlines()]
+    found, skipped = crema_d_layout.list_clips(folder / 'CREMA-D')
+    assert skipped == []
+    assert sorted(name for name, _ in clips) == [clip.id for clip in found]
+    assert {clip.actor for clip in found} == {'1001', '1002', '1003', '1004'}
+    assert all({c.intended for c in found if c.actor == actor} == set(range(6)) for actor in ('1001', '1004'))
+    tables = crema_d_layout.read_tables(folder / 'CREMA-D')
+    assert tables.names == {name for name, _ in clips} == set(tables.votes)
+    assert tables.actors['1004']['sex'] == 'Male'
+    for name, source in clips[::9]:
+        made = folder / 'CREMA-D' / 'VideoFlash' / f'{name}.flv'
+        with av.open(str(made)) as container:
+            assert container.streams.video[0].codec_context.name == 'flv'  # the codec whose number is flv1
+            assert container.streams.audio
+        before, after = video.read_info(source), video.read_info(made)
+        np.testing.assert_allclose(after.timestamps, before.timestamps, atol=0.002)
+        original = np.stack([np.asarray(Image.fromarray(f).resize((64, 64))) for f in video.read_frames(source, 4)[0]])
+        assert np.abs(original.astype(int) - video.read_frames(made, 4)[0]).mean() < 8
+        wav, _ = audio.load_audio(folder / 'CREMA-D' / 'AudioWAV' / f'{name}.wav', 16000)
+        np.testing.assert_allclose(wav, audio.load_audio(source, 16000)[0], atol=1e-4)
+
+
+@pytest.mark.parametrize('name', list(PREPARED))
+def test_every_layout_is_whole_and_can_be_looked_at(folder, tmp_path, name):
+    directory = folder / 'data' / 'smoke' / name
+    assert verify(directory) == []
+    source = RecordSource(directory)
+    assert len(source) == CLIPS
+    first, second = source[0], source[12]
+    for m in ('audio', 'vision'):
+        assert first[m].std() > 10  # something is on them
+        assert not np.array_equal(first[m], second[m])
+    assert look.main([str(directory), '--output', str(tmp_path / 'grid.png'), '--records', '6']) == 0
+    picture = np.asarray(Image.open(tmp_path / 'grid.png'))
+    assert picture.shape[0] == look.HEAD + 6 * (look.TILE + 2 * look.GAP)
+    assert picture.shape[1] > 200
+    assert 20 < picture.std() < 130
+    assert len(np.unique(picture)) > 100
+
+
+def test_every_network_has_a_row_of_finite_numbers(finished):
+    lines = lines_of(finished)
+    for label in BOTH:
+        for metric in shared_encoders.COLUMNS:
+            line = lines[label, metric]
+            assert line['state'] == 'finished', line['detail']
+            assert math.isfinite(float(line['mean']))
+            assert (line['modalities'], line['test_records']) == ('audio, vision', str(CLIPS))
+            assert bool(line['published']) == (metric not in ('uar', 'macro_f1'))
+    for label in ALONE:
+        assert lines[f'{label} (voice)', 'accuracy']['modalities'] == 'audio'
+        assert lines[f'{label} (face)', 'accuracy']['modalities'] == 'vision'
+        losses = {lines[f'{label}{part}', 'loss']['mean'] for part in (' (voice)', ' (face)', '')}
+        assert len(losses) == 3
+    assert lines['humans (voice)', 'accuracy']['mean'] == '0.4'
+    assert '⚠' not in (finished / 'table.md').read_text()  # other actors are tested
+
+
+def test_the_training_split_is_beside_the_test_split(finished):
+    for label in ('resnet18', 'simple3d', 'videomae'):
+        rows = read_json(finished / label / 'results.json')['rows']
+        assert [row['fold'] for row in rows] == ['fold_0', 'fold_1']
+        for row in rows:
+            assert set(row['train']) == set(row['test'])
+            assert row['train']['loss'] != row['test']['loss']
+            with np.load(finished / label / row['fold'] / 'predictions' / 'train.npz') as file:
+                assert len(set(file['id'].tolist())) == row['counts']['train'] == 6
+
+
+def check_ablated(lines, label):
+    losses = [float(lines[row, 'loss']['mean']) for row in (label, f'{label} face hidden', f'{label} voice hidden')]
+    assert np.isfinite(losses).all()
+    assert len(set(losses)) == 3
+    assert lines[f'{label} face hidden', 'train/loss']['mean'] == 'nan'
+    assert lines[f'{label} face hidden', 'accuracy']['modalities'] == 'audio'
+
+
+def test_ablated_rows_differ_from_the_network_they_come_from(finished):
+    check_ablated(lines_of(finished), 'Simple3D')
+
+
+def test_the_bars_are_drawn(finished):
+    pixels = np.asarray(Image.open(finished / 'bars.png').convert('RGB'))
+    assert pixels.shape[0] == 460
+    assert pixels.shape[1] > 1000
+    assert 0.02 < np.mean(pixels.min(-1) < 230) < 0.6
+    assert '](bars.png)' in (finished / 'table.md').read_text()
+
+
+@pytest.mark.slow
+def test_the_large_networks_go_the_same_way(folder):
+    lines = lines_of(run_table(folder, 'large', LARGE))
+    for label in LARGE:
+        for metric in shared_encoders.COLUMNS:
+            assert lines[label, metric]['state'] == 'finished', lines[label, metric]['detail']
+            assert math.isfinite(float(lines[label, metric]['mean']))
+    check_ablated(lines, 'I3D')
