@@ -32,7 +32,7 @@ ABLATIONS = {
 }
 TINY = {
     'width': 8, 'output_width': 8, 'num_heads': 2, 'psa_layers': 1, 'hca_layers': 1, 'fusion_feed_forward': 8,
-    'discriminator_size': 4, 'remat': False,
+    'discriminator_size': 4, 'grains': ('mixed',), 'remat': False,
 }  # fmt: skip
 
 

@@ -35,9 +35,6 @@ class Fold:
     marks: tuple[str, ...] = ()
 
 
-# ---- helpers -------------------------------------------------------------------------------------------------
-
-
 def _records(manifest: Manifest) -> np.ndarray:
     """The record numbers (n,) int64 in manifest order."""
     if 'record' not in manifest:
@@ -124,9 +121,6 @@ def _folds_by(
         sets = (np.sort(record[rows]) for rows in (~tested & ~validated, validated, tested))
         folds.append(Fold(f'fold_{number}' if len(tests) > 1 else 'all', *sets))  # type: ignore[arg-type]
     return folds
-
-
-# ---- protocols -----------------------------------------------------------------------------------------------
 
 
 def official_split(manifest: Manifest) -> list[Fold]:
@@ -268,10 +262,8 @@ def random_clips_shared_speakers(
     _whole(protocol, 'seed', seed, 0)
     _fraction(protocol, 'test_fraction', test_fraction)
     if selection == 'test' and validation_fraction:
-        raise ValueError(
-            f"{protocol}: selection='test' validates on the test set; expected validation_fraction=0, found "
-            f'{validation_fraction!r}'
-        )
+        found = f'expected validation_fraction=0, found {validation_fraction!r}'
+        raise ValueError(f"{protocol}: selection='test' validates on the test set; {found}")
     if selection == 'validation' and not 0 < validation_fraction < 1:
         raise ValueError(
             f'{protocol}: validation_fraction is {validation_fraction!r}, expected a fraction above 0 and below 1; '
@@ -320,9 +312,6 @@ def make_folds(manifest: Manifest, name: str, **options: Any) -> list[Fold]:
             f'{name} has no option {" or ".join(map(repr, unknown))}: expected {", ".join(known) or "none"}'
         )
     return check_folds(PROTOCOLS[name](manifest, **options), manifest)
-
-
-# ---- checks and marks ----------------------------------------------------------------------------------------
 
 
 def _checked_set(fold: Fold, name: str, record: np.ndarray) -> np.ndarray:
