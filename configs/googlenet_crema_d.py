@@ -27,4 +27,4 @@ def get_config(variant: str = '') -> ConfigDict:
     config.data.batch_size = 64
     config.optimizer.learning_rate = 1e-4
     config.epochs = 50
-    return datasets.smoke(config, encoder={**encoder, 'divisor': 16})
+    return datasets.smoke(config, encoder={**encoder, 'divisor': 8})

@@ -30,4 +30,4 @@ def get_config(variant: str = '') -> ConfigDict:
     config.optimizer.learning_rate = 1e-3
     config.epochs = 16
     config.pretrained = ConfigDict({'encoder': 'i3d-kinetics'})
-    return datasets.smoke(config, encoder={**encoder, 'divisor': 16, 'num_frames': 16, 'pool_window': (2, 2, 2)})
+    return datasets.smoke(config, encoder={**encoder, 'divisor': 8, 'num_frames': 16, 'pool_window': (2, 2, 2)})

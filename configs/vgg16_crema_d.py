@@ -29,6 +29,5 @@ def get_config(variant: str = '') -> ConfigDict:
     config.epochs = 50
     config.pretrained = ConfigDict({'encoder': 'vgg16-imagenet'})
     config.fresh = ('^blocks0_0/',)
-    return datasets.smoke(
-        config, encoder={**encoder, 'block_counts': (1, 1, 1, 1, 1), 'planes': (4, 4, 4, 8, 8), 'hidden_size': 8}
-    )
+    tiny = {'block_counts': (1, 1, 1, 1, 1), 'planes': (4, 4, 4, 8, 8), 'hidden_size': 8}
+    return datasets.smoke(config, encoder={**encoder, **tiny}, resize=64)

@@ -30,8 +30,6 @@ def small(row: dict) -> dict:
         overrides['modalities'] = (one,)
     if one and 'videomae' in row['config']:  # the pictures of both are narrow, to be joined; one alone fills a square
         overrides['data.directory'] = 'data/smoke/crema_d_3d_32'
-    if 'googlenet' in row['config'] or 'i3d' in row['config']:
-        overrides['model.encoder.divisor'] = 8
     if 'vgg16' in row['config']:  # a first layer that halves leaves nothing of 32 pixels
         overrides['model.encoder.large_first_layer'] = False
     return {**row, 'variant': 'smoke', 'overrides': overrides}
