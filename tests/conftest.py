@@ -22,6 +22,8 @@ from mmer_jax.records import Feature, Label, RecordWriter, Schema
 jax.config.update('jax_num_cpu_devices', 2)
 jax.config.update('jax_numpy_rank_promotion', 'raise')
 
+# Compiler options that put the emitters back, where a comparison to 1e-5 wants the rounding of a run.
+FUSION_EMITTERS = {'xla_cpu_use_fusion_emitters': True} if version('jaxlib').startswith('0.10.') else {}
 REPOSITORY = Path(__file__).resolve().parents[1]
 SHARED_DATA = REPOSITORY.parent / 'shared' / 'data'
 

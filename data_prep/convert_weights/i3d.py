@@ -14,21 +14,11 @@ import numpy as np
 from data_prep.convert_weights import names
 from data_prep.convert_weights.names import Converted, Rule
 from data_prep.convert_weights.torch_files import open_checkpoint
+from data_prep.convert_weights.torchvision_cnn import INCEPTIONS, STEM
 
 UNUSED = (r'^logits\.',)
-# Widths of the published network; a narrower one has all of them divided by one number.
-STEM = (64, 64, 192)
-MIXED = {
-    '3b': (64, 96, 128, 16, 32, 32),
-    '3c': (128, 128, 192, 32, 96, 64),
-    '4b': (192, 96, 208, 16, 48, 64),
-    '4c': (160, 112, 224, 24, 64, 64),
-    '4d': (128, 128, 256, 24, 64, 64),
-    '4e': (112, 144, 288, 32, 64, 64),
-    '4f': (256, 160, 320, 32, 128, 128),
-    '5b': (256, 160, 320, 32, 128, 128),
-    '5c': (384, 192, 384, 48, 128, 128),
-}
+# GoogLeNet's blocks inflated, each under the name of the next letter.
+MIXED = dict(zip(('3b', '3c', '4b', '4c', '4d', '4e', '4f', '5b', '5c'), INCEPTIONS.values(), strict=True))
 DIVISORS = (1, 2, 4, 8)
 FIRST = 'Conv3d_1a_7x7.conv3d.weight'
 

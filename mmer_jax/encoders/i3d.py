@@ -8,25 +8,15 @@ import jax
 import jax.numpy as jnp
 
 from mmer_jax.encoders.convolution import BatchNorm, Conv3D, scale_images
+from mmer_jax.encoders.googlenet import INCEPTIONS, STEM_FEATURES
 from mmer_jax.layers import fix_length, mask_steps
 
 Array = Any
 Triple = tuple[int, int, int]
 EPSILON, MOMENTUM = 1e-3, 0.99
 HALF = (0.5, 0.5, 0.5)  # as mean and deviation of pictures in 0..1 they give -1..1
-STEM_FEATURES = (64, 64, 192)
-# name: channels of the branches 1x1x1, 3x3x3 (reduced to, then), 3x3x3 (reduced to, then) and pooling
-MIXED = {
-    '3b': (64, 96, 128, 16, 32, 32),
-    '3c': (128, 128, 192, 32, 96, 64),
-    '4b': (192, 96, 208, 16, 48, 64),
-    '4c': (160, 112, 224, 24, 64, 64),
-    '4d': (128, 128, 256, 24, 64, 64),
-    '4e': (112, 144, 288, 32, 64, 64),
-    '4f': (256, 160, 320, 32, 128, 128),
-    '5b': (256, 160, 320, 32, 128, 128),
-    '5c': (384, 192, 384, 48, 128, 128),
-}
+# It is GoogLeNet's blocks inflated, each under the name of the next letter: 3a is 3b here.
+MIXED = dict(zip(('3b', '3c', '4b', '4c', '4d', '4e', '4f', '5b', '5c'), INCEPTIONS.values(), strict=True))
 STAGES = {2: ('3b', '3c'), 3: ('4b', '4c', '4d', '4e', '4f'), 4: ('5b', '5c')}
 # size and strides of the maximum behind a block, part of it so that remat keeps the small map only
 SPACE = ((1, 3, 3), (1, 2, 2))
