@@ -25,6 +25,7 @@ VIT = {'name': 'vit'}
 VIT_WEIGHTS = 'vit-base-patch16-224-in21k'  # of google/vit-base-patch16-224-in21k
 VIDEOMAE = {'name': 'videomae'}
 VIDEOMAE_WEIGHTS = 'videomae-base'  # of MCG-NJU/videomae-base-finetuned-kinetics
+RAW_PICTURES = {'mean': (0.0, 0.0, 0.0), 'std': (1 / 255,) * 3}  # 0 to 255, as the code of the shared-encoder report
 TINY_WAVE = {
     **TINY, 'conv_sizes': (4, 4), 'conv_kernels': (10, 8), 'conv_strides': (10, 8), 'position_kernel': 4,
     'position_groups': 2, 'mask_span': 2,

@@ -31,8 +31,8 @@ ABLATIONS = {
     'without_fine': ((40.2, 82.7, 83.2, 0.862, 0.715), {'grains': ('mixed', 'coarse')}),
 }
 TINY = {
-    'width': 8, 'output_width': 8, 'num_heads': 2, 'psa_layers': 1, 'hca_layers': 1, 'fusion_feed_forward': 8,
-    'discriminator_size': 4, 'grains': ('mixed',), 'remat': False,
+    'width': 8, 'output_width': 8, 'num_heads': 2, 'psa_layers': 2, 'hca_layers': 1, 'fusion_feed_forward': 8,
+    'discriminator_size': 4, 'remat': False,
 }  # fmt: skip
 
 

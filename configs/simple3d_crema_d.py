@@ -12,10 +12,8 @@ CREMA-D's videos could not be had where this was written, so no result is stated
 
 from ml_collections import ConfigDict
 
-from configs import datasets
+from configs import datasets, encoders
 from configs.base import get_base
-
-RAW = {'mean': (0.0, 0.0, 0.0), 'std': (1 / 255,) * 3}  # pictures as 0 to 255, as the published code has them
 
 
 def get_config(variant: str = '') -> ConfigDict:
@@ -23,7 +21,7 @@ def get_config(variant: str = '') -> ConfigDict:
     datasets.crema_d(config, '3d', (0.514, 0.462, 0.573))
     encoder: dict = {'name': 'simple3d'}
     if variant.endswith('as_published'):
-        encoder |= {'shared_convolution': True, **RAW}
+        encoder |= {'shared_convolution': True, **encoders.RAW_PICTURES}
     config.model = ConfigDict({'name': 'stacked_input', 'encoder': encoder, 'join': 'width'})
     config.data.batch_size = 8
     config.optimizer.learning_rate = 1e-3

@@ -17,8 +17,6 @@ from ml_collections import ConfigDict
 from configs import datasets, encoders
 from configs.base import get_base
 
-RAW = {'mean': (0.0, 0.0, 0.0), 'std': (1 / 255,) * 3}  # pictures as 0 to 255, as the published code has them
-
 
 def get_config(variant: str = '') -> ConfigDict:
     config = get_base('videomae_crema_d', variant, datasets.CREMA_D_VARIANTS)
@@ -26,7 +24,7 @@ def get_config(variant: str = '') -> ConfigDict:
     config.data.directory = 'data/crema_d_videomae' if len(config.modalities) == 2 else 'data/crema_d_3d_32'
     encoder = {**encoders.VIDEOMAE, 'num_frames': 32}
     if variant.endswith('as_published'):
-        encoder |= RAW
+        encoder |= encoders.RAW_PICTURES
     config.model = ConfigDict({'name': 'stacked_input', 'encoder': encoder, 'join': 'width'})
     config.data.batch_size = 8
     config.optimizer.learning_rate = 1e-3 if variant.endswith('as_published') else 5e-5

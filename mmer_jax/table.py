@@ -20,7 +20,8 @@ import os
 import shlex
 import sys
 import traceback
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -154,8 +155,8 @@ def write_table(job: Job, command: str) -> Path:
         draw_bars(job.table, outcomes, job.output / 'bars.png')
         lines += ['', f'![{job.table.bars} of all rows](bars.png)']
     lines += ['', 'Made, and to be continued or made again, by', '', f'    {command}']
-    _replace(job.output / 'table.csv', csv_text(job, outcomes))
-    _replace(job.output / 'table.md', '\n'.join(lines) + '\n')
+    _replace_text(job.output / 'table.csv', csv_text(job, outcomes))
+    _replace_text(job.output / 'table.md', '\n'.join(lines) + '\n')
     return job.output / 'table.md'
 
 
@@ -182,17 +183,19 @@ def draw_bars(table: Table, outcomes: Mapping[str, Outcome], path: Path) -> None
             quoted=bool(row.quoted),
         )
         bars.append(bar)
-    temporary = path.with_name(f'.{path.name}.{os.getpid()}.tmp')
     label, decimals = column_title(metric, table.columns[metric]), 3 if is_plain(metric) else 1
-    bar_plots.grouped(bars, temporary, label=label, title=table.title, decimals=decimals)
-    temporary.replace(path)
+    _replace(path, partial(bar_plots.grouped, bars, label=label, title=table.title, decimals=decimals))
 
 
-def _replace(path: Path, text: str) -> None:
-    """Whole or not at all, also with several processes at work."""
+def _replace(path: Path, write: Callable[[Path], object]) -> None:
+    """What `write` puts into a file, whole or not at all, also with several processes at work."""
     temporary = path.with_name(f'.{path.name}.{os.getpid()}.tmp')
-    temporary.write_text(text, encoding='utf-8')
+    write(temporary)
     temporary.replace(path)
+
+
+def _replace_text(path: Path, text: str) -> None:
+    _replace(path, lambda temporary: temporary.write_text(text, encoding='utf-8'))
 
 
 def table_lines(table: Table, outcomes: Mapping[str, Outcome]) -> list[str]:

@@ -23,7 +23,7 @@ jax.config.update('jax_num_cpu_devices', 2)
 jax.config.update('jax_numpy_rank_promotion', 'raise')
 
 # Compiler options that put the emitters back, where a comparison to 1e-5 wants the rounding of a run.
-FUSION_EMITTERS = {'xla_cpu_use_fusion_emitters': True} if version('jaxlib').startswith('0.10.') else {}
+FUSION_EMITTERS = {'xla_cpu_use_fusion_emitters': True} if 'fusion_emitters' in os.environ['XLA_FLAGS'] else {}
 REPOSITORY = Path(__file__).resolve().parents[1]
 SHARED_DATA = REPOSITORY.parent / 'shared' / 'data'
 

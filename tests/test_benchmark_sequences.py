@@ -96,11 +96,14 @@ def test_the_ratio_is_that_of_the_epochs():
 
 
 @pytest.mark.slow
-def test_smoke_run_prints_its_case():
-    flags = ['--smoke', '--model=mult', '--lengths=padded', '--steps=1', '--rounds=1']
-    command = [sys.executable, '-m', 'benchmarks.sequence_models', *flags]
+def test_smoke_run_prints_every_case_and_the_ratio():
+    command = [sys.executable, '-m', 'benchmarks.sequence_models', '--smoke', '--model=mult', '--steps=1', '--rounds=1']
     done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
-    (row,) = re.findall(r'^mult +padded +(\d+) +([\d.]+) +([\d.]+) +([\d.]+) +([\d.]+)$', done.stdout, re.M)
-    assert all(float(value) > 0 for value in row[:4])
+    rows = re.findall(r'^mult +(padded|bucketed) +(\d+) +([\d.]+) +([\d.]+) +([\d.]+) +([\d.]+)$', done.stdout, re.M)
+    assert [row[0] for row in rows] == ['padded', 'bucketed']
+    assert all(float(value) > 0 for row in rows for value in row[1:5])
     assert re.search(r'^ +7 / 47 / 63 +8 ', done.stdout, re.M), 'the padded case has one shape, eight batches of eight'
+    ratio = re.search(r'mult: bucketed / padded: ([\d.]+) times the samples/s', done.stdout)
+    rates = [float(row[2]) for row in rows]
+    assert float(ratio[1]) == pytest.approx(rates[1] / rates[0], rel=0.02)

@@ -12,13 +12,12 @@ from flax import traverse_util
 from data_prep.convert_weights import i3d, names
 from mmer_jax.encoders.i3d import I3D, max_pool_same, same_padding
 from mmer_jax.encoders.simple3d import Simple3D
+from mmer_jax.experiment import KEEP_REMAT
 from mmer_jax.models.unimodal import Unimodal
 from tests.conftest import FUSION_EMITTERS
 from tests.golden import make_cnn_encoders_3d as make
 
 STAGES = ('stem', 'stage1', 'stage2', 'stage3', 'stage4')
-# XLA's CPU compiler drops the barriers that keep a recomputation behind the forward pass; with them remat counts.
-KEEP_BARRIERS = {'xla_disable_hlo_passes': 'cse_barrier_expander'}
 
 
 def size(tree):
@@ -248,7 +247,7 @@ def test_remat_recomputes_each_block_and_gives_the_same():
             return (y[:1].astype(jnp.float32) ** 2).sum()
 
         params = {name: variables['params'][name] for name in ('mixed_3b', 'mixed_3c')}
-        compiled = jax.jit(jax.grad(loss)).lower(params).compile({**KEEP_BARRIERS, **FUSION_EMITTERS})
+        compiled = jax.jit(jax.grad(loss)).lower(params).compile({**KEEP_REMAT, **FUSION_EMITTERS})
         return compiled(params), compiled.memory_analysis().temp_size_in_bytes
 
     (plain, kept), (remat, less) = gradient(), gradient(remat=True)

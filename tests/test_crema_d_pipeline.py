@@ -1,7 +1,7 @@
-"""From real clips in CREMA-D's layout to the shared-encoder report's tables and bars, by the networks' own configs.
+"""From real clips in CREMA-D's layout to the shared-encoder report's tables and bars: every network, by its own config.
 
-Four kinds of networks on face and voice, one of them on each alone; configs/tables/shared_encoders_smoke.py is the
-command for all of them, and GoogLeNet and I3D take half a minute each to compile.
+All networks on face and voice, two of them on each alone; configs/tables/shared_encoders_smoke.py has the others too.
+GoogLeNet and I3D, whose steps take half a minute each to compile, have a test of their own.
 """
 
 import csv
@@ -22,8 +22,9 @@ from tests.conftest import SHARED_DATA
 from tests.crema_d_release import write_release
 
 CLIPS, ACTORS = 24, 4
-BOTH = ('ResNet18', 'Simple3D', 'ViT', 'VideoMAE')
-ALONE = ('ViT',)  # trained on the voice and on the face alone too
+LARGE = ('GoogLeNet', 'I3D')
+BOTH = tuple(label for label in shared_encoders.NETWORKS if label not in LARGE)
+ALONE = ('ViT', 'VideoMAE')  # trained on the voice and on the face alone too
 TABLE = table_config.read_table('configs/tables/shared_encoders_smoke.py')
 PREPARED = {  # as the docstring of shared_encoders_smoke.py says
     'crema_d_2d': ('--size', '32'),
@@ -69,7 +70,7 @@ def run_table(folder, output, labels):
 
 @pytest.fixture(scope='module')
 def finished(folder):
-    """The folder of the table of these networks, trained on those clips."""
+    """The folder of the table of the smaller networks, trained on those clips."""
     return run_table(folder, 'out', [*BOTH, *(f'{name} ({part})' for name in ALONE for part in ('voice', 'face'))])
 
 
@@ -164,6 +165,16 @@ def test_ablated_rows_differ_from_the_network_they_come_from(finished):
 def test_the_bars_are_drawn(finished):
     pixels = np.asarray(Image.open(finished / 'bars.png').convert('RGB'))
     assert pixels.shape[0] == 460
-    assert pixels.shape[1] > 700
+    assert pixels.shape[1] > 1000
     assert 0.02 < np.mean(pixels.min(-1) < 230) < 0.6
     assert '](bars.png)' in (finished / 'table.md').read_text()
+
+
+@pytest.mark.slow
+def test_the_large_networks_go_the_same_way(folder):
+    lines = lines_of(run_table(folder, 'large', LARGE))
+    for label in LARGE:
+        for metric in shared_encoders.COLUMNS:
+            assert lines[label, metric]['state'] == 'finished', lines[label, metric]['detail']
+            assert math.isfinite(float(lines[label, metric]['mean']))
+    check_ablated(lines, 'I3D')

@@ -292,12 +292,13 @@ def ridge_on_text(records, text):
 
 
 def test_ridge_regression_on_the_real_text(prepared, real):
-    """Known: MAE 1.139, Corr .521, Acc-2 71.6 %. Words cut by time lose the last word and do worse."""
+    """Measured elsewhere: MAE 1.139, Corr .521, Acc-2 71.6 %; with scikit-learn's defaults as below (README).
+
+    Words cut by time lose the last word and do worse.
+    """
     records = prepared[1]
     error, correlation, sign = ridge_on_text(records, records.manifest['text'])
-    assert error == pytest.approx(1.139, abs=0.025)
-    assert correlation == pytest.approx(0.521, abs=0.03)
-    assert sign == pytest.approx(0.716, abs=0.02)
+    assert (error, correlation, sign) == pytest.approx((1.124, 0.541, 0.724), abs=0.002)
     words = mosi.timed_words(real / mosi.WORDS, mosi.read_labels(real / mosi.LABELS))
     timed = ridge_on_text(records, np.array([' '.join(words[name]) for name in records.manifest['id']]))
     assert timed[0] > error + 0.02
