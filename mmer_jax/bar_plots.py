@@ -1,9 +1,9 @@
-"""Bars in groups: one metric of many runs, side by side by what they share. PNG at 100 dpi."""
+"""Bars in groups: one metric of many runs, or counts of records, side by side by what they share. PNG at 100 dpi."""
 
 import dataclasses
 import os
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from matplotlib.artist import Artist
@@ -12,13 +12,17 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
+from matplotlib.ticker import MaxNLocator
 
 from mmer_jax.plots import DPI, GREY, PALETTE
 
 INK = '#1A1A1A'
-COLOURS = tuple(PALETTE[number] for number in (0, 1, 3, 4, 2, 5, 6, 7))  # the first three pale and still far apart
+COLOURS = tuple(
+    PALETTE[number] for number in (0, 1, 3, 4, 2, *range(5, len(PALETTE)))
+)  # the first three pale and still far apart
 FILL = 0.82  # of a group's width that its bars take
 NARROW, WIDE = 0.4, 0.9  # inches for a bar, and least for a group: room for its name
+READABLE = 0.17  # inches of a bar below which a number does not stand on it
 NAME_WIDTH = 12  # characters of a group's name on one line
 MARK: dict = {'s': 34, 'marker': 'D', 'color': 'white', 'edgecolor': INK, 'linewidth': 1.2}
 DASHES: dict = {'color': GREY, 'linestyle': (0, (2, 1.2)), 'linewidth': 1.6}
@@ -41,7 +45,15 @@ class Bar:
     quoted: bool = False
 
 
-def grouped(bars: Sequence[Bar], path: str | os.PathLike, *, label: str, title: str = '', decimals: int = 1) -> None:
+def grouped(
+    bars: Sequence[Bar],
+    path: str | os.PathLike,
+    *,
+    label: str,
+    title: str = '',
+    decimals: int = 1,
+    sizes: tuple[float, float] = (NARROW, WIDE),
+) -> None:
     """Draws bars of one group together and those of one series in one colour, both in order of first appearance.
 
     Args:
@@ -49,7 +61,8 @@ def grouped(bars: Sequence[Bar], path: str | os.PathLike, *, label: str, title: 
         path: the PNG file, 460 pixels high, as wide as the bars need.
         label: the axis, with its unit.
         title: stands above.
-        decimals: of the numbers at the foot of the bars.
+        decimals: of the numbers at the foot of the bars; 0 for counts, which stand above the bars.
+        sizes: inches for a bar, with no numbers where it is too narrow, and least for a group.
 
     Raises:
         ValueError: there is no bar, more series than colours, or two bars of one group and series.
@@ -61,8 +74,8 @@ def grouped(bars: Sequence[Bar], path: str | os.PathLike, *, label: str, title: 
             f'{path}: {len(bars)} bars in {len(places)} places of {len(series)} series; expected at least one bar, at '
             f'most {len(COLOURS)} series, and one bar a place'
         )
-    width = 1.3 + len(groups) * max(NARROW * len(series), WIDE)
-    figure = Figure(figsize=(max(width, 5.0), 4.6), dpi=DPI, facecolor='white', layout='constrained')
+    room = max(sizes[0] * len(series), sizes[1])
+    figure = Figure(figsize=(max(1.3 + len(groups) * room, 5.0), 4.6), dpi=DPI, facecolor='white', layout='constrained')
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()
     step = FILL / len(series)
@@ -70,27 +83,45 @@ def grouped(bars: Sequence[Bar], path: str | os.PathLike, *, label: str, title: 
         members = sorted((b for b in bars if b.group == group), key=lambda b: series.index(b.series))
         for k, bar in enumerate(members):
             place = number + (k - (len(members) - 1) / 2) * step
-            _draw(axes, bar, place, step, COLOURS[series.index(bar.series)], decimals)
+            _draw(axes, bar, place, step, COLOURS[series.index(bar.series)], decimals if sizes[0] >= READABLE else None)
     _axes(axes, groups, bars, label)
+    if room < WIDE and 0.085 * max(map(len, groups)) > room:  # a character is about 0.085 inches wide
+        axes.tick_params(axis='x', labelrotation=90)
+    if not decimals:
+        axes.yaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.set_ylim(top=1.09 * axes.get_ylim()[1])  # room for the highest bar's number
     if title:
         axes.set_title(title, fontsize=12, fontweight='bold')
     _legend(figure, axes, bars, series)
     figure.savefig(path, dpi=DPI, facecolor='white', format='png', metadata={'Software': None})
 
 
-def _draw(axes: Axes, bar: Bar, place: float, step: float, colour: str, decimals: int) -> None:
+def counts(table: Mapping[str, Mapping[str, int]], path: str | os.PathLike, *, label: str, title: str = '') -> None:
+    """Draws `table`, group -> series -> count, with narrower bars and no numbers where there are very many.
+
+    Raises:
+        ValueError: as `grouped`.
+    """
+    bars = [Bar(group, series, count) for group, row in table.items() for series, count in row.items()]
+    narrow = float(np.clip(14 / max(len(bars), 1), 0.06, NARROW))
+    grouped(bars, path, label=label, title=title, decimals=0, sizes=(narrow, WIDE if len(table) <= 12 else 0.5))
+
+
+def _draw(axes: Axes, bar: Bar, place: float, step: float, colour: str, decimals: int | None) -> None:
     half = 0.46 * step
     if bar.mean is not None and np.isfinite(bar.mean):
         style: dict = {'facecolor': 'white', 'hatch': '////'} if bar.quoted else {'facecolor': _pale(colour)}
         axes.bar(place, bar.mean, width=2 * half, edgecolor=colour, linewidth=0.9, zorder=2, **style)
         if bar.deviation is not None and np.isfinite(bar.deviation):
             axes.errorbar(place, bar.mean, yerr=bar.deviation, color=INK, capsize=3, linewidth=1.2, zorder=4)
-        text = axes.annotate(
-            f'{bar.mean:.{decimals}f}', (place, 0), (0, 4), textcoords='offset points', rotation=90, ha='center',
-            va='bottom', fontsize=8.5, color=INK, zorder=6,
-        )  # fmt: skip
-        if bar.quoted:  # readable on the hatching
-            text.set_bbox({'facecolor': 'white', 'edgecolor': 'none', 'pad': 1.2})
+        if decimals is not None:
+            foot = 0 if decimals else bar.mean
+            text = axes.annotate(
+                f'{bar.mean:.{decimals}f}', (place, foot), (0, 4), textcoords='offset points', rotation=90,
+                ha='center', va='bottom', fontsize=8.5, color=INK, zorder=6,
+            )  # fmt: skip
+            if bar.quoted:  # readable on the hatching
+                text.set_bbox({'facecolor': 'white', 'edgecolor': 'none', 'pad': 1.2})
     if bar.floor is not None and np.isfinite(bar.floor):
         axes.hlines(bar.floor, place - half, place + half, **DASHES, zorder=3)
     if bar.published is not None:

@@ -71,13 +71,15 @@ def evaluate_checkpoint(
     without: modalities that are hidden, each step of theirs padding; at least one must be left.
 
     workdir: a run without folds, or one of its fold_<k> folders. directory: another shard directory with the same
-    features and label (its own folds under the run's protocol), for instance data prepared anew.
+    features and label (its own folds under the run's protocol), for instance data prepared anew; ValueError where the
+    test split then holds what the model was trained on.
     """
     workdir = Path(workdir)
     parent = workdir if (workdir / 'config.json').is_file() else workdir.parent
     config = ConfigDict(writer.read_json(parent / 'config.json'))
+    own = config
     if directory is not None:
-        config.data.directory = str(directory)
+        config = experiment.elsewhere(own, directory)
     source = experiment.open_source(config)
     folds = experiment.folds_of(config, source)
     named = [fold for fold in folds if fold.name == workdir.name] if len(folds) > 1 else folds
@@ -85,6 +87,8 @@ def evaluate_checkpoint(
         raise ValueError(
             f'{workdir} holds no trained fold; give one of {", ".join(str(parent / f.name) for f in folds)}'
         )
+    if directory is not None and split == 'test':
+        experiment.check_elsewhere(own, source, named[0], workdir)
     statistics = experiment.read_statistics(workdir / 'statistics.npz', tuple(config.data.normalize))
     fold_data = experiment.load_fold(config, source, named[0], statistics)
     program = experiment.make_program(config, experiment.make_model(config, source), fold_data)

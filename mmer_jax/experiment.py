@@ -3,6 +3,7 @@
 What training, evaluation, extraction and prediction all need to put together, put together once.
 """
 
+import copy
 import dataclasses
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -14,11 +15,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from mmer_jax import augment, data, sharding
+from mmer_jax import augment, data, leakage, sharding
 from mmer_jax.losses import make_loss
 from mmer_jax.models import build_model
 from mmer_jax.optimizer import make_optimizer
-from mmer_jax.protocols import Fold, make_folds
+from mmer_jax.protocols import Fold
 from mmer_jax.records import RecordSource
 from mmer_jax.step import (
     StepParts,
@@ -67,7 +68,33 @@ def open_source(config: Config) -> RecordSource:
 
 def folds_of(config: Config, source: RecordSource) -> list[Fold]:
     """All folds of the config's protocol, checked, with their marks."""
-    return make_folds(source.manifest, config.protocol.name, **config.protocol.options.to_dict())
+    return leakage.folds_of_source(source, config.protocol.name, config.protocol.options.to_dict())
+
+
+def elsewhere(config: Config, directory: str | Path) -> Config:
+    """The config with another shard directory."""
+    other = copy.deepcopy(config)
+    other.data.directory = str(directory)
+    return other
+
+
+def check_elsewhere(config: Config, source: RecordSource, fold: Fold, folder: Path) -> None:
+    """ValueError where `fold` of `source` tests what the run in `folder`, trained on the config's data, was trained on.
+
+    The very records that the run tested are fine, also where its data have moved since.
+    """
+    if leakage.is_same_test(folder / 'predictions' / 'test.npz', fold, source):
+        return
+    try:
+        own = open_source(config)
+    except (ValueError, OSError) as error:
+        raise ValueError(
+            f'{source.directory} tests other records than the run in {folder} did, and the data that the run was '
+            f'trained on cannot be read, so whether they were trained on is unknown: {error}'
+        ) from error
+    trained = {one.name: one for one in folds_of(config, own)}
+    if fold.name in trained:
+        leakage.check_tested(fold, source, trained[fold.name], own)
 
 
 def load_fold(config: Config, source: RecordSource, fold: Fold, statistics=None) -> FoldData:

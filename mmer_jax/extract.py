@@ -6,15 +6,17 @@ Writes DIR/fold_<k> for every fold of WORKDIR (DIR itself where there is one spl
 validation chose in that fold: the model of fold k never saw the records that fold k tests on. A record holds
 `prediction` (C,), and its features under the name of the run's modality (`features` where it has several): one vector
 (D,), the input of the head, or with --level steps those of every step, (T, D). The manifest's columns are kept; `split`
-says what the record is in this fold.
+says what the record is in this fold, and the marks of the run's protocol go with it. With --data, folds that would test
+what their model was trained on are refused.
 
 Work is done in parts, kept below DIR/fold_<k>.parts until all are there: the same command goes on where it was stopped.
 Several processes share it with --num_processes N --process_id K, each on its own devices; the one that finds all parts
-complete writes the records.
+complete writes the records. What is there already is kept where it is what is asked for, and refused where it is not.
 """
 
 import argparse
 import dataclasses
+import hashlib
 import shutil
 import sys
 from collections.abc import Iterator
@@ -26,7 +28,8 @@ from absl import logging
 
 from mmer_jax import data, trained, writer
 from mmer_jax.experiment import SPLITS, folds_of, open_source
-from mmer_jax.records import Feature, RecordWriter, Schema
+from mmer_jax.leakage import EXTRACTED
+from mmer_jax.records import Feature, RecordSource, RecordWriter, Schema
 from mmer_jax.trained import Run
 
 LEVELS = ('pooled', 'steps')
@@ -36,11 +39,12 @@ OWN = ('record', 'id', 'label', 'split')  # manifest columns that are made anew
 
 @dataclasses.dataclass(frozen=True)
 class Task:
-    """One fold of a run to extract: the run, the level, and where to."""
+    """One fold of a run to extract: the run, the level, where to, and the number of folds of the run."""
 
     run: Run
     level: str
     output: Path
+    num_folds: int = 1
 
     @property
     def parts(self) -> Path:
@@ -53,14 +57,17 @@ class Task:
         return modalities[0] if len(modalities) == 1 else 'features'
 
     def describe(self) -> dict[str, Any]:
-        """What the parts depend on; parts of another description are refused."""
-        config = self.run.config
+        """What parts and records depend on; those of another description are refused."""
+        run = self.run
         return {
-            'workdir': str(self.run.folder),
-            'data': config.data.directory,
-            'seed': self.run.seed,
+            'workdir': str(run.folder.resolve()),
+            'results': hashlib.sha256((run.folder / 'results.json').read_bytes()).hexdigest()[:16],
+            'data': str(Path(run.config.data.directory).resolve()),
+            'seed': run.seed,
             'level': self.level,
-            'batch_size': self.run.fold_data.loaders['test'].plan.batch_size,
+            'batch_size': run.fold_data.loaders['test'].plan.batch_size,
+            'folds': self.num_folds,
+            'marks': list(run.fold_data.fold.marks),
         }
 
 
@@ -72,9 +79,11 @@ def split_of(run: Run) -> dict[int, str]:
 def extract_fold(task: Task, *, process_id: int = 0, num_processes: int = 1) -> bool:
     """Makes this process's parts, then the records if all parts are there; whether they are.
 
-    ValueError where DIR holds parts of another run, or the model gives no such features.
+    ValueError where DIR holds features or parts of another job, or the model gives no such features.
     """
     if task.output.is_dir():
+        _check_same(task, RecordSource(task.output).schema.info.get(EXTRACTED, {}), task.output, 'features')
+        shutil.rmtree(task.parts, ignore_errors=True)  # left where a process was killed after the last rename
         return True
     numbers = np.array(sorted(split_of(task.run)))
     load = task.run.batches(numbers)
@@ -93,21 +102,29 @@ def extract_fold(task: Task, *, process_id: int = 0, num_processes: int = 1) -> 
             print(f'{task.output}: part {start // PART + 1} of {len(starts)}', flush=True)
     if not all(_part(task, start).is_file() for start in starts):
         return False
-    _assemble(task, [_part(task, start) for start in starts])
+    try:
+        _assemble(task, [_part(task, start) for start in starts])
+    except OSError:
+        if not task.output.is_dir():  # else another process saw all parts too, and wrote the records before this one
+            raise
     return True
 
 
 def _begin(task):
-    path, own = task.parts / 'job.json', task.describe()
+    path = task.parts / 'job.json'
     if path.is_file():
-        if (found := writer.read_json(path)) != own:
-            different = [f'{key} {found.get(key)!r}, now {own[key]!r}' for key in own if found.get(key) != own[key]]
-            raise ValueError(
-                f'{task.parts} holds parts of another job ({"; ".join(different)}): remove it, or give another --output'
-            )
+        _check_same(task, writer.read_json(path), task.parts, 'parts')
     else:
         task.parts.mkdir(parents=True, exist_ok=True)
-        writer.write_json(path, own)
+        writer.write_json(path, task.describe())
+
+
+def _check_same(task, found, path, what):
+    own = task.describe()
+    if different := [f'{key} {found.get(key)!r}, now {own[key]!r}' for key in own if found.get(key) != own[key]]:
+        raise ValueError(
+            f'{path} holds {what} of another job ({"; ".join(different)}): remove it, or give another --output'
+        )
 
 
 def _part(task, start) -> Path:
@@ -152,7 +169,7 @@ def _assemble(task: Task, parts: list[Path]) -> None:
         task.key: Feature(shape, description=described),
         'prediction': Feature((outputs,), description='output of the head'),
     }
-    info = {**source.schema.info, 'made_by': 'mmer_jax.extract', 'extracted': task.describe()}
+    info = {**source.schema.info, 'made_by': 'mmer_jax.extract', EXTRACTED: task.describe()}
     schema = Schema(f'{source.schema.name}_features', features, source.schema.label, info)
     labels = data.labels_of(source, np.arange(len(source)))
     with RecordWriter(task.output, schema) as records:
@@ -187,7 +204,7 @@ def tasks_of(
         return [Task(first, level, output)]
     chosen = range(len(folds)) if fold is None else (fold,)
     runs = [trained.open_run(workdir, fold=k, seed=seed, directory=directory) for k in chosen]
-    return [Task(run, level, output / folds[k].name) for k, run in zip(chosen, runs, strict=True)]
+    return [Task(run, level, output / folds[k].name, len(folds)) for k, run in zip(chosen, runs, strict=True)]
 
 
 def main(argv: list[str] | None = None) -> int:

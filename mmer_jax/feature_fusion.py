@@ -8,8 +8,7 @@ records of a fold only, those that validate among them.
 import dataclasses
 import json
 import warnings
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -21,130 +20,13 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC
 
+from mmer_jax.feature_folds import FoldFeatures
 from mmer_jax.metrics import classification
-from mmer_jax.protocols import make_folds
-from mmer_jax.records import RecordSource
 
 OPERATIONS = ('concat', 'sum', 'product')
 STAGES = ('early', 'late')
 CLASSIFIERS = ('svm', 'mlp', 'xgboost')
 INNER_FOLDS = 4
-
-
-@dataclasses.dataclass(frozen=True)
-class FoldFeatures:
-    """One fold: features {m: (R, D_m)}, class probabilities {m: (R, C)} of unimodal models where there are such, labels
-    (R,), `train` and `test` (R,) bool, `groups` (R,) speakers, for choices within the training records."""
-
-    name: str
-    features: Mapping[str, np.ndarray]
-    probabilities: Mapping[str, np.ndarray]
-    labels: np.ndarray
-    train: np.ndarray
-    test: np.ndarray
-    groups: np.ndarray
-    ids: np.ndarray
-    class_names: tuple[str, ...]
-
-
-# ---- reading -------------------------------------------------------------------------------------------------
-
-
-def read_folds(
-    directories: Mapping[str, str | Path], protocol: str, options: Mapping[str, Any]
-) -> tuple[list[FoldFeatures], list[str]]:
-    """Folds of record directories {m: DIR}, and notes on records that a modality lacks.
-
-    DIR with fold_<k> folders is what mmer_jax.extract writes: a model and a split for every fold. A plain directory
-    holds the same features for all folds; `protocol` and its options make them. Records that every modality has are
-    taken, in the order of their ids. ValueError where folds or labels of modalities disagree.
-    """
-    folders = {m: sorted(Path(path).glob('fold_*'), key=_number) for m, path in directories.items()}
-    counts = {m: len(found) for m, found in folders.items()}
-    if len(set(counts.values())) > 1:
-        raise ValueError(f'the modalities have different numbers of folds: {counts}; extract them with one protocol')
-    if any(counts.values()):
-        names = [path.name for path in next(iter(folders.values()))]
-        parts = [{m: RecordSource(folders[m][k]) for m in folders} for k in range(len(names))]
-        splits = [_given_split(sources, name) for sources, name in zip(parts, names, strict=True)]
-    else:
-        sources = {m: RecordSource(path) for m, path in directories.items()}
-        first = next(iter(sources.values()))
-        made = make_folds(first.manifest, protocol, **options)
-        names, parts, splits = [fold.name for fold in made], [sources] * len(made), []
-        for fold in made:
-            words = {str(first.manifest['id'][n]): s for s in ('train', 'validation', 'test') for n in getattr(fold, s)}
-            splits.append(words)
-    notes: list[str] = []
-    read: dict[int, tuple] = {}  # plain directories are the same object in every fold: read once
-    folds = []
-    for name, sources, split in zip(names, parts, splits, strict=True):
-        if id(sources) not in read:
-            read = {id(sources): _read(sources, notes if not read else [])}
-        folds.append(_fold(name, split, *read[id(sources)]))
-    return folds, notes
-
-
-def _number(path: Path) -> tuple[int, str]:
-    digits = path.name.removeprefix('fold_')
-    return (int(digits), '') if digits.isdigit() else (-1, digits)
-
-
-def _given_split(sources, name):
-    words = [dict(zip(source.manifest['id'], source.manifest['split'], strict=True)) for source in sources.values()]
-    shared = set.intersection(*map(set, words))
-    for other, m in zip(words[1:], list(sources)[1:], strict=True):
-        for record in sorted(shared):
-            if words[0][record] != other[record]:
-                raise ValueError(
-                    f'{name}: record {record} is in {words[0][record]!r} of {next(iter(sources))} and in '
-                    f'{other[record]!r} of {m}: the models were trained under different protocols'
-                )
-    return {str(record): str(words[0][record]) for record in shared}
-
-
-def _read(sources, notes):
-    """(features, probabilities, labels, groups, ids, class names) of the records that all modalities have."""
-    schemas = {m: source.schema for m, source in sources.items()}
-    names = {m: schema.label.names for m, schema in schemas.items()}
-    if len(set(names.values())) > 1 or any(schema.label.kind != 'classes' for schema in schemas.values()):
-        raise ValueError(f'classifiers need the same classes in every modality, found {names}')
-    for m, schema in schemas.items():
-        if m not in schema.features or len(schema.features[m].shape) != 1 or schema.features[m].is_sequence:
-            raise ValueError(
-                f'{sources[m].directory} has no vector {m!r}: expected what mmer_jax.extract --level pooled writes'
-            )
-    places = {m: {str(name): n for n, name in enumerate(s.manifest['id'])} for m, s in sources.items()}
-    shared = sorted(set.intersection(*map(set, places.values())))
-    everything = set.union(*map(set, places.values()))
-    if len(shared) < len(everything):
-        lacking = {m: len(everything) - len(found) for m, found in places.items()}
-        notes.append(
-            f'{len(everything) - len(shared)} records are left out: not every modality has them ({lacking} lack)'
-        )
-    features, probabilities = {}, {}
-    for m, source in sources.items():
-        records = [source[places[m][name]] for name in shared]
-        features[m] = np.stack([record[m] for record in records]).astype(np.float64)
-        if 'prediction' in schemas[m].features:
-            probabilities[m] = softmax(np.stack([record['prediction'] for record in records]).astype(np.float64))
-    first, source = next(iter(sources.items()))
-    numbers = np.array([places[first][name] for name in shared])
-    labels, groups = source.manifest['label'][numbers].astype(np.int64), source.manifest['speaker'][numbers]
-    return features, probabilities, labels, groups, np.array(shared), tuple(names[first])
-
-
-def _fold(name, split, features, probabilities, labels, groups, ids, class_names):
-    words = np.array([split.get(str(record), '') for record in ids])
-    train, test = np.isin(words, ('train', 'validation')), words == 'test'
-    if not train.any() or not test.any():
-        raise ValueError(f'{name} has {train.sum()} training and {test.sum()} test records, expected some of each')
-    return FoldFeatures(name, features, probabilities, labels, train, test, groups, ids, class_names)
-
-
-def softmax(logits: np.ndarray) -> np.ndarray:
-    shifted = np.exp(logits - logits.max(-1, keepdims=True))
-    return shifted / shifted.sum(-1, keepdims=True)
 
 
 # ---- fusing --------------------------------------------------------------------------------------------------
@@ -236,19 +118,22 @@ def classify(x: np.ndarray, fold: FoldFeatures, classifier: str, seed: int) -> n
 
 
 def measure(predicted: np.ndarray, fold: FoldFeatures) -> dict[str, float]:
-    """Metrics of predicted classes of the fold's test records."""
-    return classification(np.eye(len(fold.class_names))[predicted], fold.labels[fold.test], fold.class_names)
+    """Metrics of predicted classes of the fold's test records, `weighted_precision` (by true counts) among them."""
+    names, labels = fold.class_names, fold.labels[fold.test]
+    found = classification(np.eye(len(names))[predicted], labels, names)
+    shares = np.bincount(labels, minlength=len(names)) / len(labels)
+    precision = sum(share * found[f'precision_{name}'] for share, name in zip(shares, names, strict=True))
+    return found | {'weighted_precision': float(precision)}
 
 
 def choose(fold: FoldFeatures, combinations: Sequence[tuple[str, str, str]], seed: int) -> tuple[str, str, str]:
-    """The combination (stage, operation, classifier) with the best accuracy in inner folds of the training records."""
-    numbers = np.flatnonzero(fold.train)
-    labels, groups = fold.labels[numbers], fold.groups[numbers]
-    cut, by = inner_folds(groups)
+    """The combination (stage, operation, classifier) with the best accuracy in inner folds of the training records.
+
+    What a trained network says of the records it was fitted on tells nothing of others: its features and probabilities
+    are compared on the validation records instead, after fitting on the rest.
+    """
     score = dict.fromkeys(combinations, 0.0)
-    for fitted, held in cut.split(numbers, labels, by):
-        train, test = np.zeros_like(fold.train), np.zeros_like(fold.test)
-        train[numbers[fitted]], test[numbers[held]] = True, True
+    for train, test in _inner_sets(fold):
         inner = dataclasses.replace(fold, train=train, test=test)
         for stage, operation in dict.fromkeys((s, o) for s, o, _ in combinations):
             x = fused(inner, stage, operation)
@@ -256,6 +141,20 @@ def choose(fold: FoldFeatures, combinations: Sequence[tuple[str, str, str]], see
                 if combination[:2] == (stage, operation):
                     score[combination] += measure(classify(x, inner, combination[2], seed), inner)['accuracy']
     return max(combinations, key=lambda combination: score[combination])
+
+
+def _inner_sets(fold: FoldFeatures) -> list[tuple[np.ndarray, np.ndarray]]:
+    """(R,) bool pairs within the training records: to fit on, to compare on."""
+    if fold.probabilities and fold.validation.any():
+        return [(fold.train & ~fold.validation, fold.validation)]
+    numbers = np.flatnonzero(fold.train)
+    cut, by = inner_folds(fold.groups[numbers])
+    sets = []
+    for fitted, held in cut.split(numbers, fold.labels[numbers], by):
+        train, test = np.zeros_like(fold.train), np.zeros_like(fold.test)
+        train[numbers[fitted]], test[numbers[held]] = True, True
+        sets.append((train, test))
+    return sets
 
 
 def parse_options(text: str) -> dict[str, Any]:

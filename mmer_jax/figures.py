@@ -1,9 +1,12 @@
-"""The pictures of the MFSA paper from finished runs: attention maps (figures 3, 4), representations (figure 5).
+"""Pictures of the papers: attention maps and representations of finished runs, the classes of a data set.
 
     python -m mmer_jax.figures attention WORKDIR [--record ID] [--compare WORKDIR2]
     python -m mmer_jax.figures representations WORKDIR...
+    python -m mmer_jax.figures classes DIR [--by session|speaker|split]
 
-Both load the variables that validation chose, and write the numbers they draw beside the pictures.
+The first two are those of the MFSA paper (figures 3, 4 and 5). They load the variables that validation chose, and write
+the numbers they draw beside the pictures. The last one is figure 1 of Babaali and Shayaninasab (2023), of any shard
+directory whose labels are classes; it prints its counts.
 """
 
 import argparse
@@ -22,13 +25,15 @@ from sklearn.manifold import TSNE
 from sklearn.metrics import silhouette_score
 from threadpoolctl import threadpool_limits
 
-from mmer_jax import attention_plots, data, experiment, writer
+from mmer_jax import attention_plots, bar_plots, data, experiment, writer
 from mmer_jax.attention_maps import HEADS, Side, axes_of_record, drawing, maps_of_record
 from mmer_jax.models import MODELS
+from mmer_jax.records import RecordSource
 from mmer_jax.trained import Run, apply, chosen_variables, open_run
 
 METHODS = ('tsne', 'pca')
 REPRESENTATIONS = ('specific', 'agnostic')
+GROUPINGS = ('session', 'speaker', 'split')  # columns of a manifest
 
 
 def find_record(run: Run, split: str, record: str | None = None) -> int:
@@ -248,31 +253,84 @@ def draw_representations(runs: Sequence[Run], path: Path, *, split: str = 'test'
     return lines
 
 
+def count_classes(source: RecordSource, by: str) -> dict[str, dict[str, int]]:
+    """Value of the column `by` -> class -> records; splits in their order, others naturally, '' as 'none' at the end.
+
+    Raises:
+        ValueError: the labels are not classes, or the column is absent or empty; it names those that are filled.
+    """
+    label, manifest = source.schema.label, source.manifest
+    if label.kind != 'classes':
+        raise ValueError(f'{source.directory}: labels of kind {label.kind!r} cannot be counted, expected classes')
+    if by not in manifest or not np.any(manifest[by] != ''):
+        filled = [name for name in GROUPINGS if name in manifest and np.any(manifest[name] != '')]
+        raise ValueError(
+            f'{source.directory}: no record has a {by}, so there is nothing to count by; columns that are filled: '
+            f'{", ".join(filled) or "none of " + ", ".join(GROUPINGS)}'
+        )
+
+    def order(value: str) -> tuple:
+        place = experiment.SPLITS.index(value) if by == 'split' and value in experiment.SPLITS else 99
+        parts = re.split('([0-9]+)', value)
+        return value == '', place, [int(part) if k % 2 else part for k, part in enumerate(parts)]
+
+    labels, found = data.labels_of(source, np.arange(len(source))), {}
+    for value in sorted({str(value) for value in manifest[by]}, key=order):
+        numbers = np.bincount(labels[manifest[by] == value], minlength=len(label.names))
+        found[value or 'none'] = dict(zip(label.names, numbers.tolist(), strict=True))
+    return found
+
+
+def draw_classes(directory: str, by: str, path: Path) -> list[str]:
+    """Draws how many records of each class each value of `by` has; returns the counts as a Markdown table."""
+    source = RecordSource(directory)
+    table = count_classes(source, by)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    bar_plots.counts(table, path, label='records', title=f'{source.schema.name}: {len(source):,} records by {by}')
+    names = source.schema.label.names
+    total = {name: sum(row[name] for row in table.values()) for name in names}
+    rows = [[value, *row.values(), sum(row.values())] for value, row in [*table.items(), ('all', total)]]
+    lines: list[list[Any]] = [[by, *names, 'all'], ['---', *['---:'] * (len(names) + 1)], *rows]
+    return [f'| {" | ".join(map(str, line))} |' for line in lines]
+
+
 def main(argv: list[str] | None = None) -> int:
     arguments = parse(argv)
     try:
-        options = {'fold': arguments.fold, 'seed': arguments.seed, 'directory': arguments.data}
-        if arguments.command == 'attention':
-            run = open_run(arguments.workdir, **options)
-            compare = open_run(arguments.compare, **options) if arguments.compare else None
-            files = draw_attention(
-                run, arguments.output, record=arguments.record,
-                split=arguments.split, keys=[key for key in arguments.maps.split(',') if key], heads=arguments.heads,
-                compare=compare, contrast=arguments.contrast, glove=arguments.glove,
-            )  # fmt: skip
-            lines = [f'written: {file}' for file in files]
-        else:
-            runs = [open_run(workdir, **options) for workdir in arguments.workdirs]
-            path = arguments.output or runs[0].folder / 'figures' / f'representations_{arguments.method}.png'
-            if path.suffix != '.png':
-                raise ValueError(f'--output {path}: expected a file that ends in .png')
-            lines = draw_representations(runs, path, split=arguments.split, method=arguments.method)
-            lines += [f'written: {path}', f'written: {path.with_suffix(".npz")}']
+        lines = draw(arguments)
     except (ValueError, FileNotFoundError) as error:
         print(f'error: {error}', file=sys.stderr)
         return 1
     print('\n'.join(lines))
     return 0
+
+
+def draw(arguments: argparse.Namespace) -> list[str]:
+    """What the command asks for; returns the lines to print."""
+    if arguments.command == 'classes':
+        default = Path(f'classes_{Path(arguments.directory).resolve().name}_by_{arguments.by}.png')
+        path = check_png(arguments.output or default)
+        return [*draw_classes(arguments.directory, arguments.by, path), '', f'written: {path}']
+    options = {'fold': arguments.fold, 'seed': arguments.seed, 'directory': arguments.data}
+    if arguments.command == 'attention':
+        run = open_run(arguments.workdir, **options)
+        compare = open_run(arguments.compare, **options) if arguments.compare else None
+        files = draw_attention(
+            run, arguments.output, record=arguments.record,
+            split=arguments.split, keys=[key for key in arguments.maps.split(',') if key], heads=arguments.heads,
+            compare=compare, contrast=arguments.contrast, glove=arguments.glove,
+        )  # fmt: skip
+        return [f'written: {file}' for file in files]
+    runs = [open_run(workdir, **options) for workdir in arguments.workdirs]
+    path = arguments.output or runs[0].folder / 'figures' / f'representations_{arguments.method}.png'
+    lines = draw_representations(runs, check_png(path), split=arguments.split, method=arguments.method)
+    return [*lines, f'written: {path}', f'written: {path.with_suffix(".npz")}']
+
+
+def check_png(path: Path) -> Path:
+    if path.suffix != '.png':
+        raise ValueError(f'--output {path}: expected a file that ends in .png')
+    return path
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
@@ -293,6 +351,10 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     vectors.add_argument(
         '--output', type=Path, help='PNG file; WORKDIR/figures/representations_<method>.png by default'
     )
+    classes = commands.add_parser('classes', help='records of each class of a data set')
+    classes.add_argument('directory', help='a shard directory')
+    classes.add_argument('--by', choices=GROUPINGS, default='session')
+    classes.add_argument('--output', type=Path, help='PNG file; classes_<directory>_by_<column>.png here by default')
     for command in (attention, vectors):
         command.add_argument('--split', choices=experiment.SPLITS, default='test')
         command.add_argument('--seed', type=int, help='one of the seeds of the run; its first by default')

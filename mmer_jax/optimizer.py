@@ -97,12 +97,14 @@ def layer_scale(names: Sequence[str], decay: float) -> dict[str, float]:
     """Factor of the learning rate by parameter name: decay ** (how far it lies below the top of its module).
 
     Of a module with the parts `embeddings` and `layer_0` to `layer_L`, the embeddings lie L + 2 below the top, layer n
-    L + 1 - n, and everything else, the head of the model too, at the top (as BEiT counts, Bao et al. 2022).
+    L + 1 - n, and everything else, the head of the model too, at the top (as BEiT counts, Bao et al. 2022). Layers
+    without embeddings beside them are no encoder's (those of MulT's fusion are named so too) and stay at the top.
     """
     found = {name: re.match(r'(?:(.*?)/)?(?:layer_(\d+)|(embeddings))/', name) for name in names}
+    encoders = {match[1] or '' for match in found.values() if match and match[3]}
     last: dict[str, int] = {}
     for match in found.values():
-        if match and match[2]:
+        if match and match[2] and (match[1] or '') in encoders:
             last[match[1] or ''] = max(last.get(match[1] or '', 0), int(match[2]))
     scales = dict.fromkeys(names, 1.0)
     for name, match in found.items():

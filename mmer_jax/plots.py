@@ -1,7 +1,7 @@
 """The pictures of a report: training curves, a confusion matrix, a comparison of runs. PNG at 100 dpi.
 
-Drawn through matplotlib's objects on the Agg canvas: no pyplot, no global state, no display needed. Colours
-are those of Okabe and Ito, which readers with a colour vision deficiency tell apart.
+Drawn through matplotlib's objects on the Agg canvas: no pyplot, no global state, no display needed. Most
+colours are those of Okabe and Ito; readers with a colour vision deficiency can tell all of PALETTE apart.
 """
 
 import collections
@@ -18,8 +18,11 @@ from matplotlib.ticker import MaxNLocator
 
 BLUE, VERMILION, GREEN, GREY = '#0072B2', '#D55E00', '#009E73', '#5F5F5F'
 BLUES = LinearSegmentedColormap.from_list('white_to_blue', ['#FFFFFF', '#9CC9E5', BLUE, '#003A5D'])
-PALETTE = ('#0072B2', '#E69F00', '#D55E00', '#009E73', '#CC79A7', '#56B4E9', '#5F5F5F', '#B5A800')
-MARKERS = 'osv^DPX*'
+PALETTE = (
+    '#0072B2', '#E69F00', '#D55E00', '#009E73', '#CC79A7', '#56B4E9', '#5F5F5F', '#A39A52', '#332288', '#7F0000',
+    '#7FDCC4', '#000000',
+)  # fmt: skip
+MARKERS = 'osv^DPX*<>dp'
 DPI = 100
 NAME_WIDTH = 34  # characters of a run's name on one line
 
@@ -38,7 +41,8 @@ def curves(
     """Draws the loss, and the metric that selects the checkpoint, against the epoch (1000 x 420 pixels).
 
     Each seed is a thin line and their mean a thick one; with several folds a seed's line is its mean over the
-    folds, and each fold is drawn faintly behind. A mean ends where the first of its lines ends.
+    folds, and each fold is drawn faintly behind. The folds of a single seed are the thin lines themselves. A mean
+    ends where the first of its lines ends.
 
     Args:
         rows: lines of `metrics.jsonl`, each with `epoch`, `split` and `seed`, and `fold` if there are several;
@@ -135,7 +139,7 @@ def confusion(matrix: np.ndarray, class_names: Sequence[str], path: str | os.Pat
 def scatter(
     points: np.ndarray, labels: np.ndarray, class_names: Sequence[str], path: str | os.PathLike, title: str
 ) -> None:
-    """Draws points (R, 2) coloured by class (R,), at most eight classes (600 x 500 pixels).
+    """Draws points (R, 2) coloured by class (R,), at most twelve classes (600 x 500 pixels).
 
     The two directions of an embedding have no unit, so the axes have no numbers.
 
@@ -149,12 +153,12 @@ def scatter(
         )
     figure = _figure(6, 5)
     axes = figure.add_subplot()
-    size = float(np.clip(4000 / max(len(points), 1), 6, 30))
+    size = float(np.clip(8000 / max(len(points), 1), 10, 30))
     for number, name in enumerate(class_names):
         chosen = points[labels == number]
         axes.scatter(
-            chosen[:, 0], chosen[:, 1], s=size, color=PALETTE[number], marker=MARKERS[number], alpha=0.75,
-            edgecolor='white', linewidth=0.3, label=name,
+            chosen[:, 0], chosen[:, 1], s=size * (1.5 if MARKERS[number] in 'PX*d' else 1), color=PALETTE[number],
+            marker=MARKERS[number], alpha=0.75, edgecolor='white', linewidth=0.3, label=name,
         )  # fmt: skip
     axes.set_xticks([])
     axes.set_yticks([])
@@ -163,7 +167,11 @@ def scatter(
     axes.set_title(title, fontsize=11, fontweight='bold')
     _plain(axes, grid='both')
     figure.legend(
-        loc='outside lower center', ncols=min(len(class_names), 4), frameon=False, fontsize=10, markerscale=1.5
+        loc='outside lower center',
+        ncols=min(len(class_names), 4),
+        frameon=False,
+        fontsize=10,
+        markerscale=float(np.sqrt(50 / size)),
     )
     _save(figure, path)
 
@@ -260,15 +268,16 @@ def _series(rows, split: str, key: str, factor: float) -> dict[Any, dict[Any, Se
 
 
 def _draw_series(axes: Axes, series: dict[Any, dict[Any, Series]], colour: str, label: str) -> None:
+    thin: dict = {'color': colour, 'alpha': 0.5, 'linewidth': 1.0}
     seeds = []
     for folds in series.values():
         if len(folds) > 1:
             for line in folds.values():
-                axes.plot(*_points(line), color=colour, alpha=0.15, linewidth=0.8)
+                axes.plot(*_points(line), **(thin if len(series) == 1 else {**thin, 'alpha': 0.15, 'linewidth': 0.8}))
         seeds.append(_mean(list(folds.values())))
     if len(seeds) > 1:
         for line in seeds:
-            axes.plot(*_points(line), color=colour, alpha=0.45, linewidth=1.0)
+            axes.plot(*_points(line), **{**thin, 'alpha': 0.45})
     mean = _mean(seeds)
     # A single epoch is a point, which a line alone would not show.
     axes.plot(*_points(mean), color=colour, linewidth=2.6, marker='o' if len(mean) == 1 else '', label=label)

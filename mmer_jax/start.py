@@ -10,6 +10,7 @@ s). A part that was trained on a record that is tested or validated here is refu
 """
 
 import copy
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -20,9 +21,11 @@ from ml_collections import ConfigDict
 
 from mmer_jax import pretrained, sharding, trained
 from mmer_jax.experiment import Config, FoldData
+from mmer_jax.records import RecordSource
 from mmer_jax.step import TrainState, variables_of
 
 Tree = Any
+TEXT_FAMILIES = ('bert', 'distilbert', 'roberta')
 
 
 def with_sizes(config: Config) -> Config:
@@ -44,6 +47,7 @@ def begin(config: Config, fold_data: FoldData, state: TrainState, mesh: Any) -> 
         return state
     variables = jax.device_get(variables_of(state))
     for path, name in config.pretrained.items():
+        check_vocabulary(name, fold_data.source)
         loaded, _ = pretrained.load_pretrained(name)
         variables = pretrained.graft(variables, loaded, path=path, fresh=tuple(config.fresh))
         if jax.process_index() == 0:
@@ -55,6 +59,41 @@ def begin(config: Config, fold_data: FoldData, state: TrainState, mesh: Any) -> 
     params = placed.pop('params')
     average = None if state.average is None else jax.tree.map(lambda x: x.copy(), params)
     return state.replace(params=params, model_state=placed, average=average)
+
+
+def check_vocabulary(name: str, source: RecordSource) -> None:
+    """ValueError where the records hold token ids of another vocabulary than that of the text weights `name`.
+
+    Their numbers would name other words, and nothing would look wrong. Not known, and not checked, where the folder of
+    the tokenizer that the records name is not here.
+    """
+    tokenizer = source.schema.info.get('tokenizer')
+    if not tokenizer or pretrained.read_source(name).get('family') not in TEXT_FAMILIES:
+        return
+    try:
+        theirs = vocabulary_of(pretrained.find(tokenizer))
+    except FileNotFoundError:
+        return
+    ours = vocabulary_of(pretrained.find(name))
+    if theirs is not None and ours is not None and theirs != ours:
+        raise ValueError(
+            f'{source.directory} holds token ids of {tokenizer} ({len(theirs)} tokens), the weights {name} have '
+            f'another vocabulary ({len(ours)} tokens): prepare the data with --tokenizer {name}'
+        )
+
+
+def vocabulary_of(folder: Path) -> dict[str, int] | None:
+    """{token: id} of the tokenizer files in a folder of weights; None where there are none that say it."""
+    try:
+        if (path := folder / 'tokenizer.json').is_file():
+            return json.loads(path.read_text(encoding='utf-8'))['model']['vocab']
+        if (path := folder / 'vocab.json').is_file():
+            return json.loads(path.read_text(encoding='utf-8'))
+        if (path := folder / 'vocab.txt').is_file():
+            return {token: n for n, token in enumerate(path.read_text(encoding='utf-8').splitlines())}
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f'{path} is no vocabulary of a tokenizer ({error!r}); convert the weights again') from error
+    return None
 
 
 def chosen_part(where: str, fold_data: FoldData, seeds: np.ndarray) -> dict[str, Tree]:

@@ -50,15 +50,17 @@ class Run:
 def open_run(workdir: str | Path, *, fold: int = 0, seed: int | None = None, directory: str | None = None) -> Run:
     """A finished run and the fold numbered `fold`, or the fold whose folder `workdir` is; seed None: the first.
 
-    directory: another shard directory than the config's. ValueError says what is missing or out of range.
+    directory: another shard directory than the config's, with folds of its own. ValueError says what is missing or out
+    of range, and where a fold would test records or speakers that its model was trained on.
     """
     workdir = Path(workdir)
     parent = workdir if (workdir / 'config.json').is_file() else workdir.parent
     if not workdir.is_dir() or not (parent / 'config.json').is_file():
         raise ValueError(f'{workdir} is no workdir: it has no config.json; give the --workdir of a finished run')
     config = ConfigDict(writer.read_json(parent / 'config.json'))
+    own = config
     if directory is not None:
-        config.data.directory = str(directory)
+        config = experiment.elsewhere(own, directory)
     source = experiment.open_source(config)
     folds = experiment.folds_of(config, source)
     named = [one.name for one in folds]
@@ -71,6 +73,8 @@ def open_run(workdir: str | Path, *, fold: int = 0, seed: int | None = None, dir
     folder = parent / folds[fold].name if len(folds) > 1 else parent
     if not (folder / 'results.json').is_file():
         raise ValueError(f'{folder} is unfinished: it has no results.json; train it to its end with the same command')
+    if directory is not None:
+        experiment.check_elsewhere(own, source, folds[fold], folder)
     seeds = range(config.seed, config.seed + config.seeds)
     if seed is not None and seed not in seeds:
         raise ValueError(f'{folder} has no seed {seed}; it has {", ".join(map(str, seeds))}')

@@ -34,7 +34,9 @@ def pytest_configure(config):
         jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.2)
 
 
-def write_dataset(directory, *, records=40, seed=0, kind='classes', text=(3, 6), audio=(5, 9), vision=(2, 4)):
+def write_dataset(
+    directory, *, records=40, seed=0, kind='classes', text=(3, 6), audio=(5, 9), vision=(2, 4), speakers=8
+):
     """A small trimodal shard directory: 3 + 4 + 5 features, 8 speakers, 4 sessions, an official split."""
     names = {'classes': ('calm', 'happy', 'sad'), 'regression': (), 'binary': ('happy', 'sad')}[kind]
     features = {'text': Feature((None, 3)), 'audio': Feature((None, 4)), 'vision': Feature((None, 5))}
@@ -53,7 +55,7 @@ def write_dataset(directory, *, records=40, seed=0, kind='classes', text=(3, 6),
             }[kind]()
             writer.write(
                 {'id': f'clip_{number:03d}', 'label': label, **arrays},
-                speaker=f'{number % 8:02d}',
+                speaker=f'{number % speakers:02d}',
                 session=str(number % 4),
                 split=('train', 'train', 'validation', 'test')[(number // 8) % 4],
             )

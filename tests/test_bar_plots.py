@@ -64,11 +64,42 @@ def test_numbers_that_cannot_be_drawn_leave_their_place_empty(tmp_path):
     assert share(pixels, to_rgb(COLOURS[0])) > 0
 
 
+def tops(pixels, number):
+    """Rows of the highest pixel of each bar of that colour, from the left."""
+    inside = np.abs(pixels[60:] - np.array(bar_plots._pale(COLOURS[number]))).max(-1) < 0.02
+    columns = np.flatnonzero(inside.sum(0) > 3)
+    parts = np.split(columns, np.flatnonzero(np.diff(columns) > 5) + 1)
+    return [int(inside[:, part].any(1).argmax()) for part in parts]
+
+
+def test_counts_are_as_high_as_they_are_and_carry_their_numbers_above(tmp_path):
+    table = {f'session {s}': {'calm': 100 * s, 'happy': 200, 'sad': 310 - s} for s in range(1, 4)}
+    bar_plots.counts(table, tmp_path / 'a.png', label='records', title='1,500 records')
+    pixels = matplotlib.image.imread(tmp_path / 'a.png')[..., :3]
+    first, second, third = tops(pixels, 0)
+    assert first - second == pytest.approx(second - third, abs=2)
+    assert tops(pixels, 1) == [second] * 3
+    ink = np.abs(pixels[60:] - np.array(to_rgb(bar_plots.INK))).max(-1) < 0.02
+    assert ink[third - 30 : third - 2].any()
+    assert np.allclose(pixels[[0, -1]], 1)
+
+
+def test_very_many_counts_are_narrow_and_have_no_numbers(tmp_path):
+    few, many = ({str(g): {str(s): 5 + s for s in range(8)} for g in range(count)} for count in (2, 40))
+    for name, table in (('few', few), ('many', many)):
+        bar_plots.counts(table, tmp_path / f'{name}.png', label='records')
+    pixels = {name: matplotlib.image.imread(tmp_path / f'{name}.png')[..., :3] for name in ('few', 'many')}
+    assert pixels['many'].shape[1] < 40 / 2 * pixels['few'].shape[1] / 4
+    above = {name: share(image[60:430, 80:], to_rgb(bar_plots.INK)) for name, image in pixels.items()}
+    assert above['few'] > 0
+    assert above['many'] == 0
+
+
 @pytest.mark.parametrize(
     'wrong',
     [[], [Bar('a', 'x', 1.0), Bar('a', 'x', 2.0)], [Bar('a', str(k), 1.0) for k in range(len(COLOURS) + 1)]],
 )
 def test_what_cannot_be_told_apart_is_refused(tmp_path, wrong):
-    with pytest.raises(ValueError, match='expected at least one bar, at most 8 series, and one bar a place'):
+    with pytest.raises(ValueError, match='expected at least one bar, at most 12 series, and one bar a place'):
         bar_plots.grouped(wrong, tmp_path / 'a.png', label='x')
     assert list(tmp_path.iterdir()) == []

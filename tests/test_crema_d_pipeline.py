@@ -1,7 +1,7 @@
 """From real clips in CREMA-D's layout to the shared-encoder report's tables and bars: every network, by its own config.
 
 All networks on face and voice, two of them on each alone; configs/tables/shared_encoders_smoke.py has the others too.
-GoogLeNet and I3D, whose steps take half a minute each to compile, have a test of their own.
+GoogLeNet and I3D, whose steps take longest to compile, have a test of their own.
 """
 
 import csv

@@ -1,13 +1,17 @@
 """Features of a finished run: equal to the model's, per fold, resumable, shared by processes, fit for training."""
 
+import re
+import shutil
+
 import jax
 import numpy as np
 import pytest
 from ml_collections import ConfigDict
 
-from mmer_jax import extract, trained
+from mmer_jax import evaluate, extract, trained
 from mmer_jax.records import RecordSource
 from mmer_jax.train import train_and_evaluate
+from tests.conftest import write_dataset
 from tests.small_run import small_config
 
 ENCODER = {'name': 'vector_encoder', 'sizes': (5,), 'dropout': 0.0}
@@ -125,3 +129,57 @@ def test_a_model_without_such_features_and_a_missing_run_are_named(tiny, tmp_pat
     assert "'lf_lstm' has no output 'steps' for --level steps" in capsys.readouterr().err
     assert extract.main([str(tmp_path / 'nowhere')]) == 1
     assert 'is no workdir' in capsys.readouterr().err
+
+
+def test_what_is_there_is_kept_for_the_same_request_and_refused_for_another(workdir, tmp_path, small_parts, capsys):
+    command = [str(workdir), '--output', str(tmp_path / 'out'), '--fold', '0']
+    assert extract.main(command) == 0
+    written = (tmp_path / 'out' / 'fold_0' / 'features.json').stat().st_mtime_ns
+    (tmp_path / 'out' / 'fold_0.parts').mkdir()  # as a kill after the last rename leaves it
+    assert extract.main(command) == 0
+    assert (tmp_path / 'out' / 'fold_0' / 'features.json').stat().st_mtime_ns == written
+    assert not (tmp_path / 'out' / 'fold_0.parts').exists()
+    for other, said in ((['--seed', '1'], 'seed 0, now 1'), (['--level', 'steps'], "level 'pooled', now 'steps'")):
+        assert extract.main([*command, *other]) == 1
+        assert f'holds features of another job ({said}): remove it' in capsys.readouterr().err
+
+
+def test_a_process_that_comes_second_finds_the_records_written(workdir, tmp_path, small_parts, monkeypatch):
+    """Both saw all parts; the other one has written the records and removed the parts while this one read them."""
+    (task,) = extract.tasks_of(workdir, tmp_path / 'out', level='pooled', fold=0)
+    assemble = extract._assemble
+
+    def twice(task, parts):
+        assemble(task, parts)
+        assemble(task, parts)
+
+    monkeypatch.setattr(extract, '_assemble', twice)
+    assert extract.extract_fold(task)
+    assert by_id(task.output)
+
+
+def test_other_data_whose_folds_test_what_was_trained_on_are_refused(workdir, tmp_path, capsys):
+    """With two more speakers, the same protocol tests in fold 0 some whom fold 0's model was trained on."""
+    more = write_dataset(tmp_path / 'more', speakers=10)
+    assert extract.main([str(workdir), '--output', str(tmp_path / 'out'), '--data', str(more)]) == 1
+    message = capsys.readouterr().err
+    assert re.search(r'fold fold_\d would test \d+ records that its model was trained on \(first: \w+\)', message)
+    with pytest.raises(ValueError, match='that its model was trained on'):
+        evaluate.evaluate_checkpoint(workdir / 'fold_0', directory=str(more))
+    assert not (tmp_path / 'out').exists()
+
+
+def test_data_that_moved_are_the_same_data(workdir, tiny, tmp_path):
+    shutil.copytree(tiny, tmp_path / 'moved')
+    arguments = [str(workdir), '--output', str(tmp_path / 'out'), '--fold', '0', '--data', str(tmp_path / 'moved')]
+    assert extract.main(arguments) == 0
+
+
+def test_marks_of_the_run_go_with_its_features(tiny, tmp_path, small_parts):
+    config = config_of(tiny, protocol__name='random_clips_shared_speakers', seeds=1)
+    config.protocol.options = ConfigDict({'validation_fraction': 0.2})
+    results = train_and_evaluate(config, tmp_path / 'run')
+    assert extract.main([str(tmp_path / 'run')]) == 0
+    marks = results['rows'][0]['marks']
+    assert any('speakers shared' in mark for mark in marks)
+    assert RecordSource(tmp_path / 'run' / 'features').schema.info['extracted']['marks'] == marks

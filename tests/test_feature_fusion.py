@@ -1,25 +1,30 @@
 """Fusion and classifiers: nothing of a test record is fitted, modalities are joined by id, faults are named."""
 
 import dataclasses
+import re
 
 import numpy as np
 import pytest
 
+from data_prep import ravdess_openface
 from mmer_jax import classifiers, feature_fusion
-from mmer_jax.feature_fusion import CLASSIFIERS, choose, classify, fuse, fused, measure, read_folds
-from mmer_jax.records import Feature, Label, RecordWriter, Schema
+from mmer_jax.feature_folds import fingerprint, read_folds, softmax
+from mmer_jax.feature_fusion import CLASSIFIERS, choose, classify, fuse, fused, measure
+from mmer_jax.records import Feature, Label, RecordSource, RecordWriter, Schema
+from tests.conftest import SHARED_DATA
 
 pytest.importorskip('xgboost')
 NAMES = ('calm', 'happy', 'sad')
 
 
-def write(directory, m, *, size=4, names=NAMES, records=48, seed=0, skip=(), prediction=False):
+def write(directory, m, *, size=4, names=NAMES, records=48, seed=0, skip=(), prediction=False, shift=0, info=None):
     """Vectors whose first values tell the label, 8 speakers."""
     generator = np.random.default_rng(seed)
     features = {m: Feature((size,))} | ({'prediction': Feature((len(names),))} if prediction else {})
-    with RecordWriter(directory, Schema('tiny', features, Label('classes', names))) as writer:
+    schema = Schema('tiny', features, Label('classes', names), info or {})
+    with RecordWriter(directory, schema) as writer:
         for number in generator.permutation(records):
-            label = int(number) % len(names)
+            label = (int(number) + shift) % len(names)
             vector = generator.standard_normal(size).astype(np.float32)
             vector[label] += 3
             record = {'id': f'clip_{number:02d}', 'label': label, m: vector}
@@ -76,9 +81,25 @@ def test_training_probabilities_come_from_models_that_did_not_see_them(fold):
 
 
 def test_a_networks_own_probabilities_are_taken(tmp_path):
-    folds, _ = read_folds({'audio': write(tmp_path / 'a', 'audio', prediction=True)}, 'official_split', {})
-    np.testing.assert_allclose(feature_fusion.unimodal_probabilities(folds[0], 'audio').sum(1), 1)
-    assert 'audio' in folds[0].probabilities
+    directory = write(tmp_path / 'a', 'audio', prediction=True)
+    folds, _ = read_folds({'audio': directory}, 'official_split', {})
+    found = dict(zip(folds[0].ids, feature_fusion.unimodal_probabilities(folds[0], 'audio'), strict=True))
+    source = RecordSource(directory)
+    for record in (source[number] for number in range(len(source))):
+        np.testing.assert_allclose(found[record['id']], softmax(record['prediction'].astype(float)), rtol=1e-6)
+
+
+def test_choice_among_features_of_a_trained_network_is_made_on_validation_records(tmp_path):
+    """A network knows the records it was fitted on: late fusion of that would always be chosen, and is worthless."""
+    directories = {m: write(tmp_path / m, m, prediction=True) for m in ('audio', 'vision')}
+    (fold,), _ = read_folds(directories, 'official_split', {})
+    fitted = fold.train & ~fold.validation
+    known = np.where(fitted[:, None], np.eye(3)[fold.labels], 1 / 3)
+    fold = dataclasses.replace(fold, probabilities=dict.fromkeys(directories, known))
+    possible = [('late', 'concat', 'svm'), ('early', 'concat', 'svm')]
+    assert choose(fold, possible, 0) == ('early', 'concat', 'svm')
+    wrong = np.where(fold.validation, (fold.labels + 1) % 3, fold.labels)
+    assert choose(dataclasses.replace(fold, labels=wrong), possible, 0) == ('late', 'concat', 'svm')
 
 
 def test_operations():
@@ -144,3 +165,143 @@ def test_the_command_goes_on_and_refuses_another_job(directories, tmp_path, caps
     assert classifiers.main([*command, '--choose']) == 0
     assert classifiers.main(command) == 1
     assert 'is of another job' in capsys.readouterr().err
+
+
+def extracted(folder, m, folds=2, **changes):
+    """Feature folders as mmer_jax.extract writes them."""
+    info = {'made_by': 'mmer_jax.extract', 'extracted': {'folds': folds, 'marks': []}, **changes}
+    return [write(folder / f'fold_{k}', m, prediction=True, info=info) for k in range(folds)]
+
+
+def test_unfinished_folds_are_refused(tmp_path):
+    folders = extracted(tmp_path / 'audio', 'audio')
+    assert len(read_folds({'audio': tmp_path / 'audio'}, 'official_split', {})[0]) == 2
+    folders[1].rename(tmp_path / 'elsewhere')
+    with pytest.raises(ValueError, match='audio has 1 of 2 folds: run the command of mmer_jax.extract again'):
+        read_folds({'audio': tmp_path / 'audio'}, 'official_split', {})
+    (tmp_path / 'audio' / 'fold_1.parts').mkdir()
+    with pytest.raises(ValueError, match=r'1 of 2 folds \(fold_1.parts is unfinished\)'):
+        read_folds({'audio': tmp_path / 'audio'}, 'official_split', {})
+    assert len(read_folds({'audio': folders[0]}, 'official_split', {})[0]) == 1
+
+
+def test_features_of_a_network_are_not_split_anew(tmp_path):
+    folder = extracted(tmp_path, 'audio', 1)[0]
+    with pytest.raises(ValueError, match='leave_speakers_out would test some of them'):
+        read_folds({'audio': folder}, 'leave_speakers_out', {'folds': 2})
+
+
+def test_marks_of_the_protocol_and_of_the_run_are_printed(directories, tmp_path, capsys):
+    features = [f'{m}={path}' for m, path in directories.items()]
+    command = ['--features', *features, '--output', str(tmp_path / 'random'), '--classifiers', 'svm']
+    assert classifiers.main([*command, '--protocol', 'official_split']) == 0
+    text = capsys.readouterr().out
+    assert 'not an honest estimate' in text
+    assert re.search('speakers shared .8 of 8 test speakers are in train', text)
+    assert '±' not in text  # one fold, one seed
+    info = {'extracted': {'folds': 1, 'marks': ['selected on test']}}
+    write(tmp_path / 'a' / 'fold_0', 'audio', info=info)
+    assert read_folds({'audio': tmp_path / 'a'}, 'official_split', {})[0][0].marks == ('selected on test',)
+    honest = read_folds(directories, 'leave_speakers_out', {'folds': 2, 'validation_speakers': 1})[0]
+    assert not any(fold.marks for fold in honest)
+
+
+def test_modalities_that_disagree_or_share_nothing_are_named(tmp_path, directories):
+    shifted = write(tmp_path / 'shifted', 'vision', shift=1)
+    with pytest.raises(
+        ValueError, match='48 of 48 records have another label in vision than in audio .first: clip_00, 1'
+    ):
+        read_folds({'audio': directories['audio'], 'vision': shifted}, 'official_split', {})
+    other = tmp_path / 'other'
+    with RecordWriter(other, RecordSource(directories['vision']).schema) as writer:
+        writer.write({'id': 'else', 'label': 0, 'vision': np.zeros(4, np.float32)}, split='train')
+    with pytest.raises(ValueError, match="no record is in every modality.*'audio': 'clip_00', 'vision': 'else'"):
+        read_folds({'audio': directories['audio'], 'vision': other}, 'official_split', {})
+
+
+def test_results_of_other_features_are_not_taken_for_these(tmp_path, capsys):
+    directory, common = tmp_path / 'audio', ['--protocol', 'official_split', '--classifiers', 'svm']
+    command = ['--features', f'audio={write(directory, "audio")}', '--output', str(tmp_path / 'out'), *common]
+    assert classifiers.main(command) == 0
+    before = fingerprint(read_folds({'audio': directory}, 'official_split', {})[0])
+    directory.rename(tmp_path / 'old')
+    write(directory, 'audio', seed=5)
+    assert fingerprint(read_folds({'audio': directory}, 'official_split', {})[0]) != before
+    assert classifiers.main(command) == 1
+    assert 'is of another job' in capsys.readouterr().err
+
+
+@pytest.fixture
+def drawn(monkeypatch):
+    """What the pictures are given: {'confusion': matrix, 'pca_<name>': points}."""
+    found = {}
+    monkeypatch.setattr(classifiers.plots, 'confusion', lambda matrix, *_: found.update(confusion=matrix))
+    monkeypatch.setattr(
+        classifiers.plots, 'scatter', lambda points, _, __, path, ___: found.update({path.stem: points})
+    )
+    return found
+
+
+def finished(directories, output, *more):
+    features = [f'{m}={path}' for m, path in directories.items()]
+    command = ['--features', *features, '--output', str(output), '--protocol', 'leave_speakers_out', *more]
+    command += ['--protocol_options', '{"folds": 2, "validation_speakers": 1}', '--classifiers', 'svm', 'mlp']
+    assert classifiers.main(command) == 0
+    return classifiers.writer.read_json(output / 'results.json')['rows']
+
+
+def test_pictures_show_the_predictions_and_axes_of_the_training_records(directories, tmp_path, drawn, fold):
+    rows = finished(directories, tmp_path, '--detail', 'late concat mlp')
+    matrix = drawn['confusion']
+    folds = read_folds(directories, 'leave_speakers_out', {'folds': 2, 'validation_speakers': 1})[0]
+    tested = np.concatenate([one.labels[one.test] for one in folds])
+    np.testing.assert_array_equal(matrix.sum(1), np.bincount(tested))
+    right = sum(
+        rows[f'fold_{k}/0/late concat mlp']['metrics']['accuracy'] * one.test.sum() for k, one in enumerate(folds)
+    )
+    assert np.trace(matrix) == pytest.approx(right)
+    assert set(drawn) == {'confusion', 'pca_audio', 'pca_vision', 'pca_fusion'}
+    x = fold.features['audio']
+    scaled = (x - x[fold.train].mean(0)) / x[fold.train].std(0)
+    _, _, axes = np.linalg.svd(scaled[fold.train], full_matrices=False)
+    points = scaled[fold.test] @ axes[:2].T
+    np.testing.assert_allclose(np.abs(drawn['pca_audio']), np.abs(points), atol=1e-6)
+
+
+def test_cells_and_averages_are_those_of_the_rows(directories, tmp_path, drawn):
+    rows = finished(directories, tmp_path)
+    text = (tmp_path / 'tables.md').read_text()
+    mean = {
+        name: 100 * np.mean([rows[f'fold_{k}/0/early sum {name}']['metrics']['accuracy'] for k in range(2)])
+        for name in ('svm', 'mlp')
+    }
+    line = next(line for line in text.split('Table 5')[1].splitlines() if line.startswith('| sum'))
+    cells = [cell.strip().split(' ')[0] for cell in line.strip('|').split('|')]
+    assert cells == ['sum', f'{mean["svm"]:.1f}', f'{mean["mlp"]:.1f}', f'{np.mean(list(mean.values())):.1f}']
+    detail = [rows[f'fold_{k}/0/early sum svm']['metrics']['precision_sad'] for k in range(2)]
+    assert f'| sad | {100 * np.mean(detail):.1f} ' in text.split('Table 7. early sum svm')[1]
+
+
+def test_one_value_a_record_has_no_scatter(tmp_path, drawn):
+    directories = {'audio': write(tmp_path / 'audio', 'audio'), 'vision': write(tmp_path / 'vision', 'vision')}
+    with RecordWriter(tmp_path / 'one', Schema('tiny', {'text': Feature((1,))}, Label('classes', NAMES))) as writer:
+        source = RecordSource(directories['audio'])
+        for number in range(len(source)):
+            record, speaker = source[number], source.manifest['speaker'][number]
+            writer.write({'id': record['id'], 'label': record['label'], 'text': record['audio'][:1]}, speaker=speaker)
+    finished({**directories, 'text': tmp_path / 'one'}, tmp_path / 'out')
+    assert set(drawn) == {'confusion', 'pca_audio', 'pca_vision', 'pca_fusion'}
+
+
+def test_the_readme_table_on_real_features(tmp_path):
+    """Audio values and action units of RAVDESS: README's means of SVM over five folds of four actors."""
+    table = SHARED_DATA / 'ravdess' / 'openface_au.npz'
+    if not table.is_file():
+        pytest.skip(f'the action units are not here ({table})')
+    arguments = ['--table', str(table), '--audio', 'values', '--output', str(tmp_path / 'values')]
+    assert ravdess_openface.main(arguments) == 0
+    directories = dict.fromkeys(('audio', 'vision'), tmp_path / 'values')
+    folds, _ = read_folds(directories, 'leave_speakers_out', {'folds': 5, 'validation_speakers': 2})
+    for stage, expected in (('early', 0.586), ('late', 0.611)):
+        found = [measure(classify(fused(fold, stage, 'concat'), fold, 'svm', 0), fold)['accuracy'] for fold in folds]
+        assert np.mean(found) == pytest.approx(expected, abs=0.004)

@@ -112,6 +112,8 @@ def test_each_encoder_has_its_own_depth():
         'audio/embeddings/conv_0/kernel',
         'embeddings/kernel',
         'my_layer_3/kernel',
+        'model/fusion/audio_from_text/layer_0/query/kernel',
+        'model/fusion/audio_from_text/layer_1/query/kernel',
         'head/layer_norm/scale',
     ]
     scales = layer_scale(names, 0.9)
@@ -120,8 +122,8 @@ def test_each_encoder_has_its_own_depth():
     assert scales['text/layer_11/output/kernel'] == pytest.approx(0.9)
     assert scales['audio/embeddings/conv_0/kernel'] == pytest.approx(0.9**3)
     assert scales['audio/layer_0/output/kernel'] == pytest.approx(0.81)
-    # No layers beside them, or no layers at all: the top.
-    assert {scales[name] for name in names[-3:]} == {1.0}
+    # Embeddings without layers, layers without embeddings (MulT's), or neither: the top.
+    assert {scales[name] for name in names[-5:]} == {1.0}
 
 
 @pytest.mark.parametrize('name', ['adam', 'adamw'])

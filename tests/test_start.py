@@ -1,11 +1,15 @@
 """Starting from finished runs: the right fold and seed, nothing that saw the test records, chains in a table."""
 
+import json
+
 import jax
 import numpy as np
 import pytest
 from ml_collections import ConfigDict
+from safetensors.numpy import save_file
 
-from mmer_jax import table, trained
+from mmer_jax import start, table, trained
+from mmer_jax.records import Feature, Label, RecordSource, RecordWriter, Schema
 from mmer_jax.table_config import TableError, read_table
 from mmer_jax.train import train_and_evaluate
 from tests.small_run import small_config
@@ -92,3 +96,35 @@ def test_a_row_of_a_table_starts_from_the_row_above(tmp_path):
     file.write_text(TABLE.format(rows=[both, one]))
     with pytest.raises(TableError, match="'All of it': starts from 'Text', which is no row with a config above it"):
         read_table(str(file))
+
+
+def weights_folder(folder, words, kind='vocab.txt', family='bert'):
+    folder.mkdir()
+    save_file({'zero': np.zeros(1, np.float32)}, folder / 'params.safetensors')
+    (folder / 'source.json').write_text(json.dumps({'family': family, 'fields': {}}))
+    numbered = {word: number for number, word in enumerate(words)}
+    contents = {
+        'vocab.txt': '\n'.join(words) + '\n',
+        'vocab.json': json.dumps(numbered),
+        'tokenizer.json': json.dumps({'model': {'vocab': numbered}}),
+    }
+    (folder / kind).write_text(contents[kind])
+
+
+def test_token_ids_of_another_vocabulary_are_refused(tmp_path, monkeypatch):
+    monkeypatch.setenv('MMER_PRETRAINED', str(tmp_path))
+    weights_folder(tmp_path / 'bert', ['a', 'b', 'c'])
+    weights_folder(tmp_path / 'distilbert', ['a', 'b', 'c'], 'tokenizer.json', 'distilbert')
+    weights_folder(tmp_path / 'roberta', ['b', 'a'], 'vocab.json', 'roberta')
+    weights_folder(tmp_path / 'speech', ['x'], 'vocab.json', 'wav2vec2')
+    schema = Schema('said', {'text': Feature((None,), 'int32')}, Label('regression'), {'tokenizer': 'bert'})
+    with RecordWriter(tmp_path / 'data', schema) as writer:
+        writer.write({'id': 'one', 'label': 0.0, 'text': np.arange(3, dtype=np.int32)})
+    source = RecordSource(tmp_path / 'data')
+    for name in ('bert', 'distilbert', 'speech'):  # the same words; no text
+        start.check_vocabulary(name, source)
+    with pytest.raises(ValueError, match=r'token ids of bert \(3 tokens\), the weights roberta have another .* --tokenizer roberta'):
+        start.check_vocabulary('roberta', source)
+    (tmp_path / 'distilbert' / 'tokenizer.json').write_text('{}')
+    with pytest.raises(ValueError, match='tokenizer.json is no vocabulary'):
+        start.check_vocabulary('distilbert', source)
