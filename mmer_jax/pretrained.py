@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 from flax import traverse_util
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.numpy import load_file, save_file
 
 Tree = Any
@@ -44,8 +44,21 @@ def load_pretrained(name: str | os.PathLike) -> tuple[dict[str, Tree], dict[str,
     try:
         flat = load_file(folder / PARAMS)
     except (SafetensorError, ValueError, OSError) as error:
-        raise ValueError(f'{folder} is damaged: {error}; convert the weights again ({CONVERT})') from error
+        raise _damaged(folder / PARAMS, error) from error
     return traverse_util.unflatten_dict(flat, sep='/'), read_source(folder)
+
+
+def open_params(name: str | os.PathLike) -> Any:
+    """The file of the arrays, each read when it is asked for: safetensors' handle. ValueError where it is damaged."""
+    folder = find(name)
+    try:
+        return safe_open(folder / PARAMS, framework='np')
+    except (SafetensorError, OSError) as error:
+        raise _damaged(folder / PARAMS, error) from error
+
+
+def _damaged(path: Path, error: Exception | str) -> ValueError:
+    return ValueError(f'{path} is damaged: {error}; convert the weights again ({CONVERT})')
 
 
 def fill_fields(model: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, Any]:
@@ -72,9 +85,12 @@ def read_source(name: str | os.PathLike) -> dict[str, Any]:
     if not path.is_file():
         return {}
     try:
-        return json.loads(path.read_text())
+        source = json.loads(path.read_text())
     except (ValueError, OSError) as error:
-        raise ValueError(f'{path} is damaged: {error}; convert the weights again ({CONVERT})') from error
+        raise _damaged(path, error) from error
+    if not isinstance(source, dict) or not isinstance(source.get('fields', {}), dict):
+        raise _damaged(path, 'expected an object with the object fields in it')
+    return source
 
 
 def save_pretrained(folder: str | os.PathLike, variables: Mapping[str, Tree], source: Mapping[str, Any]) -> Path:

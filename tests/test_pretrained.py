@@ -50,7 +50,7 @@ def test_missing_and_damaged_weights_are_named(tmp_path, monkeypatch):
     whole = (folder / 'params.safetensors').read_bytes()
     for damaged in (whole[:-3], whole[:20], b'', b'version https://git-lfs.github.com/spec/v1\n'):
         (folder / 'params.safetensors').write_bytes(damaged)
-        with pytest.raises(ValueError, match='tiny is damaged'):
+        with pytest.raises(ValueError, match='tiny/params.safetensors is damaged'):
             pretrained.load_pretrained(folder)
 
 

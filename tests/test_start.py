@@ -123,7 +123,9 @@ def test_token_ids_of_another_vocabulary_are_refused(tmp_path, monkeypatch):
     source = RecordSource(tmp_path / 'data')
     for name in ('bert', 'distilbert', 'speech'):  # the same words; no text
         start.check_vocabulary(name, source)
-    with pytest.raises(ValueError, match=r'token ids of bert \(3 tokens\), the weights roberta have another .* --tokenizer roberta'):
+    with pytest.raises(
+        ValueError, match=r'token ids of bert \(3 tokens\), the weights roberta have another .* --tokenizer roberta'
+    ):
         start.check_vocabulary('roberta', source)
     (tmp_path / 'distilbert' / 'tokenizer.json').write_text('{}')
     with pytest.raises(ValueError, match='tokenizer.json is no vocabulary'):

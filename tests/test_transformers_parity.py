@@ -1,4 +1,4 @@
-"""The pretrained transformers against Hugging Face's: states and every gradient, through files and the converter.
+"""The pretrained transformers against Hugging Face's: states, pooled features, every gradient, through the converter.
 
 Golden weights and results need no torch; live ones, with other weights, are compared where torch is installed.
 """
@@ -36,17 +36,20 @@ GIVEN = {
     'hubert': {'normalize': False},
     'ast': {'mean': 0.0, 'std': 0.5},
 }
+FRESH = {'videomae_pretraining': ('params/pool_norm/scale', 'params/pool_norm/bias')}
 CASES = list(golden.CASES)
 TORCH = importlib.util.find_spec('torch')
 _compiled = {}
 
 
 def encoder_of(case, folder):
-    """The encoder that the folder's configuration asks for, and its converted variables."""
+    """The encoder that the folder's configuration asks for, and its variables; fresh ones are ones or zeros."""
     made = huggingface.convert(folder)
     over_padding = {'norm_over_padding': True} if case == 'wav2vec2_padded' else {}
     encoder = ENCODERS[made.family](**{**made.fields, **GIVEN.get(made.family, {}), **over_padding})
-    return encoder, traverse_util.unflatten_dict(made.arrays, sep='/')
+    assert made.fresh == FRESH.get(case, ())
+    fresh = {name: np.full(8, name.endswith('scale'), np.float32) for name in made.fresh}
+    return encoder, traverse_util.unflatten_dict({**made.arrays, **fresh}, sep='/')
 
 
 def forward(module, x, mask, *, train=False):
@@ -61,26 +64,30 @@ def states_and_gradient(case, encoder, variables):
         x, mask = golden.inputs(golden.CASES[case][2])
 
         def loss(params):
-            states, mask_BT, _ = encoder.apply({'params': params}, x, mask, method=forward)
+            states, mask_BT, pooled = encoder.apply({'params': params}, x, mask, method=forward)
             states = jnp.where(mask_BT[None, ..., None], states, 0)
-            return (states[-1] * golden.cotangent(states[-1].shape)).sum(), (states, mask_BT)
+            return (states[-1] * golden.cotangent(states[-1].shape)).sum(), (states, mask_BT, pooled)
 
         _compiled[case] = jax.jit(jax.value_and_grad(loss, has_aux=True))
-    (_, (states, mask)), gradient = _compiled[case](variables['params'])
-    return np.asarray(states), np.asarray(mask), traverse_util.flatten_dict(gradient, sep='/')
+    (_, outputs), gradient = _compiled[case](variables['params'])
+    return *map(np.asarray, outputs), traverse_util.flatten_dict(gradient, sep='/')
 
 
-def check(case, folder, states, gradient_folder):
-    """States to 1e-4, and every parameter's gradient to 1e-3 of the largest of its tensor.
+def check(case, folder, states, pooled, gradient_folder):
+    """States and pooled features to 1e-4, and every parameter's gradient to 1e-3 of the largest of its tensor.
 
     The gradient is read from a folder of gradients under the names of the weights: the converter's map is linear.
     """
     encoder, variables = encoder_of(case, folder)
-    got, mask, gradient = states_and_gradient(case, encoder, variables)
+    got, mask, got_pooled, gradient = states_and_gradient(case, encoder, variables)
     np.testing.assert_array_equal(mask, golden.valid_steps(case, mask.shape[1]))
     np.testing.assert_allclose(got, states, atol=1e-4, rtol=1e-4)
+    assert (pooled is None) == (case not in golden.HEADS)
+    if pooled is not None:
+        np.testing.assert_allclose(got_pooled, pooled, atol=1e-4, rtol=1e-4)
     _, wanted = encoder_of(case, gradient_folder)
     wanted = traverse_util.flatten_dict(wanted['params'], sep='/')
+    wanted |= {name.removeprefix('params/'): np.zeros(8, np.float32) for name in FRESH.get(case, ())}
     assert gradient.keys() == wanted.keys()
     reached = 0
     for name, array in wanted.items():
@@ -121,7 +128,8 @@ def folder_of(stored, tmp_path):
 
 @pytest.mark.parametrize('case', CASES)
 def test_golden(case, stored, folder_of):
-    check(case, folder_of(case), stored[f'{case}/states'], folder_of(case, 'gradient'))
+    wanted = stored[f'{case}/states'], stored.get(f'{case}/pooled')
+    check(case, folder_of(case), *wanted, folder_of(case, 'gradient'))
 
 
 @pytest.mark.skipif(TORCH is None, reason='torch, the oracle, is not installed')
@@ -129,9 +137,10 @@ def test_golden(case, stored, folder_of):
 def test_live(case, tmp_path):
     model = golden.build(case, seed=1)
     golden.save(model, tmp_path / 'weights')
+    pooled = golden.pooled(case, model)
     states = golden.reference(case, model)
     golden.save(model, tmp_path / 'gradient')
-    check(case, tmp_path / 'weights', states, tmp_path / 'gradient')
+    check(case, tmp_path / 'weights', states, pooled, tmp_path / 'gradient')
 
 
 @pytest.mark.parametrize('case', CASES)
@@ -286,7 +295,10 @@ def test_errors_name_what_does_not_fit(folder_of):
     with pytest.raises(ValueError, match="hidden_act = 'mish'"):
         huggingface.convert(with_config(hidden_act='mish'))
     (folder / 'model.safetensors').write_bytes(b'version https://git-lfs')
-    with pytest.raises(ValueError, match='damaged'):
+    with pytest.raises(ValueError, match=r"model\.safetensors: git-LFS pointer; .*'git lfs pull'"):
+        huggingface.convert(folder)
+    (folder / 'model.safetensors').write_bytes(b'\x08' + bytes(7) + b'{}      ' + bytes(3))
+    with pytest.raises(ValueError, match=r'model\.safetensors is damaged'):
         huggingface.convert(folder)
     (folder / 'model.safetensors').unlink()
     with pytest.raises(ValueError, match='has no weights'):
@@ -300,7 +312,8 @@ def test_verify_and_files_beside(folder_of, tmp_path):
     made = huggingface.convert(folder)
     assert made.fields['normalize'] is False
     flat = dict(made.arrays)
-    converted = save_pretrained(tmp_path / 'converted', traverse_util.unflatten_dict(flat, sep='/'), {})
+    source = {'family': made.family, 'fields': made.fields}
+    converted = save_pretrained(tmp_path / 'converted', traverse_util.unflatten_dict(flat, sep='/'), source)
     assert huggingface.verify(converted, folder) == []
     assert huggingface.copy_beside(folder, converted) == [
         'config.json',

@@ -4,7 +4,7 @@
     python -m data_prep.convert_weights huggingface --source bert-base-uncased --output bert-base
     python -m data_prep.convert_weights huggingface --source bert-base-uncased --output bert-base --check
 
-The last compares what was converted with the original, tensor by tensor.
+The last compares what was converted with the original: family, fields of the encoder, and tensor by tensor.
 
 --output is a name below $MMER_PRETRAINED, or a folder ('./weights/mine'). It will hold params.safetensors and
 source.json: original file, SHA-256, revision, the fields of the encoder that the weights fit, what was left out.
@@ -16,10 +16,11 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 from flax import traverse_util
 
 from data_prep.convert_weights import huggingface, i3d, resnext3d, torchvision_cnn
-from data_prep.convert_weights.names import Converted
+from data_prep.convert_weights.names import Converted, differences
 from mmer_jax.pretrained import find, load_pretrained, save_pretrained
 
 # By name: reads a file or a folder of weights.
@@ -74,10 +75,13 @@ def check(family: str, source: Path, folder: Path) -> int:
     if family == 'huggingface':
         faults = huggingface.verify(folder, source)
     else:
-        wanted = FAMILIES[family](source).arrays
-        found = traverse_util.flatten_dict(load_pretrained(folder)[0], sep='/')
-        faults = [f'{name} is in one of them only' for name in sorted(wanted.keys() ^ found.keys())]
-        faults += [f'{name} differs' for name in wanted.keys() & found.keys() if (wanted[name] != found[name]).any()]
+        original = FAMILIES[family](source)
+        wanted, (loaded, written) = original.arrays, load_pretrained(folder)
+        found = traverse_util.flatten_dict(loaded, sep='/')
+        faults = differences(written, original.family, original.fields)
+        faults += [f'{name} is in one of them only' for name in sorted(wanted.keys() ^ found.keys())]
+        same = sorted(wanted.keys() & found.keys())
+        faults += [f'{name} differs' for name in same if not np.array_equal(wanted[name], found[name])]
     for fault in faults:
         print(fault, file=sys.stderr)
     print(f'{folder}: ' + (f'{len(faults)} differences from {source}' if faults else f'equal to {source}'))

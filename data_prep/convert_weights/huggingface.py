@@ -7,23 +7,24 @@ The weight normalisation of the speech models' positions is kept as its two para
 """
 
 import dataclasses
-import functools
 import hashlib
-import json
 import re
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import ml_dtypes  # noqa: F401  numpy knows bfloat16 then, which safetensors may hold
 import numpy as np
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 
 from data_prep.convert_weights import names
+from data_prep.convert_weights.huggingface_files import FLOATS, Tensors
 from data_prep.convert_weights.huggingface_names import FAMILIES, Family
+from data_prep.convert_weights.huggingface_settings import Settings, read_json, read_settings
+from data_prep.convert_weights.huggingface_shapes import original_shape, parameter_shapes
+from mmer_jax.media.download import check_download
+from mmer_jax.pretrained import open_params, read_source
 
-WEIGHTS = ('model.safetensors', 'model.safetensors.index.json', 'pytorch_model.bin', 'pytorch_model.bin.index.json')
 BESIDE = (
     'config.json',
     'vocab.txt',
@@ -33,8 +34,12 @@ BESIDE = (
     'tokenizer_config.json',
     'special_tokens_map.json',
     'preprocessor_config.json',
+    'processor_config.json',
+    'video_preprocessor_config.json',
 )
 BUFFERS = ('embeddings.position_ids', 'embeddings.token_type_ids')  # counters that old checkpoints hold
+QUANTISED = ('quantization_config', 'compression_config')  # keys of config.json
+SHOWN = 3  # names in an error
 Shape = tuple[int, ...]
 
 
@@ -54,80 +59,53 @@ class Plan:
     model_type: str
 
 
-class Tensors(Mapping[str, np.ndarray]):
-    """The tensors of a folder by original name, read when asked for; old spellings of names are brought up to date."""
-
-    def __init__(self, folder: Path):
-        present = [name for name in WEIGHTS if (folder / name).is_file()]
-        if not present:
-            raise ValueError(f'{folder} has no weights: expected one of {", ".join(WEIGHTS)}')
-        self.weights = present[0]
-        files = [self.weights]
-        if self.weights.endswith('.index.json'):
-            files = sorted(set(read_json(folder / self.weights).get('weight_map', {}).values()))
-            missing = [name for name in files if not (folder / name).is_file()]
-            if missing or not files:
-                raise ValueError(
-                    f'{folder / self.weights} names {", ".join(missing) or "no file"}, absent from {folder}'
-                )
-        self.files = tuple(folder / name for name in files)
-        self._readers: dict[str, Callable[[], np.ndarray]] = {}
-        for path in self.files:
-            self._readers |= _readers(path)
-
-    def __getitem__(self, name: str) -> np.ndarray:
-        return self._readers[name]()
-
-    def __contains__(self, name: object) -> bool:
-        return name in self._readers  # the inherited one would read the tensor
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._readers)
-
-    def __len__(self) -> int:
-        return len(self._readers)
-
-
-def _readers(path: Path) -> dict[str, Callable[[], np.ndarray]]:
-    if path.suffix == '.safetensors':
-        try:
-            file = safe_open(path, framework='np')
-        except (SafetensorError, OSError) as error:
-            raise ValueError(f'{path} is damaged, or no safetensors file: {error}; download it again') from error
-        return {_modern(key): functools.partial(file.get_tensor, key) for key in file.keys()}  # noqa: SIM118
-    from data_prep.convert_weights.torch_files import open_checkpoint
-
-    state = open_checkpoint(path)
-    return {_modern(key): functools.partial(state.__getitem__, key) for key in state}
-
-
-def _modern(name: str) -> str:
-    """Checkpoints converted from TensorFlow call the two parameters of LayerNorm gamma and beta."""
-    return re.sub(r'LayerNorm\.(gamma|beta)$', lambda m: f'LayerNorm.{"weight" if m[1] == "gamma" else "bias"}', name)
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    try:
-        return json.loads(path.read_text())
-    except (OSError, ValueError) as error:
-        raise ValueError(f'{path} cannot be read as JSON: {error}') from error
-
-
-def plan(folder: Path, tensors: Mapping[str, Any] | None = None) -> Plan:
-    """Matches config.json and the names of the weights; ValueError names the file and what does not fit."""
+def plan(folder: Path, tensors: Tensors | None = None) -> Plan:
+    """Matches config.json, names, shapes and types of the weights; ValueError names the file and what does not fit."""
     folder = Path(folder)
     tensors = Tensors(folder) if tensors is None else tensors
-    config = read_json(folder / 'config.json')
-    kind = config.get('model_type')
-    if kind not in FAMILIES:
-        raise ValueError(f'{folder}/config.json has model_type {kind!r}; the known ones are {", ".join(FAMILIES)}')
-    preprocessor = folder / 'preprocessor_config.json'
-    family = FAMILIES[kind]
-    try:
-        fields = family.fields(config, read_json(preprocessor) if preprocessor.is_file() else {})
-    except ValueError as error:
-        raise ValueError(f'{folder}: {error}') from error
+    config, preprocessor = read_settings(folder)
+    family = _family(config)
+    fields = family.fields(config, preprocessor)
     prefix = _prefix(folder, family, tensors)
+    taken, fresh = _match(config, family, fields, prefix, tensors)
+    used = set(taken.values())
+    unused = tuple(sorted(name for name in tensors if name not in used and not name.endswith(BUFFERS)))
+    _check_layers(config, fields, prefix, tensors, unused)
+    if 'projector/bias' in taken:
+        fields['projector'] = int(np.prod(tensors.on_disk[taken['projector/bias']].shape))
+    elif 'projector/bias' in fresh:
+        fields['projector'] = fields['hidden_size']
+    _check_tensors(config, family, fields, taken, tensors)
+    return Plan(family.name, fields, taken, fresh, unused, config.get('model_type'))
+
+
+def _family(config: Settings) -> Family:
+    kind = config.get('model_type')
+    if not isinstance(kind, str) or kind not in FAMILIES:
+        raise ValueError(f'{config.file} has model_type {kind!r}; the known ones are {", ".join(FAMILIES)}')
+    for key in QUANTISED:
+        if config.get(key):
+            raise ValueError(
+                f'{config.file} has {key}: the weights are quantised, expected floating-point numbers; take the '
+                'checkpoint that they were made from'
+            )
+    return FAMILIES[kind]
+
+
+def _prefix(folder: Path, family: Family, tensors: Mapping[str, Any]) -> str:
+    for prefix in (family.prefix, ''):
+        if prefix + family.anchor in tensors:
+            return prefix
+    raise ValueError(
+        f'{folder} has neither {family.prefix}{family.anchor} nor {family.anchor}: its weights are not those of '
+        f'a {family.name} model; it begins with {", ".join(sorted(tensors)[:3])}'
+    )
+
+
+def _match(
+    config: Settings, family: Family, fields: Mapping[str, Any], prefix: str, tensors: Tensors
+) -> tuple[dict[str, str], tuple[str, ...]]:
+    """Plan.taken and Plan.fresh."""
     taken: dict[str, str] = {}
     fresh, missing = [], []
     for ours, originals, optional in family.rules(fields):
@@ -143,24 +121,52 @@ def plan(folder: Path, tensors: Mapping[str, Any] | None = None) -> Plan:
                 missing.append(wanted[0])
     if missing:
         raise ValueError(
-            f'{folder} lacks {len(missing)} tensors that config.json asks for, such as {missing[0]}: '
+            f'{tensors.files[0].parent} lacks {len(missing)} tensors that config.json asks for, such as {missing[0]}: '
             'the weights and config.json do not belong together, or a shard is missing'
         )
-    used = set(taken.values())
-    unused = tuple(sorted(name for name in tensors if name not in used and not name.endswith(BUFFERS)))
-    if 'projector/bias' in taken:
-        fields['projector'] = len(tensors[taken['projector/bias']])
-    return Plan(family.name, fields, taken, tuple(fresh), unused, kind)
+    return taken, tuple(fresh)
 
 
-def _prefix(folder: Path, family: Family, tensors: Mapping[str, Any]) -> str:
-    for prefix in (family.prefix, ''):
-        if prefix + family.anchor in tensors:
-            return prefix
-    raise ValueError(
-        f'{folder} has neither {family.prefix}{family.anchor} nor {family.anchor}: its weights are not those of '
-        f'a {family.name} model; it begins with {", ".join(sorted(tensors)[:3])}'
-    )
+def _check_layers(
+    config: Settings, fields: Mapping[str, Any], prefix: str, tensors: Tensors, unused: tuple[str, ...]
+) -> None:
+    """ValueError where a tensor of the encoder's layers would be dropped: the network would be another one."""
+    for name in unused:
+        match = re.match(rf'{re.escape(prefix)}(?:encoder|transformer)\.layers?\.(\d+)\.', name)
+        if match and int(match[1]) >= fields['num_layers']:
+            raise ValueError(
+                f'{tensors.on_disk[name].path} holds {name}, but {config.file} has {fields["num_layers"]} layers: '
+                'the weights and config.json do not belong together'
+            )
+        if match:
+            raise ValueError(
+                f'{tensors.on_disk[name].path} holds {name}, which the {config.get("model_type")} encoder does not '
+                'have: the weights are quantised, or of a variant that is not known here'
+            )
+
+
+def _check_tensors(
+    config: Settings, family: Family, fields: Mapping[str, Any], taken: Mapping[str, str], tensors: Tensors
+) -> None:
+    """ValueError where a tensor is not of floating point, or not of the shape that the encoder asks for."""
+    shapes = parameter_shapes(family.name, fields, config.file)
+    faults = []
+    for ours, original in taken.items():
+        path, found, dtype, _ = tensors.on_disk[original]
+        if dtype not in FLOATS:
+            raise ValueError(
+                f'{path}: {original} holds {dtype}, expected floating point: the weights are quantised; take the '
+                'checkpoint that they were made from'
+            )
+        wanted = original_shape(ours, shapes[ours])
+        if found != wanted:
+            faults.append(f'{path}: {original} has shape {found}, {config.file} asks for {wanted}')
+    if faults:
+        more = f' and {len(faults) - SHOWN} more' if len(faults) > SHOWN else ''
+        raise ValueError(
+            f'{"; ".join(faults[:SHOWN])}{more}. The weights and config.json do not belong together: download both '
+            'from one place'
+        )
 
 
 def to_ours(name: str, array: np.ndarray) -> np.ndarray:
@@ -182,21 +188,35 @@ def to_original(name: str, array: np.ndarray, shape: Shape) -> np.ndarray:
 
 
 def convert(folder: Path) -> names.Converted:
-    """The encoder of a folder; ValueError says what does not fit."""
+    """The encoder of a folder; ValueError says what does not fit, or which file beside the weights is no file."""
     folder = Path(folder)
     tensors = Tensors(folder)
+    for name in _beside(folder):
+        check_download(folder / name, 'a file of the tokenizer or preprocessor')
     made = plan(folder, tensors)
-    arrays = {f'params/{ours}': to_ours(ours, tensors[original]) for ours, original in made.taken.items()}
+    arrays = {f'params/{ours}': _read(tensors, ours, original) for ours, original in made.taken.items()}
     fresh = tuple(f'params/{name}' for name in made.fresh)
     return names.Converted(made.family, made.fields, arrays, made.unused, fresh, source_of(folder))
 
 
+def _read(tensors: Tensors, ours: str, original: str) -> np.ndarray:
+    with np.errstate(over='ignore'):  # an overflow is named below
+        array = to_ours(ours, tensors[original])
+    finite = np.isfinite(array)
+    if not finite.all():
+        raise ValueError(
+            f'{tensors.on_disk[original].path}: {original} has {array.size - int(finite.sum())} of {array.size} values '
+            'that are not finite in float32; download the weights again'
+        )
+    return array
+
+
 def verify(converted: Path, folder: Path) -> list[str]:
-    """What differs between a folder of converted weights and the original, tensor by tensor; empty: nothing."""
+    """What differs between a folder of converted weights and the original: family, fields, each tensor; empty: none."""
     tensors = Tensors(Path(folder))
     made = plan(Path(folder), tensors)
-    faults = []
-    with safe_open(Path(converted) / 'params.safetensors', framework='np') as file:
+    faults = names.differences(read_source(converted), made.family, made.fields)
+    with open_params(converted) as file:
         stored = {name.removeprefix('params/'): name for name in file.keys()}  # noqa: SIM118
         faults += [f'{name} is converted, but the original has no such tensor' for name in stored.keys() - made.taken]
         for ours, original in made.taken.items():
@@ -206,7 +226,7 @@ def verify(converted: Path, folder: Path) -> list[str]:
             wanted = tensors[original]
             try:
                 found = to_original(ours, file.get_tensor(stored[ours]), wanted.shape)
-            except ValueError as error:
+            except (SafetensorError, ValueError) as error:
                 faults.append(f'{error} ({original})')
                 continue
             different = int((found != wanted.astype(np.float32)).sum())
@@ -235,7 +255,10 @@ def file_hash(path: Path) -> str:
 
 def copy_beside(folder: Path, converted: Path) -> list[str]:
     """Copies the files of tokenizer and preprocessing to the converted weights; their names."""
-    present = [name for name in BESIDE if (Path(folder) / name).is_file()]
-    for name in present:
+    for name in _beside(Path(folder)):
         shutil.copyfile(Path(folder) / name, Path(converted) / name)
-    return present
+    return _beside(Path(folder))
+
+
+def _beside(folder: Path) -> list[str]:
+    return [name for name in BESIDE if (folder / name).is_file()]

@@ -2,24 +2,19 @@
 
 A rule is (our name, the original's, optional). `{p}` in the original's name is the prefix of the base model ('bert.',
 or '' where the base model itself was saved), a tuple gives alternatives, `{n}` is the layer. Optional says what
-becomes of a parameter that the original does not have: 'fresh' stays at its initialisation, 'field' means that the
-encoder has it, and its width as a field, only where the original does, '' is an error.
+becomes of a parameter that the original does not have: 'fresh' stays at its initialisation, a fresh projector as wide
+as the states; 'field' means that the encoder has it only where the original does; '' is an error.
 """
 
+import math
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
-Config = Mapping[str, Any]
+from data_prep.convert_weights.huggingface_settings import Settings
+
 Rule = tuple[str, str | tuple[str, ...], str]
-ACTIVATIONS = {
-    'gelu': 'gelu',
-    'gelu_fast': 'gelu_new',
-    'gelu_new': 'gelu_new',
-    'gelu_pytorch_tanh': 'gelu_new',
-    'relu': 'relu',
-    'silu': 'silu',
-    'swish': 'silu',
-}
+SAMPLE_RATE = 16000  # of the speech encoders
+HALF = (0.5, 0.5, 0.5)  # mean and deviation that transformers takes where a preprocessor names none
 
 
 class Family(NamedTuple):
@@ -28,7 +23,7 @@ class Family(NamedTuple):
     name: str
     prefix: str
     anchor: str
-    fields: Callable[[Config, Config], dict[str, Any]]
+    fields: Callable[[Settings, Settings], dict[str, Any]]
     rules: Callable[[Mapping[str, Any]], list[Rule]]
 
 
@@ -46,131 +41,156 @@ def norm(ours: str, original: str | tuple[str, ...], *, optional: str = '') -> l
     ]
 
 
-def refuse(config: Config, key: str, allowed: tuple[Any, ...]) -> None:
-    """ValueError where the configuration asks for a variant that the encoders do not have."""
-    if config.get(key, allowed[0]) not in allowed:
-        raise ValueError(
-            f'config.json has {key} = {config[key]!r}; the encoders here know {" or ".join(map(repr, allowed))}'
-        )
-
-
-def activation(config: Config, key: str) -> str:
-    name = config.get(key, 'gelu')
-    if name not in ACTIVATIONS:
-        raise ValueError(f'config.json has {key} = {name!r}; the known activations are {", ".join(ACTIVATIONS)}')
-    return ACTIVATIONS[name]
-
-
-def square(config: Config, key: str, default: int) -> int:
-    """The side of a size that the original may give as a number or as a pair."""
-    value = config.get(key, default)
-    if isinstance(value, int):
-        return value
-    if len(set(value)) != 1:
-        raise ValueError(f'config.json has {key} = {value}; the encoders here take squares only')
-    return int(value[0])
-
-
-def sizes(config: Config, epsilon: float) -> dict[str, Any]:
+def sizes(config: Settings, epsilon: float) -> dict[str, Any]:
     return {
-        'hidden_size': config.get('hidden_size', 768),
-        'num_layers': config.get('num_hidden_layers', 12),
-        'num_heads': config.get('num_attention_heads', 12),
-        'intermediate_size': config.get('intermediate_size', 3072),
-        'activation': activation(config, 'hidden_act'),
-        'epsilon': config.get('layer_norm_eps', epsilon),
+        'hidden_size': config.whole('hidden_size', 768),
+        'num_layers': config.whole('num_hidden_layers', 12),
+        'num_heads': config.whole('num_attention_heads', 12),
+        'intermediate_size': config.whole('intermediate_size', 3072),
+        'activation': config.activation('hidden_act'),
+        'epsilon': config.real('layer_norm_eps', epsilon),
     }
 
 
-def bert_fields(config: Config, preprocessor: Config) -> dict[str, Any]:
+def bert_fields(config: Settings, preprocessor: Settings) -> dict[str, Any]:
     del preprocessor
-    refuse(config, 'position_embedding_type', ('absolute',))
-    refuse(config, 'is_decoder', (False,))
-    roberta = config['model_type'] == 'roberta'
-    dropout, classifier = config.get('hidden_dropout_prob', 0.1), config.get('classifier_dropout')
+    config.demand('position_embedding_type', 'absolute')
+    config.demand('is_decoder', False)
+    roberta = config.get('model_type') == 'roberta'
+    dropout = config.real('hidden_dropout_prob', 0.1)
     return {
         **sizes(config, 1e-12),
         'dropout': dropout,
-        'attention_dropout': config.get('attention_probs_dropout_prob', 0.1),
-        'pool_dropout': dropout if classifier is None else classifier,
-        'vocab_size': config.get('vocab_size', 50265 if roberta else 30522),
-        'max_positions': config.get('max_position_embeddings', 512),
-        'type_vocab_size': config.get('type_vocab_size', 2),
-        'position_offset': config.get('pad_token_id', 1) + 1 if roberta else 0,
+        'attention_dropout': config.real('attention_probs_dropout_prob', 0.1),
+        'pool_dropout': dropout if config.get('classifier_dropout') is None else config.real('classifier_dropout', 0),
+        'vocab_size': config.whole('vocab_size', 50265 if roberta else 30522),
+        'max_positions': config.whole('max_position_embeddings', 512),
+        'type_vocab_size': config.whole('type_vocab_size', 2, least=0),
+        'position_offset': config.whole('pad_token_id', 1, least=0) + 1 if roberta else 0,
     }
 
 
-def distilbert_fields(config: Config, preprocessor: Config) -> dict[str, Any]:
+def distilbert_fields(config: Settings, preprocessor: Settings) -> dict[str, Any]:
     del preprocessor
     return {
-        'hidden_size': config.get('dim', 768),
-        'num_layers': config.get('n_layers', 6),
-        'num_heads': config.get('n_heads', 12),
-        'intermediate_size': config.get('hidden_dim', 3072),
-        'activation': activation(config, 'activation'),
+        'hidden_size': config.whole('dim', 768),
+        'num_layers': config.whole('n_layers', 6),
+        'num_heads': config.whole('n_heads', 12),
+        'intermediate_size': config.whole('hidden_dim', 3072),
+        'activation': config.activation('activation'),
         'epsilon': 1e-12,
-        'dropout': config.get('dropout', 0.1),
-        'attention_dropout': config.get('attention_dropout', 0.1),
-        'pool_dropout': config.get('seq_classif_dropout', 0.2),
-        'vocab_size': config.get('vocab_size', 30522),
-        'max_positions': config.get('max_position_embeddings', 512),
+        'dropout': config.real('dropout', 0.1),
+        'attention_dropout': config.real('attention_dropout', 0.1),
+        'pool_dropout': config.real('seq_classif_dropout', 0.2),
+        'vocab_size': config.whole('vocab_size', 30522),
+        'max_positions': config.whole('max_position_embeddings', 512),
         'type_vocab_size': 0,
     }
 
 
-def wav2vec2_fields(config: Config, preprocessor: Config) -> dict[str, Any]:
-    refuse(config, 'add_adapter', (False,))
-    refuse(config, 'adapter_attn_dim', (None,))
-    refuse(config, 'conv_pos_batch_norm', (False,))
-    stable = config.get('do_stable_layer_norm', False)
+def wav2vec2_fields(config: Settings, preprocessor: Settings) -> dict[str, Any]:
+    config.demand('add_adapter', False)
+    config.demand('adapter_attn_dim', None)
+    config.demand('conv_pos_batch_norm', False)
+    preprocessor.demand('sampling_rate', SAMPLE_RATE)
+    stable = config.flag('do_stable_layer_norm', False)
+    hides = config.flag('apply_spec_augment', True)
+    hubert = config.get('model_type') == 'hubert'
     return {
         **sizes(config, 1e-5),
         'pre_norm': stable,
         'final_norm': stable,
-        'dropout': config.get('hidden_dropout', 0.1),
-        'attention_dropout': config.get('attention_dropout', 0.1),
-        'activation_dropout': config.get('activation_dropout', 0.1),
-        'layer_drop': config.get('layerdrop', 0.1),
-        'normalize': preprocessor.get('do_normalize', True),
-        'conv_sizes': tuple(config.get('conv_dim', (512,) * 7)),
-        'conv_kernels': tuple(config.get('conv_kernel', (10, 3, 3, 3, 3, 2, 2))),
-        'conv_strides': tuple(config.get('conv_stride', (5, 2, 2, 2, 2, 2, 2))),
-        'conv_bias': config.get('conv_bias', False),
-        'conv_norm': config.get('feat_extract_norm', 'group'),
-        'conv_activation': activation(config, 'feat_extract_activation'),
-        'projection_norm': config.get('feat_proj_layer_norm', True) if config['model_type'] == 'hubert' else True,
-        'projection_dropout': config.get('feat_proj_dropout', 0.0),
-        'position_kernel': config.get('num_conv_pos_embeddings', 128),
-        'position_groups': config.get('num_conv_pos_embedding_groups', 16),
-        'mask_share': config.get('mask_time_prob', 0.05) if config.get('apply_spec_augment', True) else 0.0,
-        'mask_span': config.get('mask_time_length', 10),
-        'mask_fewest': config.get('mask_time_min_masks', 2),
+        'dropout': config.real('hidden_dropout', 0.1),
+        'attention_dropout': config.real('attention_dropout', 0.1),
+        'activation_dropout': config.real('activation_dropout', 0.1),
+        'layer_drop': config.real('layerdrop', 0.1),
+        'normalize': preprocessor.flag('do_normalize', True),
+        'conv_sizes': config.wholes('conv_dim', (512,) * 7),
+        'conv_kernels': config.wholes('conv_kernel', (10, 3, 3, 3, 3, 2, 2)),
+        'conv_strides': config.wholes('conv_stride', (5, 2, 2, 2, 2, 2, 2)),
+        'conv_bias': config.flag('conv_bias', False),
+        'conv_norm': config.demand('feat_extract_norm', 'group', 'layer'),
+        'conv_activation': config.activation('feat_extract_activation'),
+        'projection_norm': config.flag('feat_proj_layer_norm', True) if hubert else True,
+        'projection_dropout': config.real('feat_proj_dropout', 0.0),
+        'position_kernel': config.whole('num_conv_pos_embeddings', 128),
+        'position_groups': config.whole('num_conv_pos_embedding_groups', 16),
+        'mask_share': config.real('mask_time_prob', 0.05) if hides else 0.0,
+        'mask_span': config.whole('mask_time_length', 10),
+        'mask_fewest': config.whole('mask_time_min_masks', 2, least=0),
     }
 
 
-def patch_fields(config: Config, preprocessor: Config) -> dict[str, Any]:
+def transformer_fields(config: Settings) -> dict[str, Any]:
     """Of ViT, AST and VideoMAE."""
-    fields = {
+    return {
         **sizes(config, 1e-12),
-        'dropout': config.get('hidden_dropout_prob', 0.0),
-        'attention_dropout': config.get('attention_probs_dropout_prob', 0.0),
-        'patch_size': square(config, 'patch_size', 16),
+        'dropout': config.real('hidden_dropout_prob', 0.0),
+        'attention_dropout': config.real('attention_probs_dropout_prob', 0.0),
+        'patch_size': config.square('patch_size', 16),
     }
-    if config['model_type'] == 'audio-spectrogram-transformer':
-        given = {key: preprocessor[key] for key in ('mean', 'std') if key in preprocessor}
-        fields |= {'qkv_bias': config.get('qkv_bias', True), 'max_length': config.get('max_length', 1024)}
-        fields |= {'num_bands': config.get('num_mel_bins', 128), 'time_stride': config.get('time_stride', 10)}
-        return fields | {'frequency_stride': config.get('frequency_stride', 10), **given}
-    refuse(config, 'num_channels', (3,))
-    fields['image_size'] = square(config, 'image_size', 224)
-    for ours, key in (('mean', 'image_mean'), ('std', 'image_std')):
-        if key in preprocessor:
-            fields[ours] = tuple(preprocessor[key])
-    if config['model_type'] == 'vit':
-        return fields | {'qkv_bias': config.get('qkv_bias', True)}
-    refuse(config, 'use_mean_pooling', (True,))
-    fields |= {'num_frames': config.get('num_frames', 16), 'tubelet_size': config.get('tubelet_size', 2)}
-    return fields | {'qkv_bias': config.get('qv_bias', True)}
+
+
+def scaling(preprocessor: Settings) -> dict[str, Any]:
+    """Mean and deviation with which (x / 255 - mean) / std is what the original makes of bytes x.
+
+    The original computes (x factor - mean) / std, and leaves out the factor or the rest as it is told.
+    """
+    normalize, rescale = preprocessor.flag('do_normalize', True), preprocessor.flag('do_rescale', True)
+    factor = 255 * preprocessor.real('rescale_factor', 1 / 255) if rescale else 255.0
+    mean, std = preprocessor.channels('image_mean', HALF), preprocessor.channels('image_std', HALF)
+    if min(std) <= 0 or factor <= 0:
+        raise preprocessor.wrong('rescale_factor' if factor <= 0 else 'image_std', 'numbers above 0')
+    if normalize and abs(factor - 1) < 1e-6:
+        return {'mean': mean, 'std': std} if preprocessor.values else {}  # else those of the encoder
+    if not normalize:
+        mean, std = (0.0,) * 3, (1.0,) * 3
+    return {'mean': tuple(m / factor for m in mean), 'std': tuple(s / factor for s in std)}
+
+
+def vit_fields(config: Settings, preprocessor: Settings) -> dict[str, Any]:
+    config.demand('num_channels', 3)
+    return {
+        **transformer_fields(config),
+        'image_size': config.square('image_size', 224),
+        'qkv_bias': config.flag('qkv_bias', True),
+        'projector_activation': config.activation('pooler_act', 'tanh'),
+        **scaling(preprocessor),
+    }
+
+
+def videomae_fields(config: Settings, preprocessor: Settings) -> dict[str, Any]:
+    """Pretraining checkpoints have no mean pooling: a norm behind the layers, none behind the mean."""
+    config.demand('num_channels', 3)
+    return {
+        **transformer_fields(config),
+        'image_size': config.square('image_size', 224),
+        'num_frames': config.whole('num_frames', 16),
+        'tubelet_size': config.whole('tubelet_size', 2),
+        'final_norm': not config.flag('use_mean_pooling', True),
+        'qkv_bias': config.flag('qkv_bias' if 'qkv_bias' in config else 'qv_bias', True),  # old and new name
+        **scaling(preprocessor),
+    }
+
+
+def ast_fields(config: Settings, preprocessor: Settings) -> dict[str, Any]:
+    preprocessor.demand('sampling_rate', SAMPLE_RATE)
+    fields = {
+        **transformer_fields(config),
+        'qkv_bias': config.flag('qkv_bias', True),
+        'max_length': config.whole('max_length', 1024),
+        'num_bands': config.whole('num_mel_bins', 128),
+        'time_stride': config.whole('time_stride', 10),
+        'frequency_stride': config.whole('frequency_stride', 10),
+    }
+    fields['pool_epsilon'] = fields['epsilon']
+    preprocessor.demand('num_mel_bins', fields['num_bands'])
+    if not preprocessor.flag('do_normalize', True):
+        return fields | {'mean': 0.0, 'std': 0.5}  # (x - mean) / (2 std) is x then
+    given = {'mean': preprocessor.real('mean', 0.0, least=-math.inf), 'std': preprocessor.real('std', 1.0)}
+    if not given['std']:
+        raise preprocessor.wrong('std', 'a number above 0')
+    return fields | {key: value for key, value in given.items() if key in preprocessor}
 
 
 def bert_rules(fields: Mapping[str, Any]) -> list[Rule]:
@@ -184,7 +204,7 @@ def bert_rules(fields: Mapping[str, Any]) -> list[Rule]:
         *dense(f'{layer}/intermediate', f'{block}.intermediate.dense'),
         *dense(f'{layer}/output', f'{block}.output.dense'),
         *norm(f'{layer}/output_norm', f'{block}.output.LayerNorm'),
-        *dense('projector', ('classifier.dense', '{p}pooler.dense'), optional='field'),
+        *dense('projector', ('classifier.dense', '{p}pooler.dense'), optional='fresh'),
     ]
     for name in ('query', 'key', 'value'):
         rules += dense(f'{layer}/attention/{name}', f'{block}.attention.self.{name}')
@@ -204,7 +224,7 @@ def distilbert_rules(fields: Mapping[str, Any]) -> list[Rule]:
         *dense(f'{layer}/intermediate', f'{block}.ffn.lin1'),
         *dense(f'{layer}/output', f'{block}.ffn.lin2'),
         *norm(f'{layer}/output_norm', f'{block}.output_layer_norm'),
-        *dense('projector', 'pre_classifier', optional='field'),
+        *dense('projector', 'pre_classifier', optional='fresh'),
     ]
     for name, theirs in (('query', 'q_lin'), ('key', 'k_lin'), ('value', 'v_lin'), ('out', 'out_lin')):
         rules += dense(f'{layer}/attention/{name}', f'{block}.attention.{theirs}')
@@ -277,7 +297,8 @@ def ast_rules(fields: Mapping[str, Any]) -> list[Rule]:
 
 
 def videomae_rules(fields: Mapping[str, Any]) -> list[Rule]:
-    return patch_rules(fields, last=norm('pool_norm', 'fc_norm', optional='fresh'))
+    last = norm('norm', '{p}layernorm') if fields['final_norm'] else []
+    return patch_rules(fields, last=last + norm('pool_norm', 'fc_norm', optional='fresh'))
 
 
 TOKENS = ('class_token', 'distillation_token')
@@ -290,7 +311,7 @@ FAMILIES = {
     'distilbert': Family('distilbert', 'distilbert.', WORDS, distilbert_fields, distilbert_rules),
     'wav2vec2': Family('wav2vec2', 'wav2vec2.', WAVE, wav2vec2_fields, wav2vec2_rules),
     'hubert': Family('hubert', 'hubert.', WAVE, wav2vec2_fields, wav2vec2_rules),
-    'vit': Family('vit', 'vit.', PATCHES, patch_fields, vit_rules),
-    'audio-spectrogram-transformer': Family('ast', 'audio_spectrogram_transformer.', PATCHES, patch_fields, ast_rules),
-    'videomae': Family('videomae', 'videomae.', PATCHES, patch_fields, videomae_rules),
+    'vit': Family('vit', 'vit.', PATCHES, vit_fields, vit_rules),
+    'audio-spectrogram-transformer': Family('ast', 'audio_spectrogram_transformer.', PATCHES, ast_fields, ast_rules),
+    'videomae': Family('videomae', 'videomae.', PATCHES, videomae_fields, videomae_rules),
 }

@@ -6,6 +6,7 @@ and refuses a file that lacks one, holds one too many, or has one in another sha
 
 import dataclasses
 import hashlib
+import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -118,6 +119,22 @@ def apply_rules(
     if faults:
         raise ValueError(_listed(source, faults))
     return flat, tuple(left)
+
+
+def differences(source: Mapping[str, Any], family: str, fields: Mapping[str, Any]) -> list[str]:
+    """Where the source.json of converted weights says another family, or other fields, than the original gives."""
+    faults = []
+    if source.get('family') != family:
+        faults.append(f'source.json has family {source.get("family")!r}, the original gives {family!r}')
+    written = source.get('fields')
+    if not isinstance(written, Mapping):
+        return [*faults, f'source.json has fields {written!r}, expected those of the encoder by name']
+    wanted = json.loads(json.dumps(dict(fields)))  # tuples become lists, as in the file
+    for name in sorted(wanted.keys() | written.keys()):
+        found, expected = (repr(side[name]) if name in side else 'nothing' for side in (written, wanted))
+        if found != expected:
+            faults.append(f'source.json has {name} = {found}, the original gives {expected}')
+    return faults
 
 
 def _listed(source: str, faults: Sequence[str]) -> str:

@@ -24,6 +24,8 @@ from typing import Any, BinaryIO
 import ml_dtypes
 import numpy as np
 
+from mmer_jax.media.download import HEAD, find_failure
+
 DTYPES = {
     'FloatStorage': np.float32, 'DoubleStorage': np.float64, 'HalfStorage': np.float16, 'LongStorage': np.int64,
     'IntStorage': np.int32, 'ShortStorage': np.int16, 'CharStorage': np.int8, 'ByteStorage': np.uint8,
@@ -31,11 +33,6 @@ DTYPES = {
 }  # fmt: skip
 WRAPPERS = ('state_dict', 'model_state_dict', 'model')
 LEGACY = 0x1950A86A20F9469CFC6C  # the number that begins a file of torch before 1.6
-NOT_TORCH = (
-    (b'version https://git-lfs', 'is a git-LFS pointer, not the weights; run `git lfs pull` in its folder'),
-    (b'<', 'is a web page, not the weights; download the file itself'),
-    (b'\x1f\x8b', 'is a gzip file; unpack it first'),
-)
 FAULTS = (
     EOFError, LookupError, TypeError, ValueError, AttributeError, OverflowError, MemoryError, RecursionError,
     pickle.UnpicklingError, struct.error, zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError,
@@ -121,6 +118,9 @@ class Checkpoint(Mapping):
     def shape(self, name: str) -> tuple[int, ...]:
         return self._tensors[name].shape
 
+    def dtype(self, name: str) -> np.dtype:
+        return self._tensors[name].storage.dtype
+
     def __getitem__(self, name: str) -> np.ndarray:
         tensor = self._tensors[name]
         try:
@@ -138,12 +138,12 @@ def open_checkpoint(path: str | os.PathLike) -> Checkpoint:
             f'{path} {"is a folder" if path.is_dir() else "is missing"}; expected a file of torch.save'
         )
     with open(path, 'rb') as file:
-        start = file.read(64)
+        start = file.read(HEAD)
     if not start:
         raise CheckpointError(f'{path} is empty; download it again')
-    for beginning, reason in NOT_TORCH:
-        if start.lstrip().startswith(beginning):
-            raise CheckpointError(f'{path} {reason}')
+    failure = find_failure(start, but='zip archive')
+    if failure:
+        raise CheckpointError(f'{path} is {failure}')
     try:
         content, read = (_open_zip if start[:2] == b'PK' else _open_legacy)(path)
     except _Refused as error:

@@ -18,11 +18,11 @@ import soundfile
 import soxr
 
 from mmer_jax.media import MediaError
+from mmer_jax.media.download import check_download
 
 __all__ = ['MediaError', 'load_audio', 'log_mel', 'mel_filters', 'mfcc']
 AMIN = 1e-10  # power below which everything is -100 dB
 BLOCK = 32  # frames transformed at a time: the working set stays in cache, the memory of a long file bounded
-LFS_POINTER = b'version https://git-lfs'
 # Titles that are not UTF-8 are no reason to refuse the sound; PyAV 19 dropped the option with the strictness.
 AV_OPTIONS: dict[str, Any] = {'metadata_errors': 'ignore'} if int(av.__version__.split('.')[0]) < 19 else {}
 
@@ -63,19 +63,7 @@ def load_audio(
 
 
 def check_file(path: Path) -> None:
-    if not path.exists():
-        raise MediaError(path, 'no such file')
-    if path.is_dir():
-        raise MediaError(path, 'a folder', 'expected a sound or video file')
-    try:
-        with open(path, 'rb') as file:
-            start = file.read(len(LFS_POINTER))
-    except OSError as error:
-        raise MediaError(path, 'cannot be opened', str(error.strerror)) from error
-    if not start:
-        raise MediaError(path, 'empty file', '0 bytes; copy or download it again')
-    if start == LFS_POINTER:
-        raise MediaError(path, 'git-LFS pointer', "the media itself was not downloaded; run 'git lfs pull' there")
+    check_download(path, 'a sound or video file')
 
 
 def _window(path: Path, offset: float, duration: float | None, rate: int) -> tuple[int, int | None]:

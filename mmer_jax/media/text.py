@@ -8,39 +8,13 @@ line is split from the right.
 import dataclasses
 import os
 from collections.abc import Iterable, Sequence
-from pathlib import Path
 
 import numpy as np
 
 from mmer_jax.media import MediaError
+from mmer_jax.media.download import check_download
 
 PAUSES = ('', 'sp', '{sp}', '<sp>')  # how forced aligners write a silence between words
-STARTS = (
-    (b'version https://git-lfs', 'git-LFS pointer', "the file itself was not downloaded; run 'git lfs pull' there"),
-    (b'<!doctype', 'HTML page', 'a web page was saved instead of the file; download it again from its direct address'),
-    (b'<html', 'HTML page', 'a web page was saved instead of the file; download it again from its direct address'),
-    (b'PK\x03\x04', 'zip archive', 'unpack it first'),
-    (b'\x1f\x8b', 'gzip archive', 'unpack it first'),
-)
-
-
-def check_download(path: str | os.PathLike, expected: str) -> None:
-    """MediaError where a file is missing, empty, a folder, or what a failed download leaves in its place."""
-    path = Path(path)
-    if not path.exists():
-        raise MediaError(path, 'no such file', f'expected {expected}')
-    if path.is_dir():
-        raise MediaError(path, 'a folder', f'expected {expected}')
-    try:
-        with open(path, 'rb') as file:
-            start = file.read(64)
-    except OSError as error:
-        raise MediaError(path, 'cannot be opened', str(error.strerror)) from error
-    if not start:
-        raise MediaError(path, 'empty file', f'0 bytes, expected {expected}; copy or download it again')
-    for beginning, reason, detail in STARTS:
-        if start.lstrip().lower().startswith(beginning.lower()):
-            raise MediaError(path, reason, f'expected {expected}; {detail}')
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

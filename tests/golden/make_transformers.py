@@ -4,8 +4,8 @@
 
 Weights are values that float16 holds exactly, under the names that the files on disk have; everything is computed in
 float32. The gradient is that of sum(state x cotangent) over the valid steps of the last state, in the names of the
-weights. wav2vec 2.0 base is run clip by clip ('wav2vec2'), for its group norm sees padding, and padded
-('wav2vec2_padded').
+weights. `pooled` is what the original's last dense layer reads, or its pooler's output. wav2vec 2.0 base is run clip
+by clip ('wav2vec2'), for its group norm sees padding, and padded ('wav2vec2_padded').
 """
 
 import json
@@ -31,6 +31,14 @@ LARGE = {'feat_extract_norm': 'layer', 'conv_bias': True, 'do_stable_layer_norm'
 DISTIL = {'dim': 8, 'n_layers': 1, 'n_heads': 2, 'hidden_dim': 12, **TEXT, 'activation': 'relu'}
 SPECTROGRAM = {'num_mel_bins': 14, 'max_length': 20, 'patch_size': 8, 'frequency_stride': 5, 'time_stride': 5}
 CLIP = {'image_size': 16, 'patch_size': 8, 'num_frames': 4}
+DECODER = {
+    'patch_size': 4,
+    'use_mean_pooling': False,
+    'decoder_hidden_size': 8,
+    'decoder_num_hidden_layers': 1,
+    'decoder_num_attention_heads': 2,
+    'decoder_intermediate_size': 8,
+}
 # case: class of transformers, its configuration, kind of input
 CASES = {
     'bert': ('BertForSequenceClassification', {**SMALL, 'num_hidden_layers': 2, **TEXT}, 'tokens'),
@@ -46,8 +54,22 @@ CASES = {
     'hubert': ('HubertModel', {**WAVE, 'feat_proj_layer_norm': False}, 'clips'),
     'hubert_large': ('HubertForSequenceClassification', {**WAVE, **LARGE}, 'waves'),
     'vit': ('ViTForImageClassification', {**SMALL, 'image_size': 16, 'patch_size': 8}, 'pictures'),
+    'vit_pooler': ('ViTModel', {**SMALL, 'image_size': 16, 'patch_size': 4, 'pooler_act': 'relu'}, 'pictures'),
     'ast': ('ASTForAudioClassification', {**SMALL, **SPECTROGRAM}, 'spectrograms'),
     'videomae': ('VideoMAEForVideoClassification', {**SMALL, **CLIP, 'num_hidden_layers': 2}, 'videos'),
+    'videomae_pretraining': ('VideoMAEForPreTraining', {**SMALL, **CLIP, **DECODER}, 'videos'),
+}
+# The last dense layer of the classifiers; '': the pooler's output. The others have no pooling.
+HEADS = {
+    'bert': 'classifier',
+    'roberta': 'classifier.out_proj',
+    'distilbert': 'classifier',
+    'wav2vec2': 'classifier',
+    'hubert_large': 'classifier',
+    'vit': 'classifier',
+    'vit_pooler': '',
+    'ast': 'classifier.dense',
+    'videomae': 'classifier',
 }
 LENGTHS = {'tokens': (7, 4, 10), 'clips': (60, 41, 35), 'waves': (60, 41, 35), 'spectrograms': (20, 20, 20)}
 LENGTHS |= {'pictures': (1, 1, 1), 'videos': (4, 4, 4)}
@@ -84,42 +106,66 @@ def build(case, seed=0):
     return model
 
 
-def _states(case, model, x, mask):
-    """The model's hidden states for a padded batch."""
+def _run(case, network, x, mask):
+    """The network, the whole one or its encoder alone, on a padded batch."""
     import torch
 
-    kind, base = CASES[case][2], model.base_model
+    kind = CASES[case][2]
     x, mask = torch.from_numpy(x), torch.from_numpy(mask)
     if kind == 'tokens':
         pad = 1 if case == 'roberta' else 0
         ids = torch.where(mask, x.long(), pad)
-        return base(input_ids=ids, attention_mask=mask.long(), output_hidden_states=True)
+        return network(input_ids=ids, attention_mask=mask.long(), output_hidden_states=True)
     if kind == 'waves':
-        return base(x, attention_mask=mask.long(), output_hidden_states=True)
+        return network(x, attention_mask=mask.long(), output_hidden_states=True)
     if kind == 'pictures':
-        return base(x[:, 0].permute(0, 3, 1, 2), output_hidden_states=True)
+        return network(x[:, 0].permute(0, 3, 1, 2), output_hidden_states=True)
     if kind == 'videos':
-        return base(x.permute(0, 1, 4, 2, 3), output_hidden_states=True)
-    return base(x, output_hidden_states=True)
+        return network(x.permute(0, 1, 4, 2, 3), output_hidden_states=True)
+    return network(x, output_hidden_states=True)
+
+
+def _batches(case):
+    """All rows at once, or of 'clips' row by row without padding."""
+    x, mask = inputs(CASES[case][2])
+    if CASES[case][2] != 'clips':
+        return [(x, mask)]
+    return [(x[row : row + 1, :length], mask[row : row + 1, :length]) for row, length in enumerate(mask.sum(1))]
+
+
+def pooled(case, model):
+    """What the classifier's last layer reads, or the pooler's output, float32 (B, D); None where there is neither."""
+    import torch
+
+    if case not in HEADS:
+        return None
+    read = []
+    with torch.no_grad():
+        if HEADS[case]:
+            head = model.get_submodule(HEADS[case])
+            hook = head.register_forward_pre_hook(lambda _, given: read.append(given[0]))
+            for x, mask in _batches(case):
+                _run(case, model, x, mask)
+            hook.remove()
+        else:
+            read = [_run(case, model, x, mask).pooler_output for x, mask in _batches(case)]
+    return torch.cat(read).numpy()
 
 
 def reference(case, model):
     """Hidden states (layers + 1, B, T, D), 0 where padded, and the model with its gradient in place of its weights."""
     import torch
 
-    x, mask = inputs(CASES[case][2])
     if CASES[case][2] == 'clips':
-        rows = []
-        for row in range(len(x)):
-            length = mask[row].sum()
-            rows.append(_states(case, model, x[row : row + 1, :length], mask[row : row + 1, :length]).hidden_states)
+        rows = [_run(case, model.base_model, x, mask).hidden_states for x, mask in _batches(case)]
         steps = max(states[0].shape[1] for states in rows)
         states = [
             torch.cat([torch.nn.functional.pad(h, (0, 0, 0, steps - h.shape[1])) for h in level])
             for level in zip(*rows, strict=True)
         ]
     else:
-        outputs = _states(case, model, x, mask)
+        ((x, mask),) = _batches(case)
+        outputs = _run(case, model.base_model, x, mask)
         states = [*outputs.hidden_states[:-1], outputs.last_hidden_state]
     valid = torch.from_numpy(valid_steps(case, states[-1].shape[1]))
     states = [torch.where(valid[..., None], h, 0) for h in states]
@@ -152,25 +198,31 @@ def save(model, folder):
     return load_file(Path(folder) / 'model.safetensors')
 
 
+def entries(case):
+    """What the file holds of one case."""
+    model = build(case)
+    arrays = {'pooled': pooled(case, model)} if case in HEADS else {}
+    with tempfile.TemporaryDirectory() as folder:
+        weights = save(model, folder)
+        config = json.loads((Path(folder) / 'config.json').read_text())
+        arrays['states'] = reference(case, model)
+        gradient = save(model, folder)
+    arrays['config'] = np.array(json.dumps(config))
+    arrays['names'] = np.array(list(weights))
+    arrays['shapes'] = np.array([(*w.shape, *(0,) * (5 - w.ndim)) for w in weights.values()], np.int16)
+    arrays['weights'] = np.concatenate([w.ravel() for w in weights.values()]).astype(np.float16)
+    arrays['gradient'] = np.concatenate([gradient[name].ravel() for name in weights])
+    return {f'{case}/{name}': array for name, array in arrays.items()}
+
+
 def main():
     import torch
     import transformers
 
-    arrays = {}
-    for case in CASES:
-        model = build(case)
-        with tempfile.TemporaryDirectory() as folder:
-            weights = save(model, folder)
-            config = json.loads((Path(folder) / 'config.json').read_text())
-            arrays[f'{case}/states'] = reference(case, model)
-            gradient = save(model, folder)
-        arrays[f'{case}/config'] = np.array(json.dumps(config))
-        arrays[f'{case}/names'] = np.array(list(weights))
-        arrays[f'{case}/shapes'] = np.array([(*w.shape, *(0,) * (5 - w.ndim)) for w in weights.values()], np.int16)
-        arrays[f'{case}/weights'] = np.concatenate([w.ravel() for w in weights.values()]).astype(np.float16)
-        arrays[f'{case}/gradient'] = np.concatenate([gradient[name].ravel() for name in weights])
     versions = f'transformers {transformers.__version__}, torch {torch.__version__}'
-    arrays['note'] = np.array(f'{versions}, written by tests/golden/make_transformers.py')
+    arrays = {'note': np.array(f'{versions}, written by tests/golden/make_transformers.py')}
+    for case in CASES:
+        arrays |= entries(case)
     np.savez_compressed(PATH, **arrays)
 
 
