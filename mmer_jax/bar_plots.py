@@ -17,12 +17,12 @@ from matplotlib.ticker import MaxNLocator
 from mmer_jax.plots import DPI, GREY, PALETTE
 
 INK = '#1A1A1A'
-COLOURS = tuple(
-    PALETTE[number] for number in (0, 1, 3, 4, 2, *range(5, len(PALETTE)))
-)  # the first three pale and still far apart
+# An order in which the first three, made pale, are still far apart.
+COLOURS = tuple(PALETTE[number] for number in (0, 1, 3, 4, 2, *range(5, len(PALETTE))))
 FILL = 0.82  # of a group's width that its bars take
 NARROW, WIDE = 0.4, 0.9  # inches for a bar, and least for a group: room for its name
 READABLE = 0.17  # inches of a bar below which a number does not stand on it
+DIGIT = 0.075  # inches that a digit is wide
 NAME_WIDTH = 12  # characters of a group's name on one line
 MARK: dict = {'s': 34, 'marker': 'D', 'color': 'white', 'edgecolor': INK, 'linewidth': 1.2}
 DASHES: dict = {'color': GREY, 'linestyle': (0, (2, 1.2)), 'linewidth': 1.6}
@@ -79,11 +79,14 @@ def grouped(
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()
     step = FILL / len(series)
+    longest = max(len(f'{bar.mean or 0:.{decimals}f}') for bar in bars)
+    numbers = {'decimals': decimals, 'rotation': 0 if not decimals and DIGIT * (longest + 0.5) < step * room else 90}
     for number, group in enumerate(groups):
         members = sorted((b for b in bars if b.group == group), key=lambda b: series.index(b.series))
         for k, bar in enumerate(members):
             place = number + (k - (len(members) - 1) / 2) * step
-            _draw(axes, bar, place, step, COLOURS[series.index(bar.series)], decimals if sizes[0] >= READABLE else None)
+            colour = COLOURS[series.index(bar.series)]
+            _draw(axes, bar, place, step, colour, numbers if sizes[0] >= READABLE else None)
     _axes(axes, groups, bars, label)
     if room < WIDE and 0.085 * max(map(len, groups)) > room:  # a character is about 0.085 inches wide
         axes.tick_params(axis='x', labelrotation=90)
@@ -107,17 +110,18 @@ def counts(table: Mapping[str, Mapping[str, int]], path: str | os.PathLike, *, l
     grouped(bars, path, label=label, title=title, decimals=0, sizes=(narrow, WIDE if len(table) <= 12 else 0.5))
 
 
-def _draw(axes: Axes, bar: Bar, place: float, step: float, colour: str, decimals: int | None) -> None:
+def _draw(axes: Axes, bar: Bar, place: float, step: float, colour: str, numbers: Mapping[str, int] | None) -> None:
     half = 0.46 * step
     if bar.mean is not None and np.isfinite(bar.mean):
         style: dict = {'facecolor': 'white', 'hatch': '////'} if bar.quoted else {'facecolor': _pale(colour)}
         axes.bar(place, bar.mean, width=2 * half, edgecolor=colour, linewidth=0.9, zorder=2, **style)
         if bar.deviation is not None and np.isfinite(bar.deviation):
             axes.errorbar(place, bar.mean, yerr=bar.deviation, color=INK, capsize=3, linewidth=1.2, zorder=4)
-        if decimals is not None:
+        if numbers is not None:
+            decimals, rotation = numbers['decimals'], numbers['rotation']
             foot = 0 if decimals else bar.mean
             text = axes.annotate(
-                f'{bar.mean:.{decimals}f}', (place, foot), (0, 4), textcoords='offset points', rotation=90,
+                f'{bar.mean:.{decimals}f}', (place, foot), (0, 4), textcoords='offset points', rotation=rotation,
                 ha='center', va='bottom', fontsize=8.5, color=INK, zorder=6,
             )  # fmt: skip
             if bar.quoted:  # readable on the hatching
