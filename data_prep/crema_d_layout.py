@@ -21,7 +21,7 @@ from pathlib import Path
 
 from data_prep.pool import PreparationError, Skipped
 from mmer_jax.media import MediaError
-from mmer_jax.media.audio import check_file
+from mmer_jax.media.download import check_download
 
 # One order for all; the report's code has two that differ (2-D and 3-D). It is that of the tables' vote columns too.
 CODES = ('ANG', 'DIS', 'FEA', 'HAP', 'NEU', 'SAD')
@@ -182,7 +182,7 @@ def read_rows(folder: Path, name: str, columns: tuple[str, ...]) -> list[tuple[s
     if path is None:
         return []
     try:
-        check_file(path)
+        check_download(path, 'a table in CSV')
         with open(path, newline='', encoding='utf-8-sig') as file:
             reader = csv.DictReader(file)
             absent = [column for column in columns if column not in (reader.fieldnames or ())]

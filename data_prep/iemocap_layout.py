@@ -18,7 +18,7 @@ from pathlib import Path
 
 from data_prep.pool import PreparationError, Skipped
 from mmer_jax.media import MediaError
-from mmer_jax.media.audio import check_file
+from mmer_jax.media.download import check_download
 
 SESSIONS = ('Session1', 'Session2', 'Session3', 'Session4', 'Session5')
 SPLITS = ('train', 'train', 'train', 'validation', 'test')  # of the five sessions, in the pretrained-transformers paper
@@ -144,7 +144,7 @@ def _text_files(folder: Path) -> list[Path]:
 def _lines(path: Path, skipped: list[tuple[str, Skipped]]) -> list[str]:
     """The lines of a file, without blanks at their ends; none, and an entry in `skipped`, where it cannot be used."""
     try:
-        check_file(path)
+        check_download(path, 'a text file of the release')
     except MediaError as error:
         skipped.append((f'{path.parent.name}/{path.name}', Skipped(error.reason, str(error))))
         return []

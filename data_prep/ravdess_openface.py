@@ -23,7 +23,7 @@ import numpy as np
 from data_prep import ravdess
 from data_prep.pool import PreparationError, Skipped, process, summary
 from mmer_jax.media import MediaError
-from mmer_jax.media.audio import check_file
+from mmer_jax.media.download import check_download
 from mmer_jax.records import Feature, Label, RecordWriter, Schema
 
 ACTION_UNITS, VALUES = 35, 259
@@ -34,7 +34,7 @@ def read_table(path: str | os.PathLike) -> dict[tuple[str, ...], np.ndarray]:
     """{take (ravdess.Clip.take): float32 (294,)}; PreparationError where the file is not such a table."""
     path, size = Path(path), ACTION_UNITS + VALUES
     try:
-        check_file(path)
+        check_download(path, 'arrays of NumPy (.npz)', but='zip archive')
         with open(path, 'rb') as opened, np.load(opened, allow_pickle=False) as file:
             missing = [key for key in ('ids', 'feats') if key not in file]
             if missing:

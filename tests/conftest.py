@@ -5,6 +5,8 @@ from importlib.metadata import version
 from pathlib import Path
 
 os.environ.setdefault('JAX_PLATFORMS', 'cpu')
+# Two workers share two cores: with more threads each, BLAS and torch spend their time waiting for each other.
+os.environ.setdefault('OMP_NUM_THREADS', '1')
 # Tests compile much and compute little: without LLVM's optimisations they compile three times as fast, and a third
 # faster again without the fusion emitters, a flag that jaxlib 0.12 does not know any more.
 os.environ.setdefault(

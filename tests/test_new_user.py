@@ -12,7 +12,7 @@ from tests.conftest import REPOSITORY
 STEPS = {'text': (50, 300, 6), 'audio': (375, 5, 12), 'vision': (500, 20, 12)}  # padded to, features, longest
 COUNTS = {'train': 48, 'valid': 16, 'test': 16}
 TINY = (
-    'model.width=8', 'model.output_width=8', 'model.num_heads=2', 'model.psa_layers=2', 'model.hca_layers=1',
+    'model.width=8', 'model.output_width=8', 'model.num_heads=2', 'model.psa_layers=1', 'model.hca_layers=1',
     'model.remat=False', 'accumulate=1', 'epochs=2', 'data.batch_size=16',
     'data.max_shapes=1', 'tensorboard=False',
 )  # fmt: skip
