@@ -87,8 +87,8 @@ def evaluate_checkpoint(
         raise ValueError(
             f'{workdir} holds no trained fold; give one of {", ".join(str(parent / f.name) for f in folds)}'
         )
-    if directory is not None and split == 'test':
-        experiment.check_elsewhere(own, source, named[0], workdir)
+    if split == 'test':
+        experiment.check_data(own, source, named[0], workdir)
     statistics = experiment.read_statistics(workdir / 'statistics.npz', tuple(config.data.normalize))
     fold_data = experiment.load_fold(config, source, named[0], statistics)
     program = experiment.make_program(config, experiment.make_model(config, source), fold_data)

@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from mmer_jax import augment, data, leakage, sharding
+from mmer_jax import augment, data, leakage, sharding, writer
 from mmer_jax.losses import make_loss
 from mmer_jax.models import build_model
 from mmer_jax.optimizer import make_optimizer
@@ -78,13 +78,22 @@ def elsewhere(config: Config, directory: str | Path) -> Config:
     return other
 
 
-def check_elsewhere(config: Config, source: RecordSource, fold: Fold, folder: Path) -> None:
-    """ValueError where `fold` of `source` tests what the run in `folder`, trained on the config's data, was trained on.
+def check_data(config: Config, source: RecordSource, fold: Fold, folder: Path) -> None:
+    """ValueError where `fold` of `source` tests what the finished run in `folder`, of this config, was trained on.
 
-    The very records that the run tested are fine, also where its data have moved since.
+    No other records than the run tested are fine, wherever they lie now, and another data set; a run that has no
+    results yet has nothing to compare with.
     """
-    if leakage.is_same_test(folder / 'predictions' / 'test.npz', fold, source):
+    results = folder / 'results.json'
+    if not results.is_file() or writer.read_json(results).get('dataset') != source.schema.name:
         return
+    if leakage.tests_nothing_new(folder / 'predictions' / 'test.npz', fold, source):
+        return
+    if Path(config.data.directory).resolve() == source.directory.resolve():
+        raise ValueError(
+            f'{source.directory} has changed since the run in {folder}: it tests records that the run did not test and '
+            'may have been trained on. Train again, or give the data of then with --data'
+        )
     try:
         own = open_source(config)
     except (ValueError, OSError) as error:

@@ -28,7 +28,7 @@ from absl import logging
 
 from mmer_jax import data, trained, writer
 from mmer_jax.experiment import SPLITS, folds_of, open_source
-from mmer_jax.leakage import EXTRACTED
+from mmer_jax.leakage import EXTRACTED, SUFFIX
 from mmer_jax.records import Feature, RecordSource, RecordWriter, Schema
 from mmer_jax.trained import Run
 
@@ -57,12 +57,13 @@ class Task:
         return modalities[0] if len(modalities) == 1 else 'features'
 
     def describe(self) -> dict[str, Any]:
-        """What parts and records depend on; those of another description are refused."""
+        """What parts and records depend on; those of another description are refused. No paths: folders may move."""
         run = self.run
+        results, ids = run.folder / 'results.json', run.fold_data.source.manifest['id'].tolist()
         return {
-            'workdir': str(run.folder.resolve()),
-            'results': hashlib.sha256((run.folder / 'results.json').read_bytes()).hexdigest()[:16],
-            'data': str(Path(run.config.data.directory).resolve()),
+            'results': hashlib.sha256(results.read_bytes()).hexdigest()[:16],
+            'trained_on': writer.read_json(results)['dataset'],
+            'records': hashlib.sha256('\n'.join(ids).encode()).hexdigest()[:16],
             'seed': run.seed,
             'level': self.level,
             'batch_size': run.fold_data.loaders['test'].plan.batch_size,
@@ -121,6 +122,8 @@ def _begin(task):
 
 def _check_same(task, found, path, what):
     own = task.describe()
+    if 'results' not in found:
+        raise ValueError(f'{path} holds {what} of an older version or of something else: remove it, or give --output')
     if different := [f'{key} {found.get(key)!r}, now {own[key]!r}' for key in own if found.get(key) != own[key]]:
         raise ValueError(
             f'{path} holds {what} of another job ({"; ".join(different)}): remove it, or give another --output'
@@ -170,7 +173,7 @@ def _assemble(task: Task, parts: list[Path]) -> None:
         'prediction': Feature((outputs,), description='output of the head'),
     }
     info = {**source.schema.info, 'made_by': 'mmer_jax.extract', EXTRACTED: task.describe()}
-    schema = Schema(f'{source.schema.name}_features', features, source.schema.label, info)
+    schema = Schema(f'{source.schema.name}{SUFFIX}', features, source.schema.label, info)
     labels = data.labels_of(source, np.arange(len(source)))
     with RecordWriter(task.output, schema) as records:
         for number, arrays in _rows(parts, task.level):

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from mmer_jax.leakage import EXTRACTED, folds_of_source
+from mmer_jax.leakage import EXTRACTED, folds_of_source, trained_split
 from mmer_jax.records import RecordSource
 
 
@@ -60,8 +60,10 @@ def read_folds(
         sources = {m: RecordSource(path) for m, path in directories.items()}
         first = next(iter(sources.values()))
         made = folds_of_source(first, protocol, options)
-        extracted = [source for source in sources.values() if EXTRACTED in source.schema.info]
-        own = [fold.marks for source in extracted for fold in folds_of_source(source, protocol, options)]
+        extracted = {m: source for m, source in sources.items() if trained_split(source) is not None}
+        if extracted:
+            _given_split({next(iter(sources)): first, **extracted}, 'the split')
+        own = [fold.marks for source in extracted.values() for fold in folds_of_source(source, protocol, options)]
         marks = [tuple(dict.fromkeys(itertools.chain(fold.marks, *own))) for fold in made]
         names, parts, splits = [fold.name for fold in made], [sources] * len(made), []
         for fold in made:

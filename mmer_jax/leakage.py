@@ -1,6 +1,7 @@
 """Leaks that no manifest shows: features of a trained network split anew, a trained run tested on other data."""
 
 import dataclasses
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,20 @@ from mmer_jax.protocols import Fold, make_folds
 from mmer_jax.records import RecordSource
 
 EXTRACTED = 'extracted'  # key of Schema.info under which mmer_jax.extract says what the features came from
+SUFFIX = '_features'  # of the data set's name then
 OWN_SPLIT = 'official_split'  # the protocol that reads the split recorded beside the features
+
+
+def trained_split(source: RecordSource) -> dict[str, Any] | None:
+    """What mmer_jax.extract says of features whose network was trained on a part of these very records, else None.
+
+    Features of another data set are like any others: their network saw none of them.
+    """
+    extracted = source.schema.info.get(EXTRACTED)
+    if extracted is None:
+        return None
+    trained_on = extracted.get('trained_on')
+    return extracted if trained_on is None or trained_on + SUFFIX == source.schema.name else None
 
 
 def folds_of_source(source: RecordSource, protocol: str, options: Mapping[str, Any]) -> list[Fold]:
@@ -19,7 +33,7 @@ def folds_of_source(source: RecordSource, protocol: str, options: Mapping[str, A
 
     ValueError where features of a trained network would be split in another way than that network's data were.
     """
-    extracted = source.schema.info.get(EXTRACTED)
+    extracted = trained_split(source)
     if extracted is None:
         return make_folds(source.manifest, protocol, **options)
     if protocol != OWN_SPLIT:
@@ -34,12 +48,13 @@ def folds_of_source(source: RecordSource, protocol: str, options: Mapping[str, A
     ]
 
 
-def is_same_test(predictions: Path, fold: Fold, source: RecordSource) -> bool:
-    """Whether a finished fold's saved test predictions are of the very records that `fold` of `source` tests."""
-    if not predictions.is_file():
+def tests_nothing_new(predictions: Path, fold: Fold, source: RecordSource) -> bool:
+    """Whether `fold` of `source` tests only records that a finished fold, by its saved test predictions, tested."""
+    try:
+        with np.load(predictions) as file:
+            return set(source.manifest['id'][fold.test].tolist()) <= set(file['id'].tolist())
+    except (OSError, ValueError, KeyError, zipfile.BadZipFile):  # not there, or damaged: unknown
         return False
-    with np.load(predictions) as file:
-        return set(file['id'].tolist()) == set(source.manifest['id'][fold.test].tolist())
 
 
 def check_tested(fold: Fold, source: RecordSource, trained_fold: Fold, trained_source: RecordSource) -> None:

@@ -24,6 +24,7 @@ PARAMS, SOURCE = 'params.safetensors', 'source.json'
 CONVERT = 'python -m data_prep.convert_weights writes such folders'
 SHOWN = 5  # names in an error
 OPTIONAL = 'projector'  # a layer behind an encoder's pooling, which a model may leave out
+WITH_PROJECTOR = ('bert', 'distilbert', 'roberta')  # families of which conversion always states its width
 
 
 def find(name: str | os.PathLike) -> Path:
@@ -76,6 +77,8 @@ def fill_fields(model: Mapping[str, Any], names: Mapping[str, str]) -> dict[str,
             if source.get('family', own) != own:
                 raise ValueError(f'{name} holds weights of {source["family"]!r}, config.model.{path} is {own!r}')
             filled[first] = {**source.get('fields', {}), **filled[first]}
+            if source.get('family') in WITH_PROJECTOR and OPTIONAL not in filled[first]:
+                raise ValueError(f'{find(name) / SOURCE} does not say how wide the {OPTIONAL} is: convert it again')
     return filled
 
 

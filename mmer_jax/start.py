@@ -90,7 +90,10 @@ def vocabulary_of(folder: Path) -> dict[str, int] | None:
         if (path := folder / 'vocab.json').is_file():
             return json.loads(path.read_text(encoding='utf-8'))
         if (path := folder / 'vocab.txt').is_file():
-            return {token: n for n, token in enumerate(path.read_text(encoding='utf-8').splitlines())}
+            lines = (
+                path.read_bytes().decode('utf-8').removesuffix('\n').split('\n')
+            )  # a token may hold other separators
+            return {token.rstrip('\r'): n for n, token in enumerate(lines)}
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(f'{path} is no vocabulary of a tokenizer ({error!r}); convert the weights again') from error
     return None

@@ -73,8 +73,7 @@ def open_run(workdir: str | Path, *, fold: int = 0, seed: int | None = None, dir
     folder = parent / folds[fold].name if len(folds) > 1 else parent
     if not (folder / 'results.json').is_file():
         raise ValueError(f'{folder} is unfinished: it has no results.json; train it to its end with the same command')
-    if directory is not None:
-        experiment.check_elsewhere(own, source, folds[fold], folder)
+    experiment.check_data(own, source, folds[fold], folder)
     seeds = range(config.seed, config.seed + config.seeds)
     if seed is not None and seed not in seeds:
         raise ValueError(f'{folder} has no seed {seed}; it has {", ".join(map(str, seeds))}')

@@ -1,5 +1,6 @@
 """Features of a finished run: equal to the model's, per fold, resumable, shared by processes, fit for training."""
 
+import json
 import re
 import shutil
 
@@ -8,7 +9,7 @@ import numpy as np
 import pytest
 from ml_collections import ConfigDict
 
-from mmer_jax import evaluate, extract, trained
+from mmer_jax import evaluate, extract, leakage, trained
 from mmer_jax.records import RecordSource
 from mmer_jax.train import train_and_evaluate
 from tests.conftest import write_dataset
@@ -169,10 +170,46 @@ def test_other_data_whose_folds_test_what_was_trained_on_are_refused(workdir, tm
     assert not (tmp_path / 'out').exists()
 
 
-def test_data_that_moved_are_the_same_data(workdir, tiny, tmp_path):
+def test_data_and_runs_may_move(workdir, tiny, tmp_path):
     shutil.copytree(tiny, tmp_path / 'moved')
-    arguments = [str(workdir), '--output', str(tmp_path / 'out'), '--fold', '0', '--data', str(tmp_path / 'moved')]
-    assert extract.main(arguments) == 0
+    shutil.copytree(workdir, tmp_path / 'run')
+    arguments = ['--output', str(tmp_path / 'out'), '--fold', '0']
+    assert extract.main([str(workdir), *arguments, '--data', str(tmp_path / 'moved')]) == 0
+    assert extract.main([str(tmp_path / 'run'), *arguments]) == 0  # finds what is there
+
+
+@pytest.fixture
+def other_run(tiny, tmp_path):
+    """A run of one seed on data of its own that a test may change."""
+    data = shutil.copytree(tiny, tmp_path / 'own')
+    train_and_evaluate(config_of(data, seeds=1), tmp_path / 'run')
+    return tmp_path / 'run', data
+
+
+def test_data_that_changed_in_place_are_refused(other_run, tmp_path, capsys):
+    run, data = other_run
+    shutil.rmtree(data)
+    write_dataset(data, speakers=10)
+    with pytest.raises(ValueError, match='has changed since the run'):
+        evaluate.evaluate_checkpoint(run / 'fold_0')
+    assert extract.main([str(run)]) == 1
+    assert 'may have been trained on. Train again' in capsys.readouterr().err
+
+
+def test_without_the_own_data_only_what_cannot_leak_is_tested(other_run, tiny_of_kind, tmp_path):
+    """Fewer of the same test records, or another data set; anything else might have been trained on."""
+    run, data = other_run
+    shutil.rmtree(data)
+    evaluate.evaluate_checkpoint(run / 'fold_0', directory=write_dataset(tmp_path / 'fewer', records=32))
+    with pytest.raises(ValueError, match='whether they were trained on is unknown: .*own is missing'):
+        evaluate.evaluate_checkpoint(run / 'fold_0', directory=write_dataset(tmp_path / 'more', speakers=10))
+    corpus = write_dataset(tmp_path / 'corpus', speakers=10)
+    features = json.loads((corpus / 'features.json').read_text())
+    (corpus / 'features.json').write_text(json.dumps({**features, 'name': 'another'}))
+    assert extract.main([str(run), '--output', str(tmp_path / 'out'), '--data', str(corpus)]) == 0
+    source = RecordSource(tmp_path / 'out' / 'fold_0')
+    assert leakage.trained_split(source) is None  # its network saw none of them: any protocol may split them
+    assert len(leakage.folds_of_source(source, 'leave_speakers_out', {'folds': 2, 'validation_speakers': 1})) == 2
 
 
 def test_marks_of_the_run_go_with_its_features(tiny, tmp_path, small_parts):

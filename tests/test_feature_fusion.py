@@ -15,13 +15,17 @@ from tests.conftest import SHARED_DATA
 
 pytest.importorskip('xgboost')
 NAMES = ('calm', 'happy', 'sad')
+SPLIT = ('train', 'validation', 'test')
+INFO = {'extracted': {'folds': 1, 'marks': [], 'trained_on': 'tiny'}}
 
 
-def write(directory, m, *, size=4, names=NAMES, records=48, seed=0, skip=(), prediction=False, shift=0, info=None):
+def write(
+    directory, m, *, size=4, names=NAMES, records=48, seed=0, skip=(), prediction=False, shift=0, info=None, split=SPLIT
+):
     """Vectors whose first values tell the label, 8 speakers."""
     generator = np.random.default_rng(seed)
     features = {m: Feature((size,))} | ({'prediction': Feature((len(names),))} if prediction else {})
-    schema = Schema('tiny', features, Label('classes', names), info or {})
+    schema = Schema('tiny_features', features, Label('classes', names), info or {})
     with RecordWriter(directory, schema) as writer:
         for number in generator.permutation(records):
             label = (int(number) + shift) % len(names)
@@ -31,7 +35,7 @@ def write(directory, m, *, size=4, names=NAMES, records=48, seed=0, skip=(), pre
             if prediction:
                 record['prediction'] = generator.standard_normal(len(names)).astype(np.float32)
             if number not in skip:
-                writer.write(record, speaker=f'{number % 8:02d}', split=('train', 'validation', 'test')[number // 16])
+                writer.write(record, speaker=f'{number % 8:02d}', split=split[number // 16])
     return directory
 
 
@@ -169,7 +173,7 @@ def test_the_command_goes_on_and_refuses_another_job(directories, tmp_path, caps
 
 def extracted(folder, m, folds=2, **changes):
     """Feature folders as mmer_jax.extract writes them."""
-    info = {'made_by': 'mmer_jax.extract', 'extracted': {'folds': folds, 'marks': []}, **changes}
+    info = {'extracted': {**INFO['extracted'], 'folds': folds, **changes}}
     return [write(folder / f'fold_{k}', m, prediction=True, info=info) for k in range(folds)]
 
 
@@ -189,6 +193,10 @@ def test_features_of_a_network_are_not_split_anew(tmp_path):
     folder = extracted(tmp_path, 'audio', 1)[0]
     with pytest.raises(ValueError, match='leave_speakers_out would test some of them'):
         read_folds({'audio': folder}, 'leave_speakers_out', {'folds': 2})
+    other = write(tmp_path / 'vision', 'vision', prediction=True, split=('test', 'train', 'validation'), info=INFO)
+    for pair in ({'audio': folder, 'vision': other}, {'vision': other, 'audio': folder}):
+        with pytest.raises(ValueError, match='the split: record clip_.* the models were trained under different'):
+            read_folds(pair, 'official_split', {})
 
 
 def test_marks_of_the_protocol_and_of_the_run_are_printed(directories, tmp_path, capsys):
@@ -199,8 +207,7 @@ def test_marks_of_the_protocol_and_of_the_run_are_printed(directories, tmp_path,
     assert 'not an honest estimate' in text
     assert re.search('speakers shared .8 of 8 test speakers are in train', text)
     assert '±' not in text  # one fold, one seed
-    info = {'extracted': {'folds': 1, 'marks': ['selected on test']}}
-    write(tmp_path / 'a' / 'fold_0', 'audio', info=info)
+    extracted(tmp_path / 'a', 'audio', 1, marks=['selected on test'])
     assert read_folds({'audio': tmp_path / 'a'}, 'official_split', {})[0][0].marks == ('selected on test',)
     honest = read_folds(directories, 'leave_speakers_out', {'folds': 2, 'validation_speakers': 1})[0]
     assert not any(fold.marks for fold in honest)

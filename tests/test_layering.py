@@ -38,7 +38,19 @@ LAYERS = {
     'writer': (set(), {'tensorboardX'}),
     'step': ({'losses', 'optimizer'}, JAX),
     'experiment': (
-        {'augment', 'data', 'leakage', 'losses', 'models', 'optimizer', 'protocols', 'records', 'sharding', 'step'},
+        {
+            'augment',
+            'data',
+            'leakage',
+            'losses',
+            'models',
+            'optimizer',
+            'protocols',
+            'records',
+            'sharding',
+            'step',
+            'writer',
+        },
         JAX,
     ),
     'evaluate': (

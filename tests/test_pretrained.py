@@ -121,11 +121,15 @@ def test_a_projector_is_left_out_where_the_model_has_none():
 
 
 def test_sizes_come_from_the_weights(tmp_path):
-    source = {'family': 'bert', 'fields': {'hidden_size': 8, 'num_layers': 2}}
+    source = {'family': 'bert', 'fields': {'hidden_size': 8, 'num_layers': 2, 'projector': 8}}
     folder = str(pretrained.save_pretrained(tmp_path / 'tiny', WEIGHTS, source))
     fields = {'name': 'encoded', 'text': {'name': 'bert', 'num_layers': 1}, 'model': {'name': 'mfsa'}}
     filled = pretrained.fill_fields(fields, {'text': folder})
-    assert filled['text'] == {'name': 'bert', 'hidden_size': 8, 'num_layers': 1}
+    assert filled['text'] == {'name': 'bert', 'hidden_size': 8, 'num_layers': 1, 'projector': 8}
     assert filled['model'] == fields['model']
     with pytest.raises(ValueError, match="holds weights of 'bert', config.model.text is 'vit'"):
         pretrained.fill_fields({'text': {'name': 'vit'}}, {'text': folder})
+    del source['fields']['projector']  # as conversion wrote it once; the layer would silently be left out
+    old = str(pretrained.save_pretrained(tmp_path / 'old', WEIGHTS, source))
+    with pytest.raises(ValueError, match='old/source.json does not say how wide the projector is: convert it again'):
+        pretrained.fill_fields(fields, {'text': old})

@@ -138,13 +138,14 @@ def scaling(preprocessor: Settings) -> dict[str, Any]:
     """
     normalize, rescale = preprocessor.flag('do_normalize', True), preprocessor.flag('do_rescale', True)
     factor = 255 * preprocessor.real('rescale_factor', 1 / 255) if rescale else 255.0
-    mean, std = preprocessor.channels('image_mean', HALF), preprocessor.channels('image_std', HALF)
+    mean: tuple[float, ...] = (0.0,) * 3
+    std: tuple[float, ...] = (1.0,) * 3
+    if normalize:
+        mean, std = preprocessor.channels('image_mean', HALF), preprocessor.channels('image_std', HALF)
     if min(std) <= 0 or factor <= 0:
         raise preprocessor.wrong('rescale_factor' if factor <= 0 else 'image_std', 'numbers above 0')
     if normalize and abs(factor - 1) < 1e-6:
         return {'mean': mean, 'std': std} if preprocessor.values else {}  # else those of the encoder
-    if not normalize:
-        mean, std = (0.0,) * 3, (1.0,) * 3
     return {'mean': tuple(m / factor for m in mean), 'std': tuple(s / factor for s in std)}
 
 

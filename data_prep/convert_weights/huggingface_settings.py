@@ -71,7 +71,8 @@ class Settings:
         return value
 
     def flag(self, key: str, default: bool) -> bool:
-        value = self.values.get(key, default)
+        """null is no answer, as some preprocessors write it."""
+        value = default if self.get(key) is None else self.get(key)
         if not isinstance(value, bool):
             raise self.wrong(key, 'true or false')
         return value
