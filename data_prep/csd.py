@@ -22,7 +22,7 @@ import numpy as np
 
 from data_prep.pool import PreparationError
 from mmer_jax.media import MediaError
-from mmer_jax.media.text import check_download
+from mmer_jax.media.download import check_download
 
 EXPECTED = 'a computational sequence (.csd), which is HDF5'
 LAYOUT = 'expected /<root>/data/<video id>/{features, intervals}'

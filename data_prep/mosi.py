@@ -43,7 +43,8 @@ from data_prep import csd
 from data_prep.cmu_sdk import NONFINITE, NONFINITE_HELP, Report, Segment, make_fill, print_report, write_segment
 from data_prep.pool import PreparationError, Skipped
 from mmer_jax.media import MediaError
-from mmer_jax.media.text import WordVectors, check_download, embed, is_pause, read_glove
+from mmer_jax.media.download import check_download
+from mmer_jax.media.text import WordVectors, embed, is_pause, read_glove
 from mmer_jax.media.tokens import TextTokenizer
 from mmer_jax.pretrained import find as pretrained_folder
 from mmer_jax.records import Feature, Label, RecordWriter, Schema

@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 
 from mmer_jax.attention_plots import Axis, Picture
-from mmer_jax.media.text import check_download, read_glove
+from mmer_jax.media.download import check_download
+from mmer_jax.media.text import read_glove
 
 HEADS = ('mean', 'max', 'all')
 TEXT_COLUMNS = ('text', 'raw_text')  # of the manifest

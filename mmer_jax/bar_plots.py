@@ -80,13 +80,14 @@ def grouped(
     axes = figure.add_subplot()
     step = FILL / len(series)
     longest = max(len(f'{bar.mean or 0:.{decimals}f}') for bar in bars)
-    numbers = {'decimals': decimals, 'rotation': 0 if not decimals and DIGIT * (longest + 0.5) < step * room else 90}
+    rotation = 0 if not decimals and DIGIT * (longest + 0.5) < step * room else 90
     for number, group in enumerate(groups):
         members = sorted((b for b in bars if b.group == group), key=lambda b: series.index(b.series))
         for k, bar in enumerate(members):
             place = number + (k - (len(members) - 1) / 2) * step
-            colour = COLOURS[series.index(bar.series)]
-            _draw(axes, bar, place, step, colour, numbers if sizes[0] >= READABLE else None)
+            _draw(axes, bar, place, step, COLOURS[series.index(bar.series)])
+            if sizes[0] >= READABLE:
+                _number(axes, bar, place, decimals, rotation)
     _axes(axes, groups, bars, label)
     if room < WIDE and 0.085 * max(map(len, groups)) > room:  # a character is about 0.085 inches wide
         axes.tick_params(axis='x', labelrotation=90)
@@ -110,26 +111,30 @@ def counts(table: Mapping[str, Mapping[str, int]], path: str | os.PathLike, *, l
     grouped(bars, path, label=label, title=title, decimals=0, sizes=(narrow, WIDE if len(table) <= 12 else 0.5))
 
 
-def _draw(axes: Axes, bar: Bar, place: float, step: float, colour: str, numbers: Mapping[str, int] | None) -> None:
+def _draw(axes: Axes, bar: Bar, place: float, step: float, colour: str) -> None:
     half = 0.46 * step
     if bar.mean is not None and np.isfinite(bar.mean):
         style: dict = {'facecolor': 'white', 'hatch': '////'} if bar.quoted else {'facecolor': _pale(colour)}
         axes.bar(place, bar.mean, width=2 * half, edgecolor=colour, linewidth=0.9, zorder=2, **style)
         if bar.deviation is not None and np.isfinite(bar.deviation):
             axes.errorbar(place, bar.mean, yerr=bar.deviation, color=INK, capsize=3, linewidth=1.2, zorder=4)
-        if numbers is not None:
-            decimals, rotation = numbers['decimals'], numbers['rotation']
-            foot = 0 if decimals else bar.mean
-            text = axes.annotate(
-                f'{bar.mean:.{decimals}f}', (place, foot), (0, 4), textcoords='offset points', rotation=rotation,
-                ha='center', va='bottom', fontsize=8.5, color=INK, zorder=6,
-            )  # fmt: skip
-            if bar.quoted:  # readable on the hatching
-                text.set_bbox({'facecolor': 'white', 'edgecolor': 'none', 'pad': 1.2})
     if bar.floor is not None and np.isfinite(bar.floor):
         axes.hlines(bar.floor, place - half, place + half, **DASHES, zorder=3)
     if bar.published is not None:
         axes.scatter(place, bar.published, **MARK, zorder=5)
+
+
+def _number(axes: Axes, bar: Bar, place: float, decimals: int, rotation: int) -> None:
+    """Writes the mean at the foot of a bar, a count above it."""
+    if bar.mean is None or not np.isfinite(bar.mean):
+        return
+    foot = 0 if decimals else bar.mean
+    text = axes.annotate(
+        f'{bar.mean:.{decimals}f}', (place, foot), (0, 4), textcoords='offset points', rotation=rotation, ha='center',
+        va='bottom', fontsize=8.5, color=INK, zorder=6,
+    )  # fmt: skip
+    if bar.quoted:  # readable on the hatching
+        text.set_bbox({'facecolor': 'white', 'edgecolor': 'none', 'pad': 1.2})
 
 
 def _axes(axes: Axes, groups: Sequence[str], bars: Sequence[Bar], label: str) -> None:

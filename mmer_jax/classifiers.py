@@ -68,10 +68,8 @@ PUBLISHED = {
     }
 }
 METRICS = ('accuracy', 'uar', 'macro_f1')
-DETAILS = (
-    'early sum',
-    'early concat',
-)  # combined with the first classifier: which Table 7 shows, the first that exists
+# With the first classifier, the combinations of which Table 7 shows the first that exists.
+DETAILS = ('early sum', 'early concat')
 
 
 class Results:

@@ -76,10 +76,8 @@ def evaluate_checkpoint(
     """
     workdir = Path(workdir)
     parent = workdir if (workdir / 'config.json').is_file() else workdir.parent
-    config = ConfigDict(writer.read_json(parent / 'config.json'))
-    own = config
-    if directory is not None:
-        config = experiment.elsewhere(own, directory)
+    own = ConfigDict(writer.read_json(parent / 'config.json'))
+    config = experiment.elsewhere(own, directory)
     source = experiment.open_source(config)
     folds = experiment.folds_of(config, source)
     named = [fold for fold in folds if fold.name == workdir.name] if len(folds) > 1 else folds

@@ -71,8 +71,10 @@ def folds_of(config: Config, source: RecordSource) -> list[Fold]:
     return leakage.folds_of_source(source, config.protocol.name, config.protocol.options.to_dict())
 
 
-def elsewhere(config: Config, directory: str | Path) -> Config:
-    """The config with another shard directory."""
+def elsewhere(config: Config, directory: str | Path | None) -> Config:
+    """The config with another shard directory; itself where there is none."""
+    if directory is None:
+        return config
     other = copy.deepcopy(config)
     other.data.directory = str(directory)
     return other

@@ -27,6 +27,12 @@ OPTIONAL = 'projector'  # a layer behind an encoder's pooling, which a model may
 WITH_PROJECTOR = ('bert', 'distilbert', 'roberta')  # families of which conversion always states its width
 
 
+def listed(items: Sequence[str], shown: int = SHOWN, separator: str = '; ') -> str:
+    """The first items of many for an error, and how many there are beside them."""
+    more = f' and {len(items) - shown} more' if len(items) > shown else ''
+    return separator.join(items[:shown]) + more
+
+
 def find(name: str | os.PathLike) -> Path:
     """The folder of a name below $MMER_PRETRAINED, or of a path; FileNotFoundError says where was looked."""
     root = os.environ.get('MMER_PRETRAINED', '')
@@ -146,10 +152,9 @@ def graft(
         if key in given and given[key].shape not in (own[key].shape, own[key].shape[1:]):
             faults.append(f'{_name(key)} has shape {given[key].shape}, the model wants {own[key].shape}')
     if faults:
-        more = f' and {len(faults) - SHOWN} more' if len(faults) > SHOWN else ''
         raise ValueError(
-            f'what is loaded does not fit {path!r}: {"; ".join(faults[:SHOWN])}{more}. Choose the weights or the sizes '
-            'of the model anew, or name what may stay at its initialisation in config.fresh'
+            f'what is loaded does not fit {path!r}: {listed(faults)}. Choose the weights or the sizes of the model '
+            'anew, or name what may stay at its initialisation in config.fresh'
         )
     changed = {k: np.broadcast_to(given[k], own[k].shape).astype(own[k].dtype) for k in inside if k in given}
     return traverse_util.unflatten_dict({**own, **changed})

@@ -70,11 +70,14 @@ def check_vocabulary(name: str, source: RecordSource) -> None:
     tokenizer = source.schema.info.get('tokenizer')
     if not tokenizer or pretrained.read_source(name).get('family') not in TEXT_FAMILIES:
         return
+    folder = pretrained.find(name)
     try:
-        theirs = vocabulary_of(pretrained.find(tokenizer))
+        other = pretrained.find(tokenizer)
     except FileNotFoundError:
         return
-    ours = vocabulary_of(pretrained.find(name))
+    if other == folder:
+        return
+    theirs, ours = vocabulary_of(other), vocabulary_of(folder)
     if theirs is not None and ours is not None and theirs != ours:
         raise ValueError(
             f'{source.directory} holds token ids of {tokenizer} ({len(theirs)} tokens), the weights {name} have '

@@ -57,10 +57,8 @@ def open_run(workdir: str | Path, *, fold: int = 0, seed: int | None = None, dir
     parent = workdir if (workdir / 'config.json').is_file() else workdir.parent
     if not workdir.is_dir() or not (parent / 'config.json').is_file():
         raise ValueError(f'{workdir} is no workdir: it has no config.json; give the --workdir of a finished run')
-    config = ConfigDict(writer.read_json(parent / 'config.json'))
-    own = config
-    if directory is not None:
-        config = experiment.elsewhere(own, directory)
+    own = ConfigDict(writer.read_json(parent / 'config.json'))
+    config = experiment.elsewhere(own, directory)
     source = experiment.open_source(config)
     folds = experiment.folds_of(config, source)
     named = [one.name for one in folds]

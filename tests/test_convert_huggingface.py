@@ -21,7 +21,7 @@ from mmer_jax.encoders.vit import Ast
 from mmer_jax.media import audio, download
 from mmer_jax.models import build_model
 from tests.golden import make_transformers as golden
-from tests.test_transformers_parity import write
+from tests.test_transformers_parity import write_case
 
 POINTER = 'version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 231508\n'
 DENSE = 'bert.encoder.layer.0.intermediate.dense.weight'
@@ -36,8 +36,7 @@ def stored():
 @pytest.fixture
 def folder_of(stored, tmp_path):
     def make(case):
-        values = [stored[f'{case}/{key}'] for key in ('config', 'names', 'shapes', 'weights')]
-        return write(tmp_path / case, *values)
+        return write_case(tmp_path / case, stored, case)
 
     return make
 

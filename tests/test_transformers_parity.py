@@ -97,7 +97,9 @@ def check(case, folder, states, pooled, gradient_folder):
     assert reached >= len(wanted) - 4  # the pooling has no part in this loss, nor has the vector of hidden frames
 
 
-def write(folder, config, names, shapes, flat):
+def write_case(folder, stored, case, kind='weights'):
+    """A stored case as a folder of Hugging Face."""
+    config, names, shapes, flat = (stored[f'{case}/{key}'] for key in ('config', 'names', 'shapes', kind))
     folder.mkdir()
     (folder / 'config.json').write_text(str(config))
     weights, place = {}, 0
@@ -120,8 +122,7 @@ def stored():
 @pytest.fixture
 def folder_of(stored, tmp_path):
     def make(case, kind='weights'):
-        common = [stored[f'{case}/{key}'] for key in ('config', 'names', 'shapes')]
-        return write(tmp_path / f'{case}_{kind}', *common, stored[f'{case}/{kind}'])
+        return write_case(tmp_path / f'{case}_{kind}', stored, case, kind)
 
     return make
 

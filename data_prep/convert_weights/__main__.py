@@ -21,7 +21,7 @@ from flax import traverse_util
 
 from data_prep.convert_weights import huggingface, i3d, resnext3d, torchvision_cnn
 from data_prep.convert_weights.names import Converted, differences
-from mmer_jax.pretrained import find, load_pretrained, save_pretrained
+from mmer_jax.pretrained import find, listed, load_pretrained, save_pretrained
 
 # By name: reads a file or a folder of weights.
 FAMILIES: dict[str, Callable[[Path], Converted]] = {
@@ -63,11 +63,6 @@ def write(converted: Converted, folder: Path, revision: str = '') -> Path:
     if revision:
         source['revision'] = revision
     return save_pretrained(folder, converted.arrays, source)
-
-
-def listed(names: tuple[str, ...]) -> str:
-    more = f' and {len(names) - SHOWN} more' if len(names) > SHOWN else ''
-    return ', '.join(names[:SHOWN]) + more if names else 'none'
 
 
 def check(family: str, source: Path, folder: Path) -> int:
@@ -114,8 +109,8 @@ def main(argv: list[str] | None = None) -> int:
     parameters = sum(array.size for name, array in converted.arrays.items() if name.startswith('params/'))
     print(f'{folder}: {len(converted.arrays)} arrays, {parameters:,} parameters of {converted.family}')
     print('  fields: ' + ', '.join(f'{name}={value}' for name, value in converted.fields.items()))
-    print(f'  left out of the original: {listed(converted.unused)}')
-    print(f'  stays at its initialisation: {listed(converted.fresh)}')
+    print(f'  left out of the original: {listed(converted.unused, SHOWN, ", ") or "none"}')
+    print(f'  stays at its initialisation: {listed(converted.fresh, SHOWN, ", ") or "none"}')
     return 0
 
 

@@ -7,10 +7,9 @@ The weight normalisation of the speech models' positions is kept as its two para
 """
 
 import dataclasses
-import hashlib
 import re
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +22,7 @@ from data_prep.convert_weights.huggingface_names import FAMILIES, Family
 from data_prep.convert_weights.huggingface_settings import Settings, read_json, read_settings
 from data_prep.convert_weights.huggingface_shapes import original_shape, parameter_shapes
 from mmer_jax.media.download import check_download
-from mmer_jax.pretrained import open_params, read_source
+from mmer_jax.pretrained import listed, open_params, read_source
 
 BESIDE = (
     'config.json',
@@ -162,10 +161,8 @@ def _check_tensors(
         if found != wanted:
             faults.append(f'{path}: {original} has shape {found}, {config.file} asks for {wanted}')
     if faults:
-        more = f' and {len(faults) - SHOWN} more' if len(faults) > SHOWN else ''
         raise ValueError(
-            f'{"; ".join(faults[:SHOWN])}{more}. The weights and config.json do not belong together: download both '
-            'from one place'
+            f'{listed(faults, SHOWN)}. The weights and config.json do not belong together: download both from one place'
         )
 
 
@@ -196,7 +193,7 @@ def convert(folder: Path) -> names.Converted:
     made = plan(folder, tensors)
     arrays = {f'params/{ours}': _read(tensors, ours, original) for ours, original in made.taken.items()}
     fresh = tuple(f'params/{name}' for name in made.fresh)
-    return names.Converted(made.family, made.fields, arrays, made.unused, fresh, source_of(folder))
+    return names.Converted(made.family, made.fields, arrays, made.unused, fresh, source_of(folder, tensors.files))
 
 
 def _read(tensors: Tensors, ours: str, original: str) -> np.ndarray:
@@ -235,22 +232,16 @@ def verify(converted: Path, folder: Path) -> list[str]:
     return sorted(faults)
 
 
-def source_of(folder: Path) -> dict[str, Any]:
+def source_of(folder: Path, weights: Sequence[Path]) -> dict[str, Any]:
     """What source.json says of the origin: name, revision where the folder tells it, sha256 of each file of weights."""
-    folder = Path(folder)
-    config, tensors = read_json(folder / 'config.json'), Tensors(folder)
+    config = read_json(folder / 'config.json')
     snapshot = folder.resolve().parent.name == 'snapshots'  # the cache of huggingface_hub: .../snapshots/<revision>
     return {
         'source': config.get('_name_or_path') or folder.resolve().name,
         'revision': config.get('_commit_hash') or (folder.resolve().name if snapshot else ''),
         'architecture': ', '.join(config.get('architectures') or ()),
-        'sha256': {path.name: file_hash(path) for path in (*tensors.files, folder / 'config.json')},
+        'sha256': {path.name: names.file_hash(path) for path in (*weights, folder / 'config.json')},
     }
-
-
-def file_hash(path: Path) -> str:
-    with open(path, 'rb') as file:
-        return hashlib.file_digest(file, 'sha256').hexdigest()
 
 
 def copy_beside(folder: Path, converted: Path) -> list[str]:

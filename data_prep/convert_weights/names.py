@@ -14,9 +14,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from mmer_jax.pretrained import listed
+
 Shape = tuple[int, ...]
 COUNTERS = r'(^|\.)num_batches_tracked$'  # batches a normalisation has seen; nothing here asks for it
-SHOWN = 5  # names in an error
 
 
 class Rule(NamedTuple):
@@ -108,7 +109,7 @@ def apply_rules(
     faults = [f'{rule.original} is missing' for rule in rules if rule.original not in tensors]
     faults += [f'{name} is not known' for name in left if not any(re.search(pattern, name) for pattern in unused)]
     if faults:
-        raise ValueError(_listed(source, faults))
+        raise ValueError(f'{source} does not fit: {listed(faults)}')
     flat = {}
     for rule in rules:
         array = tensors[rule.original]
@@ -117,7 +118,7 @@ def apply_rules(
         elif not faults:
             flat[rule.ours] = to_ours(rule.ours, array)
     if faults:
-        raise ValueError(_listed(source, faults))
+        raise ValueError(f'{source} does not fit: {listed(faults)}')
     return flat, tuple(left)
 
 
@@ -137,12 +138,11 @@ def differences(source: Mapping[str, Any], family: str, fields: Mapping[str, Any
     return faults
 
 
-def _listed(source: str, faults: Sequence[str]) -> str:
-    more = f' and {len(faults) - SHOWN} more' if len(faults) > SHOWN else ''
-    return f'{source} does not fit: {"; ".join(faults[:SHOWN])}{more}'
-
-
 def origin_of(path: Path) -> dict[str, Any]:
     """What source.json says of one file of weights: its name and its SHA-256."""
+    return {'source': path.name, 'sha256': {path.name: file_hash(path)}}
+
+
+def file_hash(path: Path) -> str:
     with open(path, 'rb') as file:
-        return {'source': path.name, 'sha256': {path.name: hashlib.file_digest(file, 'sha256').hexdigest()}}
+        return hashlib.file_digest(file, 'sha256').hexdigest()

@@ -25,7 +25,7 @@ PAGE = Failure('HTML page', 'what was saved is a web page, not the file: downloa
 ANSWER = Failure('XML page', "what was saved is a server's answer, not the file: download it again")
 FAILURES = (
     (b'version https://git-lfs', POINTER),
-    (b'<!doctype html', PAGE),
+    (b'<!doctype', PAGE),
     (b'<html', PAGE),
     (b'<head', PAGE),
     (b'<?xml', ANSWER),
