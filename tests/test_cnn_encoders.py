@@ -14,6 +14,7 @@ from mmer_jax.encoders.pictures import adaptive_mean, max_pool_ceil
 from mmer_jax.encoders.resnet import ResNet18
 from mmer_jax.encoders.vgg import Vgg16
 from mmer_jax.pretrained import graft
+from tests.double import TOLERANCE, assert_near, in_float64
 from tests.golden import make_cnn_encoders as make
 
 CLASSES = {'resnet18': ResNet18, 'googlenet': GoogLeNet, 'vgg16': Vgg16}
@@ -91,12 +92,22 @@ def variables_of(kind, state):
     return nested(flat, 'params'), nested(flat, 'batch_stats')
 
 
-@functools.partial(jax.jit, static_argnums=(0, 1))
-def run(kind, train, params, statistics, x):
-    """Outputs and statistics after, and the gradients of the sum of outputs x cotangents by parameters and pictures."""
+@functools.cache
+def program(kind, train):
+    """A compiled function (params, statistics, x) -> outputs, gradients, statistics after, map; in float64.
 
+    The gradients are those of the sum of outputs x cotangents, by parameters and pictures.
+    """
+    return in_float64(jax.jit(functools.partial(outputs_and_gradients, kind, train)))
+
+
+def run(kind, train, params, statistics, x):
+    return program(kind, train)(params, statistics, x)
+
+
+def outputs_and_gradients(kind, train, params, statistics, x):
     def loss(params, x):
-        outputs, changed = narrow(kind).apply(
+        outputs, changed = narrow(kind, dtype=jnp.dtype('float64')).apply(
             {'params': params, 'batch_stats': statistics}, x, MASK, train, method=encode_and_pool, mutable='batch_stats'
         )
         maps, features, logits = outputs
@@ -113,15 +124,6 @@ def run(kind, train, params, statistics, x):
 def in_our_names(kind, state, gradients):
     """Gradients by PyTorch's names -> nested as our parameters."""
     return variables_of(kind, {**state, **{name: g for name, g in gradients.items() if name != 'x'}})[0]
-
-
-def assert_close(found, expected, name):
-    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-4 * np.abs(expected).max(), err_msg=name)
-
-
-def tolerance(kind, mode):
-    """GoogLeNet's last batch norms see twenty values here, which doubles what float32 rounds away."""
-    return 2e-4 if (kind, mode) == ('googlenet', 'train') else 1e-4
 
 
 # The published layout
@@ -170,7 +172,7 @@ def test_equals_the_stored_network(golden, kind, mode):
     outputs, (gradient, gradient_x), _, maps = run(kind, mode == 'train', params, statistics, make.pictures(kind))
     assert (np.asarray(maps)[~MASK] == 0).all()
     for name, found in outputs.items():
-        assert_close(found, golden[f'{kind}/{mode}/{name}'], name)
+        assert_near(found, golden[f'{kind}/{mode}/{name}'], name)
     assert (np.asarray(gradient_x)[~MASK] == 0).all()
     # Norm and projection of each gradient, laid out as the original's.
     names, expected = json.loads(str(golden[f'{kind}/names'])), golden[f'{kind}/{mode}/gradients']
@@ -183,7 +185,7 @@ def test_equals_the_stored_network(golden, kind, mode):
     floor = 0.1 * np.median(expected[:, 0])
 
     def check(found, direction, index):
-        pair, allowed = expected[index], tolerance(kind, mode) * max(expected[index, 0], floor)
+        pair, allowed = expected[index], TOLERANCE * max(expected[index, 0], floor)
         projected = [np.linalg.norm(found), (found * direction).sum()]
         np.testing.assert_allclose(projected, pair, rtol=0, atol=allowed, err_msg=names[index])
 
@@ -219,19 +221,19 @@ def test_a_converted_file_equals_pytorch_live(kind, mode, tmp_path):
     )
     assert set(outputs) == set(expected)
     for name, found in outputs.items():
-        assert_close(found, expected[name], name)
-    assert_close(np.asarray(gradient_x)[MASK], expected_gradients['x'], 'x')
+        assert_near(found, expected[name], name)
+    assert_near(np.asarray(gradient_x)[MASK], expected_gradients['x'], 'x')
     wanted = in_our_names(kind, state, expected_gradients)
     floor = 0.1 * np.median([np.abs(value).max() for value in jax.tree.leaves(wanted)])
     for (place, found), value in zip(
         jax.tree_util.tree_leaves_with_path(gradient), jax.tree.leaves(wanted), strict=True
     ):
-        allowed = tolerance(kind, mode) * max(np.abs(value).max(), floor)
+        allowed = TOLERANCE * max(np.abs(value).max(), floor)
         np.testing.assert_allclose(found, value, rtol=0, atol=allowed, err_msg=jax.tree_util.keystr(place))
     means = [leaf for name, leaf in jax.tree_util.tree_leaves_with_path(changed) if name[-1].key == 'mean']
     stored = jax.tree_util.tree_leaves_with_path(variables_of(kind, after)[1])
     for found, (_, value) in zip(means, [pair for pair in stored if pair[0][-1].key == 'mean'], strict=True):
-        np.testing.assert_allclose(found, value, atol=1e-4)
+        assert_near(found, value)
 
 
 @pytest.mark.parametrize(('kind', 'unused'), [('resnet18', 2), ('googlenet', 20), ('vgg16', 2)])

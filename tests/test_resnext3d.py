@@ -1,14 +1,18 @@
 """3-D ResNeXt: published counts, PyTorch's numbers, and padding that changes nothing."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from mmer_jax.encoders.resnext3d import ResNeXt3D
+from tests.double import assert_near, in_float64, widened
 
 TINY = {'num_frames': 4, 'block_counts': (1, 2, 1, 1), 'planes': (32, 32, 64, 64), 'cardinality': 4, 'stem_features': 8}
 MODEL = ResNeXt3D(**TINY)
+IN_DOUBLE = MODEL.clone(dtype=jnp.dtype('float64'))
 
 
 def clips(rows=3, frames=4, side=32, dtype=np.uint8):
@@ -84,17 +88,19 @@ def test_padded_frames_and_other_rows_change_nothing(variables, apply):
 
 
 def test_a_padding_row_changes_no_statistics(variables):
-    def step(x, mask):
-        (features, _), changed = MODEL.apply(variables, x, mask, train=True, mutable=['batch_stats'])
+    @in_float64  # the last norms see a handful of values, whose deviation float32 cannot tell
+    @jax.jit
+    def step(variables, x, mask):
+        (features, _), changed = IN_DOUBLE.apply(variables, x, mask, train=True, mutable=['batch_stats'])
         return features, changed
 
     x, mask = clips(rows=2)
-    features, changed = jax.jit(step)(x, mask)
+    features, changed = step(variables, x, mask)
     padded = np.concatenate([x, np.full_like(x[:1], 9)]), np.concatenate([mask, np.zeros_like(mask[:1])])
-    more, changed_more = jax.jit(step)(*padded)
-    np.testing.assert_allclose(more[:2], features, atol=2e-4)
+    more, changed_more = step(variables, *padded)
+    assert_near(more[:2], features)
     for a, b in zip(jax.tree.leaves(changed), jax.tree.leaves(changed_more), strict=True):
-        np.testing.assert_allclose(b, a, atol=1e-5)
+        assert_near(b, a)
 
 
 def test_remat_changes_nothing_but_memory(variables):
@@ -116,17 +122,17 @@ def test_the_stem_without_activation_is_another_function(variables, apply):
 
 
 def reference(torch, variables, x, train):
-    """The published layout in PyTorch's functions, on our variables."""
+    """The published layout in PyTorch's functions, on our variables, in float64."""
     from torch.nn import functional as f
 
-    params, stats = variables['params'], variables['batch_stats']
+    params, stats = widened(variables['params']), widened(variables['batch_stats'])
 
     def conv(x, where, stride, padding, groups=1):
-        kernel = torch.tensor(np.asarray(where['kernel']).transpose(4, 3, 0, 1, 2).copy())
+        kernel = torch.tensor(where['kernel'].transpose(4, 3, 0, 1, 2).copy())
         return f.conv3d(x, kernel, stride=stride, padding=padding, groups=groups)
 
     def norm(x, where, stat):
-        a = {k: torch.tensor(np.array(v)) for k, v in {**where['norm'], **stat['norm']}.items()}
+        a = {k: torch.tensor(v) for k, v in {**where['norm'], **stat['norm']}.items()}
         return f.batch_norm(x, a['mean'], a['var'], a['scale'], a['bias'], training=train, eps=1e-5)
 
     x = torch.tensor(np.moveaxis(x, -1, 1).copy())
@@ -149,6 +155,6 @@ def test_pytorch_gives_the_same_map(variables, train):
     torch = pytest.importorskip('torch')
     x, mask = clips(side=40)
     floats = ((x / 255.0 - np.array(MODEL.mean)) / np.array(MODEL.std)).astype(np.float32)
-    found, _ = MODEL.apply(variables, floats, mask, train=train, mutable=['batch_stats'])
-    expected = reference(torch, variables, floats, train)
-    np.testing.assert_allclose(found[0], expected, atol=1e-4 * np.abs(expected).max())
+    run = functools.partial(IN_DOUBLE.apply, train=train, mutable=['batch_stats'])
+    found, _ = in_float64(jax.jit(run))(variables, floats, mask)
+    assert_near(found[0], reference(torch, variables, floats.astype(np.float64), train))

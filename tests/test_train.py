@@ -16,9 +16,10 @@ from ml_collections import ConfigDict
 
 from mmer_jax import train
 from mmer_jax.checkpoint import Checkpoints
+from mmer_jax.experiment import folds_of, load_fold, open_source
 from mmer_jax.train import train_and_evaluate
 from mmer_jax.writer import read_json, read_jsonl
-from tests.conftest import REPOSITORY
+from tests.conftest import REPOSITORY, write_dataset
 from tests.small_run import MeanModel, small_config
 
 ENVIRONMENT = {**os.environ, 'JAX_PLATFORMS': 'cpu', 'PYTHONWARNINGS': 'default'}
@@ -26,6 +27,20 @@ ENVIRONMENT = {**os.environ, 'JAX_PLATFORMS': 'cpu', 'PYTHONWARNINGS': 'default'
 
 def run(directory, workdir, **changes):
     return train_and_evaluate(small_config(directory, **changes), workdir, model=MeanModel())
+
+
+@pytest.fixture(scope='module')
+def tiny(tmp_path_factory):
+    """Clips enough for two padded shapes, so that batches are not in record order; their last batch is not full."""
+    return write_dataset(tmp_path_factory.mktemp('data') / 'tiny', records=106)
+
+
+@pytest.fixture(scope='module')
+def fold_data(tiny):
+    """What every run here reads."""
+    config = small_config(tiny)
+    source = open_source(config)
+    return load_fold(config, source, folds_of(config, source)[0])
 
 
 @pytest.fixture(scope='module')
@@ -78,14 +93,47 @@ def test_what_a_run_leaves(whole):
     assert [row['seed'] for row in results['rows']] == [0, 1]
     assert results['parameters'] == (3 + 4) * 3 + 3
     row = results['rows'][0]
-    assert row['counts'] == {'train': 24, 'validation': 8, 'test': 8}
+    assert row['counts'] == {'train': 58, 'validation': 24, 'test': 24}
     assert row['floor']['accuracy'] >= 1 / 3
     rows = read_jsonl(whole / 'metrics.jsonl')
     assert {r['split'] for r in rows} == {'train', 'train_epoch', 'validation'}
     assert sum(r['split'] == 'validation' for r in rows) == 12 * 2
     with np.load(whole / 'predictions' / 'test.npz') as file:
-        assert file['prediction'].shape == (2, 8, 3)
-        assert file['label'].shape == file['id'].shape == (8,)
+        assert file['prediction'].shape == (2, 24, 3)
+        assert file['label'].shape == file['id'].shape == (24,)
+
+
+def test_predictions_stand_beside_their_own_record(fold_data, whole):
+    """Of batches that are planned by length: each record alone, through the chosen variables, gives its row."""
+    source = fold_data.source
+    for split in ('validation', 'test'):
+        load, numbers = fold_data.loaders[split], getattr(fold_data.fold, split)
+        planned = np.concatenate([records for _, records in load.plan.epoch(0)])
+        assert len(load.plan.shapes) == 2
+        assert planned.tolist() != numbers.tolist()
+        best = checkpoint_of(whole)[1]['best']
+        kernel, bias = best["['params']['Dense_0']['kernel']"], best["['params']['Dense_0']['bias']"]
+        with np.load(whole / 'predictions' / f'{split}.npz') as file:
+            assert file['id'].tolist() == source.manifest['id'][numbers].tolist()
+            for row, number in enumerate(numbers):
+                record = source.read(int(number))
+                x = np.concatenate([record['text'].mean(0), record['audio'].mean(0)])
+                np.testing.assert_allclose(file['prediction'][:, row], x @ kernel + bias, atol=1e-5)
+                assert file['label'][row] == record['label']
+
+
+def test_the_loss_of_an_epoch_is_the_mean_over_its_records(fold_data, whole):
+    """A batch that is not full counts by what it holds."""
+    plan = fold_data.loaders['train'].plan
+    sizes = np.array([len(records) for epoch in range(12) for _, records in plan.epoch(epoch)]).reshape(12, -1)
+    assert (sizes.sum(1) == 58).all()
+    assert (sizes.min(1) == 4).all()
+    rows = read_jsonl(whole / 'metrics.jsonl')
+    for seed in (0, 1):
+        mine = [row for row in rows if row['seed'] == seed]
+        steps = np.array([row['loss'] for row in mine if row['split'] == 'train']).reshape(sizes.shape)
+        epochs = [row['loss'] for row in mine if row['split'] == 'train_epoch']
+        np.testing.assert_allclose(epochs, (steps * sizes).sum(1) / 58, rtol=1e-6)
 
 
 def test_results_are_the_metrics_of_the_saved_predictions(whole):
@@ -141,7 +189,7 @@ def test_the_training_split_is_measured_as_it_is_with_the_chosen_variables(tiny,
     assert augmented['rows'] == still['rows']  # variables that do not move: only augmented pictures could differ
 
 
-@pytest.mark.parametrize(('stop_at', 'every'), [(9, 0), (14, 3), (3, 0)])
+@pytest.mark.parametrize(('stop_at', 'every'), [(23, 0), (34, 7), (3, 0)])
 def test_an_interrupted_run_resumes_bit_for_bit(tiny, tmp_path, whole, monkeypatch, stop_at, every):
     """Also in the middle of an epoch, and before the first checkpoint."""
 
@@ -226,7 +274,7 @@ def test_two_processes_equal_one_and_take_over_its_run(tiny, tmp_path, whole, mo
     account = train.Loop._account
 
     def stop(self, step, numbers):
-        if step == 20:
+        if step == 25:
             raise Stop
         account(self, step, numbers)
 
@@ -260,7 +308,7 @@ def test_cross_validation_writes_folds_and_skips_finished_ones(tiny, tmp_path):
         (f'fold_{k}', s) for k in range(4) for s in (0, 1)
     ]
     assert read_json(tmp_path / 'results.json') == results
-    assert sum(row['counts']['test'] for row in results['rows'][::2]) == 40
+    assert sum(row['counts']['test'] for row in results['rows'][::2]) == 106
     with np.load(tmp_path / 'fold_0' / 'statistics.npz') as file:
         assert sorted(file) == ['audio_deviation', 'audio_mean']
 
