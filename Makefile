@@ -1,5 +1,6 @@
 # make quickstart   environment, embedded data, four training runs, a report with table and pictures
 # make test         environment, lint, type check, all tests
+# make test-machines  all tests again, held to the instruction sets of older processors; lists what came near a tolerance
 # make format       ruff format and automatic lint fixes
 PYTHON ?= python3
 VENV ?= .venv
@@ -13,7 +14,7 @@ WORKERS ?= 2
 # Compiled programs are kept between runs.
 export JAX_COMPILATION_CACHE_DIR ?= $(CURDIR)/.cache/jax
 
-.PHONY: quickstart test lint format clean
+.PHONY: quickstart test test-machines lint format clean
 
 $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.11 ...")'
@@ -43,6 +44,15 @@ lint: $(VENV)/.installed-test
 
 test: $(VENV)/.installed-test lint
 	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile  # a file's shared runs are made once
+
+# XLA, oneDNN, MKL and PyTorch's own kernels, each by its own name of the instruction set; one thread, then two.
+test-machines: $(VENV)/.installed-test
+	XLA_FLAGS='--xla_cpu_max_isa=AVX2 --xla_cpu_multi_thread_eigen=false' ONEDNN_MAX_CPU_ISA=AVX2 \
+	  MKL_ENABLE_INSTRUCTIONS=AVX2 ATEN_CPU_CAPABILITY=avx2 OMP_NUM_THREADS=1 \
+	  $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile -p tests.margins
+	XLA_FLAGS=--xla_cpu_max_isa=SSE4_2 ONEDNN_MAX_CPU_ISA=SSE41 MKL_ENABLE_INSTRUCTIONS=SSE4_2 \
+	  ATEN_CPU_CAPABILITY=default OMP_NUM_THREADS=2 \
+	  $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile -p tests.margins
 
 format: $(VENV)/.installed-test
 	$(BIN)/ruff format .
