@@ -13,7 +13,6 @@ holds the winners of tabulatedVotes.csv once more, finishedResponses.csv the ans
 The media are git-LFS files: a clone made without git-lfs has text files of 130 bytes in their place.
 """
 
-import csv
 import dataclasses
 import re
 from collections.abc import Mapping
@@ -21,7 +20,7 @@ from pathlib import Path
 
 from data_prep.pool import PreparationError, Skipped
 from mmer_jax.media import MediaError
-from mmer_jax.media.download import check_download
+from mmer_jax.media.textfile import read_table
 
 # One order for all; the report's code has two that differ (2-D and 3-D). It is that of the tables' vote columns too.
 CODES = ('ANG', 'DIS', 'FEA', 'HAP', 'NEU', 'SAD')
@@ -182,21 +181,9 @@ def read_rows(folder: Path, name: str, columns: tuple[str, ...]) -> list[tuple[s
     if path is None:
         return []
     try:
-        check_download(path, 'a table in CSV')
-        with open(path, newline='', encoding='utf-8-sig') as file:
-            reader = csv.DictReader(file)
-            absent = [column for column in columns if column not in (reader.fieldnames or ())]
-            if absent:
-                raise PreparationError(f'{path} has no column {absent[0]!r} (it has: {reader.fieldnames})')
-            rows = []
-            for row in reader:
-                where = f'{path}, line {reader.line_num}'
-                if None in row.values() or None in row:
-                    raise PreparationError(f'{where}: expected {len(reader.fieldnames or ())} values; copy it again')
-                rows.append((where, row))
-    except (MediaError, UnicodeDecodeError, csv.Error) as error:
-        raise PreparationError(f'{path} cannot be read as a table ({error})') from error
-    return rows
+        return [(f'{path}, line {line}', row) for line, row in read_table(path, columns, 'a table of CREMA-D')]
+    except MediaError as error:
+        raise PreparationError(f'{error}; copy the table again') from error
 
 
 def human_rows(votes: Votes) -> list[dict]:

@@ -11,7 +11,6 @@ Source: Zadeh et al. 2018, https://github.com/CMU-MultiComp-Lab/CMU-MultimodalSD
 
 import ast
 import contextlib
-import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -23,6 +22,7 @@ import numpy as np
 from data_prep.pool import PreparationError
 from mmer_jax.media import MediaError
 from mmer_jax.media.download import check_download
+from mmer_jax.media.textfile import decode_word, read_json, read_text
 
 EXPECTED = 'a computational sequence (.csd), which is HDF5'
 LAYOUT = 'expected /<root>/data/<video id>/{features, intervals}'
@@ -127,7 +127,7 @@ class Sequence:
             kind = 'words (T, 1)' if self.is_text else f'numbers (T, {self.size})'
             raise MediaError(self.path, 'features of another shape', f'{found}, expected {kind}')
         if self.is_text:
-            words = [w.decode(errors='replace') if isinstance(w, bytes) else str(w) for w in features.ravel()]
+            words = [decode_word(word) if isinstance(word, bytes) else str(word) for word in features.ravel()]
             return np.array([word.strip() for word in words], dtype=str), intervals.astype(np.float64)
         with np.errstate(over='ignore'):  # too large for float32 becomes infinite, and is counted as such
             return features.reshape(len(features), size).astype(np.float32), intervals.astype(np.float64)
@@ -158,11 +158,14 @@ def read_folds(path: str | os.PathLike) -> dict[str, str]:
     is missing or a video stands twice.
     """
     path = Path(path)
-    check_download(path, f'the lists {", ".join(FOLDS)}')
     try:
-        content = path.read_text()
-        lists = _assignments(content) if path.suffix == '.py' else json.loads(content)
-    except (ValueError, SyntaxError) as error:
+        expected = f'the lists {", ".join(FOLDS)}'
+        lists = _assignments(read_text(path, expected)) if path.suffix == '.py' else read_json(path, expected)
+    except SyntaxError as error:
+        raise PreparationError(f'{path}, line {error.lineno}: no folds file of the SDK ({error.msg})') from error
+    except (ValueError, RecursionError, MemoryError) as error:
+        if isinstance(error, MediaError):
+            raise
         raise PreparationError(f'{path} is neither JSON nor a folds file of the SDK: {error}') from error
     splits: dict[str, str] = {}
     for key, split in FOLDS.items():

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from data_prep.pool import PreparationError, Skipped
 from mmer_jax.media import MediaError
-from mmer_jax.media.download import check_download
+from mmer_jax.media.textfile import read_lines
 
 SESSIONS = ('Session1', 'Session2', 'Session3', 'Session4', 'Session5')
 SPLITS = ('train', 'train', 'train', 'validation', 'test')  # of the five sessions, in the pretrained-transformers paper
@@ -144,16 +144,10 @@ def _text_files(folder: Path) -> list[Path]:
 def _lines(path: Path, skipped: list[tuple[str, Skipped]]) -> list[str]:
     """The lines of a file, without blanks at their ends; none, and an entry in `skipped`, where it cannot be used."""
     try:
-        check_download(path, 'a text file of the release')
+        return [line.strip() for line in read_lines(path, 'a text file of the release')]
     except MediaError as error:
         skipped.append((f'{path.parent.name}/{path.name}', Skipped(error.reason, str(error))))
         return []
-    content = path.read_bytes()
-    try:
-        text = content.decode('utf-8-sig')
-    except UnicodeDecodeError:
-        text = content.decode('latin-1')
-    return [line.strip() for line in text.splitlines()]
 
 
 def _read_transcripts(folder: Path, skipped: list[tuple[str, Skipped]]) -> dict[str, str]:

@@ -28,7 +28,6 @@ would not notice a wrong order within a class.
 
 import argparse
 import contextlib
-import csv
 import dataclasses
 import os
 import re
@@ -43,8 +42,8 @@ from data_prep import csd
 from data_prep.cmu_sdk import NONFINITE, NONFINITE_HELP, Report, Segment, make_fill, print_report, write_segment
 from data_prep.pool import PreparationError, Skipped
 from mmer_jax.media import MediaError
-from mmer_jax.media.download import check_download
 from mmer_jax.media.text import WordVectors, embed, is_pause, read_glove
+from mmer_jax.media.textfile import read_rows
 from mmer_jax.media.tokens import TextTokenizer
 from mmer_jax.pretrained import find as pretrained_folder
 from mmer_jax.records import Feature, Label, RecordWriter, Schema
@@ -108,15 +107,13 @@ def make_schema(
 
 def read_transcripts(path: Path) -> list[Line]:
     """The rows of transcripts.csv in the order of the file: id (video_1 ...), text, number of the video, label."""
-    check_download(path, 'rows of segment id, text, video number, label')
     lines = []
-    with open(path, newline='', encoding='utf-8') as file:
-        for number, row in enumerate(csv.reader(file), start=1):
-            match = re.fullmatch(r'(.+)_([1-9]\d*)', row[0]) if len(row) == 4 else None
-            if match is None or not row[2].isdigit() or row[3] not in ('0', '1'):
-                found = f'line {number} is {row}'
-                raise PreparationError(f'{path}: {found}, expected segment id, text, video number and 0 or 1')
-            lines.append(Line(match.group(1), int(match.group(2)) - 1, row[1], int(row[2]), row[3] == '1'))
+    for number, row in read_rows(path, 'rows of segment id, text, video number, label'):
+        match = re.fullmatch(r'(.+)_([1-9][0-9]*)', row[0]) if len(row) == 4 else None
+        if match is None or not re.fullmatch('[0-9]+', row[2]) or row[3] not in ('0', '1'):
+            found = f'line {number} is {row}'
+            raise PreparationError(f'{path}: {found}, expected segment id, text, video number and 0 or 1')
+        lines.append(Line(match.group(1), int(match.group(2)) - 1, row[1], int(row[2]), row[3] == '1'))
     if len({line.id for line in lines}) != len(lines) or not lines:
         raise PreparationError(f'{path} has {len(lines)} rows, expected at least one and each segment once')
     return lines
@@ -164,16 +161,17 @@ def read_audio(source: Path, lines: list[Line], sentiment: dict[str, float]) -> 
 
 
 def _read_table(path: Path) -> np.ndarray:
-    check_download(path, f'rows of {AUDIO_SIZE} values and a label')
-    with open(path, newline='', encoding='utf-8') as file:
-        rows = list(csv.reader(file))
-    for number, row in enumerate(rows, start=1):
+    table = []
+    for number, row in read_rows(path, f'rows of {AUDIO_SIZE} values and a label'):
         if len(row) != AUDIO_SIZE + 1:
             raise PreparationError(f'{path}: line {number} has {len(row)} values, expected {AUDIO_SIZE + 1}')
-    try:
-        return np.array(rows, dtype=np.float64)
-    except ValueError as error:
-        raise PreparationError(f'{path} holds a value that is no number: {error}') from error
+        try:
+            table.append([float(value) for value in row])
+        except ValueError as error:
+            raise PreparationError(f'{path}: line {number} holds a value that is no number: {error}') from error
+    if not table:
+        raise PreparationError(f'{path} has no rows, expected rows of {AUDIO_SIZE} values and a label')
+    return np.array(table)
 
 
 def between_videos(array: np.ndarray, videos: list[str]) -> float:
@@ -190,7 +188,7 @@ def between_videos(array: np.ndarray, videos: list[str]) -> float:
 
 def tokenize(text: str) -> list[str]:
     """A transcript -> lower-case words, as they are in the word sequences: letters, digits and apostrophes."""
-    return re.findall(r"[a-z0-9']+", text.lower())
+    return re.findall(r"(?:[^\W_]|')+", text.lower().replace('\u2019', "'"))
 
 
 def read_labels(path: Path) -> dict[str, tuple[float, float, float]]:

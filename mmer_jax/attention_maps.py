@@ -14,6 +14,7 @@ import numpy as np
 from mmer_jax.attention_plots import Axis, Picture
 from mmer_jax.media.download import check_download
 from mmer_jax.media.text import read_glove
+from mmer_jax.media.textfile import decode_word, stream_lines
 
 HEADS = ('mean', 'max', 'all')
 TEXT_COLUMNS = ('text', 'raw_text')  # of the manifest
@@ -261,11 +262,10 @@ def words_of_vectors(path: str | Path, vectors: np.ndarray) -> list[str | None]:
     check_download(path, 'lines of a word and its vector, as in glove.840B.300d.txt')
     vectors = np.asarray(vectors, np.float32)
     firsts, candidates = set(vectors[:, 0].tolist()), []
-    with open(path, 'rb') as file:
-        for line in file:
-            fields = line.split(b' ', 2)
-            if len(fields) > 1 and _may_be(fields[1], firsts):
-                candidates.append(fields[0].decode(errors='replace'))
+    for line in stream_lines(path):
+        fields = line.split(b' ', 2)
+        if len(fields) > 1 and _may_be(fields[1], firsts):
+            candidates.append(decode_word(fields[0]))
     known = read_glove(path, candidates)
     if known.size > vectors.shape[1]:
         raise ValueError(

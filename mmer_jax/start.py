@@ -10,7 +10,6 @@ s). A part that was trained on a record that is tested or validated here is refu
 """
 
 import copy
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -21,6 +20,7 @@ from ml_collections import ConfigDict
 
 from mmer_jax import pretrained, sharding, trained
 from mmer_jax.experiment import Config, FoldData
+from mmer_jax.media.textfile import read_json, read_lines
 from mmer_jax.records import RecordSource
 from mmer_jax.step import TrainState, variables_of
 
@@ -89,14 +89,11 @@ def vocabulary_of(folder: Path) -> dict[str, int] | None:
     """{token: id} of the tokenizer files in a folder of weights; None where there are none that say it."""
     try:
         if (path := folder / 'tokenizer.json').is_file():
-            return json.loads(path.read_text(encoding='utf-8'))['model']['vocab']
+            return read_json(path)['model']['vocab']
         if (path := folder / 'vocab.json').is_file():
-            return json.loads(path.read_text(encoding='utf-8'))
+            return read_json(path)
         if (path := folder / 'vocab.txt').is_file():
-            lines = (
-                path.read_bytes().decode('utf-8').removesuffix('\n').split('\n')
-            )  # a token may hold other separators
-            return {token.rstrip('\r'): n for n, token in enumerate(lines)}
+            return {token: n for n, token in enumerate(read_lines(path))}
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(f'{path} is no vocabulary of a tokenizer ({error!r}); convert the weights again') from error
     return None

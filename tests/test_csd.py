@@ -8,6 +8,7 @@ import pytest
 
 from data_prep import cmu_sdk, csd
 from data_prep.pool import PreparationError
+from mmer_jax.media import MediaError
 from mmer_jax.protocols import make_folds
 from mmer_jax.records import RecordSource, read_manifest, verify
 from tests.conftest import SHARED_DATA
@@ -167,12 +168,12 @@ def test_folds_as_json_and_as_the_sdk_writes_them(tmp_path):
         ({**FOLDS, 'standard_valid_fold': [3]}, 'standard_valid_fold'),
         ({'train': ['v1']}, 'it has: train'),
         (['v1'], 'it has: list'),
-        ('{', 'neither JSON'),
+        ('{', 'cannot be read as JSON; line 1: '),
     ],
 )
 def test_bad_folds(tmp_path, content, message):
     (tmp_path / 'f.json').write_text(content if isinstance(content, str) else json.dumps(content))
-    with pytest.raises(PreparationError, match=message):
+    with pytest.raises((PreparationError, MediaError), match=message):
         csd.read_folds(tmp_path / 'f.json')
 
 

@@ -5,7 +5,6 @@ nearest frame that has one, and the share of frames with a face of their own is 
 without any face is a MediaError. The middle of the frame never stands in for a face.
 """
 
-import csv
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,6 +14,7 @@ import numpy as np
 from PIL import Image
 
 from mmer_jax.media import MediaError
+from mmer_jax.media.textfile import read_rows
 
 CROPS = ('none', 'center', 'landmarks', 'mtcnn')
 TRACKED_SIZE = (1280, 720)  # width and height of the video that RAVDESS's landmarks were tracked in
@@ -128,13 +128,12 @@ def read_landmarks(path: str | os.PathLike) -> tuple[np.ndarray, np.ndarray]:
     A row whose column `success` is 0 has no face (NaN). MediaError where the table is missing or another one.
     """
     path = Path(path)
+    if not path.exists():
+        raise MediaError(path, 'no landmarks', 'the table of the clip is missing')
     try:
-        with open(path, newline='', encoding='utf-8') as file:
-            header, *rows = list(csv.reader(file, skipinitialspace=True))
-    except FileNotFoundError as error:
-        raise MediaError(path, 'no landmarks', 'the table of the clip is missing') from error
-    except (ValueError, csv.Error) as error:
-        raise MediaError(path, 'landmarks cannot be read', f'no table of comma-separated values ({error})') from error
+        header, *rows = [row for _, row in read_rows(path, 'a table of landmarks', skip_spaces=True)] or [[]]
+    except MediaError as error:
+        raise MediaError(path, 'landmarks cannot be read', f'{error.reason}; {error.detail}') from error
     names = [name.strip() for name in header]
     expected = {FIRST_X: 'x_0', FIRST_X + LANDMARKS - 1: 'x_67', FIRST_Y: 'y_0', FIRST_Y + LANDMARKS - 1: 'y_67'}
     wrong = {n: names[n] if n < len(names) else 'nothing' for n, name in expected.items() if names[n : n + 1] != [name]}

@@ -1,8 +1,8 @@
 """Words -> word vectors: GloVe's text format read line by line, and the tokens of a segment looked up in it.
 
 A GloVe file has one line a word: the word, a space, D numbers (Pennington, Socher and Manning 2014). glove.840B.300d
-is 5 GB with 2.2 million words, so only the words asked for are kept. Some of its words contain spaces, hence a
-line is split from the right.
+is 5 GB with 2.2 million words, so only the words asked for are kept. Some of its words contain spaces, also those of
+Unicode that a line or a word must not be cut at, hence a line is split from the right, at the blanks of ASCII.
 """
 
 import dataclasses
@@ -13,6 +13,7 @@ import numpy as np
 
 from mmer_jax.media import MediaError
 from mmer_jax.media.download import check_download
+from mmer_jax.media.textfile import decode_word, stream_lines
 
 PAUSES = ('', 'sp', '{sp}', '<sp>')  # how forced aligners write a silence between words
 
@@ -58,25 +59,26 @@ def read_glove(path: str | os.PathLike, words: Iterable[str] | None = None) -> W
     rows: dict[bytes, int] = {}
     vectors: list[np.ndarray] = []
     size = lines = 0
-    with open(path, 'rb') as file:
-        for number, line in enumerate(file, start=1):
-            line = line.rstrip(b' \t\r\n')
-            if number == 1:
-                size, is_header = _vector_size(line, path)
-                if is_header:
-                    continue
-            if not line:
+    for number, line in enumerate(stream_lines(path), start=1):
+        line = line.rstrip(b' \t')
+        if number == 1:
+            size, is_header = _vector_size(line, path)
+            if is_header:
                 continue
-            lines += 1
-            word = _word(line, size, path, number)
-            if word in rows or (wanted is not None and word not in wanted):
-                continue
-            rows[word] = len(vectors)
-            vectors.append(_values(line, size, path, number))
+        if not line:
+            continue
+        lines += 1
+        word = _word(line, size, path, number)
+        if not word.isascii():
+            word = decode_word(word).encode()
+        if word in rows or (wanted is not None and word not in wanted):
+            continue
+        rows[word] = len(vectors)
+        vectors.append(_values(line, size, path, number))
     if not lines:
         raise MediaError(path, 'no word vectors', 'the file has a header and nothing else; download it again')
     array = np.stack(vectors) if vectors else np.zeros((0, size), np.float32)
-    return WordVectors({word.decode(errors='replace'): row for word, row in rows.items()}, array)
+    return WordVectors({word.decode(): row for word, row in rows.items()}, array)
 
 
 def _vector_size(line: bytes, path) -> tuple[int, bool]:
