@@ -79,7 +79,7 @@ LAYERS = {
     'report': ({'metrics', 'plots', 'writer'}, set()),
     'trained': ({'checkpoint', 'data', 'experiment', 'sharding', 'step', 'writer'}, JAX | {'ml_collections'}),
     'pretrained': (set(), {'flax', 'safetensors'}),
-    'start': ({'experiment', 'pretrained', 'records', 'sharding', 'step', 'trained'}, JAX | {'ml_collections'}),
+    'start': ({'experiment', 'media', 'pretrained', 'records', 'sharding', 'step', 'trained'}, JAX | {'ml_collections'}),
     'attention_plots': ({'plots'}, {'matplotlib'}),
     'attention_maps': ({'attention_plots', 'media'}, set()),
     'figures': (
