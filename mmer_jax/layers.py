@@ -1,6 +1,10 @@
-"""What three or more encoders, fusion blocks and models share. Masks are True where a step is valid."""
+"""What three or more encoders, fusion blocks and models share. Masks are True where a step is valid.
 
-from collections.abc import Sequence
+Every public block checks what it is given by `check_mask`, `check_masks` or `check_batch`. They look at shapes and
+types only, which are known when a program is traced: a compiled step does not contain them.
+"""
+
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import flax.linen as nn
@@ -12,15 +16,114 @@ Array = Any
 LOWEST = -1e30  # a logit that no attention reaches, finite so that gradients are too
 
 
+def as_mask(mask: Array, what: str = 'the mask', of: Array = None) -> Array:
+    """The mask as bool, True where a step is valid. It may be bool, or integers 0 and 1.
+
+    ValueError for None and for any other type: 0 and -1e9, added to logits elsewhere, would mean the opposite here, and
+    under jit, where values are not known, nothing tells 0.0 and 1.0 from them. Integers other than 0 and 1 are refused
+    where values are known; under jit those above 0 are taken as valid. of: the array (B, T, ...) whose steps are meant;
+    ValueError where the mask is not (B, T).
+    """
+    dtype, expected = getattr(mask, 'dtype', None), 'expected bool (or integers 0 and 1), True at valid steps'
+    if dtype is None:
+        raise ValueError(f'{what} is {"missing (None)" if mask is None else type(mask).__name__}: {expected}')
+    if of is not None and tuple(mask.shape) != tuple(of.shape[:2]):
+        raise ValueError(
+            f'{what} has shape {tuple(mask.shape)}, expected {tuple(of.shape[:2])}, one a step of {tuple(of.shape)}'
+        )
+    if np.dtype(dtype).kind == 'b':
+        return mask
+    if not jnp.issubdtype(dtype, jnp.integer):
+        raise ValueError(
+            f'{what} is {dtype}: {expected}; make it of an additive mask (0 or -1e9) by mask == 0, of 0.0 and 1.0 by '
+            'mask > 0.5'
+        )
+    if not isinstance(mask, jax.core.Tracer) and getattr(mask, 'is_fully_addressable', True):
+        values = np.asarray(mask)
+        if ((values != 0) & (values != 1)).any():
+            found = values[(values != 0) & (values != 1)][0]
+            raise ValueError(f'{what} holds {found}: {expected}')
+    return mask > 0
+
+
+def check_mask(module: Any, x: Array, mask: Array, layouts: Sequence[str] = ('BTD',), *, name: str = 'x') -> Array:
+    """The mask of x as bool, as `as_mask`; ValueError, naming the module, where x or the mask has another shape.
+
+    layouts: the axes that x may have, a letter each. The mask has the first two, (B, T); where there is no T (pictures
+    without frames, vectors) it may be (B,) or (B, 1). name: of x, in the message.
+    """
+    who, shape = f'{type(module).__name__}: ', getattr(x, 'shape', None)
+    expected = ' or '.join(f'({", ".join(layout)})' for layout in layouts)
+    if shape is None:
+        raise ValueError(f'{who}{name} is {"missing (None)" if x is None else type(x).__name__}, expected {expected}')
+    fits = [layout for layout in layouts if len(layout) == len(shape)]
+    if not fits:
+        alone = f'; one clip alone is {name}[None]' if any(len(layout) == len(shape) + 1 for layout in layouts) else ''
+        raise ValueError(f'{who}{name} has shape {tuple(shape)}, expected {expected}{alone}')
+    mask = as_mask(mask, f'{who}the mask of {name}')
+    allowed = [tuple(shape[:2])] if 'T' in fits[0] else [(shape[0],), (shape[0], 1)]
+    if tuple(mask.shape) not in allowed:
+        raise ValueError(
+            f'{who}the mask of {name} has shape {tuple(mask.shape)}, expected {" or ".join(map(str, allowed))}, one '
+            f'{"a step" if "T" in fits[0] else "a row"} of {name}, which has shape {tuple(shape)}'
+        )
+    return mask
+
+
+def check_masks(
+    module: Any, x: Mapping[str, Array], masks: Mapping[str, Array], layouts: Sequence[str] = ('BTD',)
+) -> dict[str, Array]:
+    """The masks of {m: x_m} as bool, in the order of x; ValueError where one is missing or `check_mask` refuses it."""
+    missing = [m for m in x if m not in masks]
+    if missing or not x:
+        raise ValueError(
+            f'{type(module).__name__}: no mask of {", ".join(missing) or "any modality"}; found sequences of '
+            f'{", ".join(x) or "nothing"} and masks of {", ".join(masks) or "nothing"}'
+        )
+    checked = {m: check_mask(module, x[m], masks[m], layouts, name=m) for m in x}
+    _check_rows(module, x)
+    return checked
+
+
+ANY_STEPS = ('BT', 'BTD', 'BTHW', 'BTHWC')
+
+
+def check_batch(
+    module: Any, batch: Mapping[str, Array], modalities: Sequence[str], layouts: Sequence[str] = ANY_STEPS
+) -> dict[str, Array]:
+    """The batch of a model with the masks of its modalities as bool; ValueError where it is not what models take.
+
+    That is {m: (B, T_m, ...), m_mask: (B, T_m)} for each modality m, with the axes of one of `layouts`. Other keys stay
+    as they are.
+    """
+    wanted = [key for m in modalities for key in (m, f'{m}_mask')]
+    missing = [key for key in wanted if key not in batch]
+    if missing or not wanted:
+        raise ValueError(
+            f'{type(module).__name__}: the batch lacks {", ".join(missing) or "every modality"}; the modalities are '
+            f'{tuple(modalities)}, the batch has {", ".join(batch)}'
+        )
+    masks = {f'{m}_mask': check_mask(module, batch[m], batch[f'{m}_mask'], layouts, name=m) for m in modalities}
+    _check_rows(module, {m: batch[m] for m in modalities})
+    return {**batch, **masks}
+
+
+def _check_rows(module, x):
+    rows = {m: x_m.shape[0] for m, x_m in x.items()}
+    if len(set(rows.values())) > 1:
+        raise ValueError(f'{type(module).__name__}: {rows} rows, expected as many of every modality')
+
+
 def masked_mean(x_BTD: Array, mask_BT: Array) -> Array:
     """Mean over the valid steps, (B, D); 0 for a row without valid steps."""
+    mask_BT = as_mask(mask_BT, of=x_BTD)
     count_B1 = mask_BT.sum(1, keepdims=True).astype(x_BTD.dtype)
     return mask_steps(x_BTD, mask_BT).sum(1) / jnp.maximum(count_B1, 1)
 
 
 def last_valid(x_BTD: Array, mask_BT: Array) -> Array:
     """The last valid step, (B, D), of right-padded sequences; 0 for a row without valid steps."""
-    length_B = mask_BT.sum(1)
+    length_B = as_mask(mask_BT, of=x_BTD).sum(1)
     index_B11 = jnp.maximum(length_B - 1, 0)[:, None, None]
     last_BD = jnp.take_along_axis(x_BTD, index_B11, axis=1)[:, 0]
     return jnp.where(length_B[:, None] > 0, last_BD, 0)
@@ -37,7 +140,7 @@ def final_state(h_BTH: Array, mask_BT: Array, *, bidirectional: bool = False) ->
 
 def mask_steps(x_BTD: Array, mask_BT: Array) -> Array:
     """x with padded steps set to 0, so that what follows cannot see what stood there (NaN included)."""
-    mask = mask_BT.reshape(mask_BT.shape + (1,) * (x_BTD.ndim - mask_BT.ndim))
+    mask = as_mask(mask_BT).reshape(mask_BT.shape + (1,) * (x_BTD.ndim - mask_BT.ndim))
     return jnp.where(mask, x_BTD, 0)
 
 
@@ -63,6 +166,7 @@ def sinusoidal_positions(steps: int, features: int) -> np.ndarray:
 def masked_softmax(logits: Array, mask: Array) -> Array:
     """Softmax over the last axis among the positions where mask is True, in float32; 0 at the others, and everywhere
     in a row that has none."""
+    mask = as_mask(mask)
     weights = jax.nn.softmax(jnp.where(mask, logits.astype(jnp.float32), LOWEST), axis=-1)
     return jnp.where(mask, weights, 0)
 
@@ -104,7 +208,13 @@ class Attention(nn.Module):
 
     @nn.compact
     def __call__(self, target_BTD: Array, source_BSD: Array, mask: Array, *, train: bool) -> tuple[Array, Array]:
-        features = target_BTD.shape[-1]
+        features, mask = target_BTD.shape[-1], as_mask(mask, 'Attention: the mask of the source')
+        pairs = (*target_BTD.shape[:2], source_BSD.shape[1])
+        if tuple(mask.shape) not in (source_BSD.shape[:2], pairs):
+            raise ValueError(
+                f'Attention: the mask has shape {tuple(mask.shape)}, expected {source_BSD.shape[:2]}, one a step of '
+                f'the source, or {pairs}, one a pair of steps'
+            )
 
         def dense(name):
             init = nn.initializers.xavier_uniform()
@@ -125,6 +235,7 @@ class TemporalConv(nn.Module):
 
     @nn.compact
     def __call__(self, x_BTD: Array, mask_BT: Array) -> Array:
+        mask_BT = check_mask(self, x_BTD, mask_BT)
         conv = nn.Conv(self.features, (self.kernel_size,), use_bias=False, dtype=self.dtype)
         return mask_steps(conv(mask_steps(x_BTD, mask_BT)), mask_BT)
 
@@ -143,6 +254,7 @@ class LSTM(nn.Module):
 
     @nn.compact
     def __call__(self, x_BTD: Array, mask_BT: Array, *, train: bool) -> Array:
+        mask_BT = check_mask(self, x_BTD, mask_BT)
         length_B, x_BTD = mask_BT.sum(1), mask_steps(x_BTD, mask_BT)
         for layer in range(self.num_layers):
             if layer:

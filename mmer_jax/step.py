@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from mmer_jax.losses import Loss, total_loss
+from mmer_jax.losses import Loss, check_outputs, total_loss
 from mmer_jax.optimizer import without_frozen
 
 Array = Any
@@ -87,6 +87,7 @@ def make_step_parts(
         outputs, changed = model.apply(
             {'params': params, **model_state}, batch, train=True, rngs={'dropout': key}, mutable=list(model_state)
         )
+        check_outputs(outputs, batch)
         loss_B = loss(outputs, batch)
         return total_loss(loss_B, batch['weight'], total_weight), (changed, loss_B)
 
@@ -167,6 +168,7 @@ def make_eval_step(model: nn.Module, loss: Loss) -> Callable[[Any, Batch], dict[
 
     def eval_step(variables, batch):
         outputs: Any = model.apply(variables, batch, train=False)
+        check_outputs(outputs, batch)
         return {'prediction': outputs['prediction'], 'loss': loss(outputs, batch)}
 
     return eval_step

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 
 from mmer_jax.encoders.convolution import Conv3D, scale_images
 from mmer_jax.encoders.vit import VideoMae, take_evenly
-from mmer_jax.layers import mask_steps
+from mmer_jax.layers import check_mask, mask_steps
 
 Array = Any
 
@@ -78,12 +78,12 @@ class ConvVideoMae(nn.Module):
 
     def shrink(self, x: Array, mask_BT: Array) -> Array:
         """What `network` sees: (B, num_frames, image_size, image_size, 3), normalised."""
-        if x.ndim != 5:
-            raise ValueError(f'clips have shape {x.shape}, expected (B, T, H, W, C)')
+        mask_BT = check_mask(self, x, mask_BT, ('BTHWC',))
         x = scale_images(take_evenly(x, mask_BT, self.frames), self.network.mean, self.network.std, self.dtype)
         return self.front(mask_steps(x, mask_BT.any(1)))
 
     def __call__(self, x: Array, mask_BT: Array, *, train: bool) -> tuple[Array, Array]:
+        mask_BT = check_mask(self, x, mask_BT, ('BTHWC',))
         x = self.shrink(x, mask_BT)
         return self.network(x, jnp.broadcast_to(mask_BT.any(1)[:, None], x.shape[:2]), train=train)
 

@@ -8,7 +8,7 @@ from typing import Any
 import flax.linen as nn
 import jax.numpy as jnp
 
-from mmer_jax.layers import mask_steps, masked_mean
+from mmer_jax.layers import check_mask, mask_steps, masked_mean
 
 Array = Any
 
@@ -100,6 +100,7 @@ class Erann(nn.Module):
 
     def prepare(self, x_BTF: Array, mask_BT: Array) -> tuple[Array, Array]:
         """Zeros at padded steps, and as many steps more as make a multiple of the total stride."""
+        mask_BT = check_mask(self, x_BTF, mask_BT, ('BTF',))
         missing = -x_BTF.shape[1] % (16 * 2**self.coarse_stages)
         mask_BT = jnp.pad(mask_BT, ((0, 0), (0, missing)))
         return mask_steps(jnp.pad(x_BTF, ((0, 0), (0, missing), (0, 0))), mask_BT), mask_BT

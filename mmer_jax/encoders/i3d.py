@@ -9,7 +9,7 @@ import jax.numpy as jnp
 
 from mmer_jax.encoders.convolution import BatchNorm, Conv3D, scale_images
 from mmer_jax.encoders.googlenet import INCEPTIONS, STEM_FEATURES
-from mmer_jax.layers import fix_length, mask_steps
+from mmer_jax.layers import check_mask, fix_length, mask_steps
 
 Array = Any
 Triple = tuple[int, int, int]
@@ -148,8 +148,7 @@ class I3D(nn.Module):
 
     def prepare(self, x: Array, mask_BT: Array) -> tuple[Array, Array]:
         """Pictures in -1..1 of exactly num_frames frames, padded ones 0, and the mask of real clips."""
-        if x.ndim != 5:
-            raise ValueError(f'I3D found clips of shape {x.shape}, expected (B, T, H, W, C)')
+        mask_BT = check_mask(self, x, mask_BT, ('BTHWC',))
         x = mask_steps(scale_images(x, self.mean, self.std, self.dtype), mask_BT)
         x = fix_length(x, self.num_frames)
         return x, jnp.broadcast_to(mask_BT.any(1)[:, None], x.shape[:2])

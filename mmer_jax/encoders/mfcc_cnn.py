@@ -5,7 +5,7 @@ from typing import Any
 import flax.linen as nn
 import jax.numpy as jnp
 
-from mmer_jax.layers import fix_length, mask_steps
+from mmer_jax.layers import check_mask, fix_length, mask_steps
 
 Array = Any
 
@@ -53,6 +53,7 @@ class MfccCnn(nn.Module):
 
     def prepare(self, x_BTD: Array, mask_BT: Array) -> tuple[Array, Array]:
         """The window that the stem takes, (B, num_frames, D), and its mask: whole rows."""
+        mask_BT = check_mask(self, x_BTD, mask_BT)
         x_BTD = fix_length(mask_steps(x_BTD, mask_BT), self.num_frames)
         return x_BTD, jnp.broadcast_to(mask_BT.any(1)[:, None], x_BTD.shape[:2])
 

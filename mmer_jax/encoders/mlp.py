@@ -5,7 +5,7 @@ from typing import Any
 import flax.linen as nn
 import jax.numpy as jnp
 
-from mmer_jax.layers import mask_steps, masked_mean
+from mmer_jax.layers import check_mask, mask_steps, masked_mean
 
 Array = Any
 
@@ -23,6 +23,7 @@ class VectorEncoder(nn.Module):
 
     @nn.compact
     def __call__(self, x_BTD: Array, mask_BT: Array, *, train: bool) -> tuple[Array, Array]:
+        mask_BT = check_mask(self, x_BTD, mask_BT)
         x_BTD = mask_steps(x_BTD, mask_BT)
         for size in self.sizes:
             x_BTD = nn.relu(nn.Dense(size, dtype=self.dtype)(x_BTD))

@@ -16,7 +16,7 @@ from mmer_jax.encoders.convolution import (
     max_pool,
     scale_images,
 )
-from mmer_jax.layers import mask_steps, masked_mean
+from mmer_jax.layers import check_mask, mask_steps, masked_mean
 
 Array = Any
 
@@ -106,8 +106,7 @@ class PictureEncoder(nn.Module):
 
     def prepare(self, x: Array, mask: Array) -> tuple[Array, Array]:
         """Normalised pictures (B, T, H, W, C), padded ones 0, and the mask (B, T)."""
-        if x.ndim not in (4, 5):
-            raise ValueError(f'pictures have shape {x.shape}, expected (B, T, H, W, C) or (B, H, W, C)')
+        mask = check_mask(self, x, mask, ('BTHWC', 'BHWC'))
         x, mask_BT = x if x.ndim == 5 else x[:, None], mask.reshape(len(x), -1)
         return mask_steps(scale_images(x, self.mean, self.std, self.dtype), mask_BT), mask_BT
 

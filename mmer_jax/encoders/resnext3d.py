@@ -13,7 +13,7 @@ from mmer_jax.encoders.convolution import (
     max_pool,
     scale_images,
 )
-from mmer_jax.layers import fix_length, mask_steps
+from mmer_jax.layers import check_mask, fix_length, mask_steps
 
 Array = Any
 EXPANSION = 2
@@ -84,6 +84,7 @@ class ResNeXt3D(nn.Module):
 
     def prepare(self, x: Array, mask_BT: Array) -> tuple[Array, Array]:
         """Normalised pictures of exactly num_frames frames, padded ones 0, and the mask of real clips."""
+        mask_BT = check_mask(self, x, mask_BT, ('BTHWC',))
         x = mask_steps(scale_images(x, self.mean, self.std, self.dtype), mask_BT)
         x = fix_length(x, self.num_frames)
         return x, jnp.broadcast_to(mask_BT.any(1)[:, None], x.shape[:2])

@@ -6,7 +6,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 
 from mmer_jax.encoders.convolution import IMAGENET_MEAN, IMAGENET_STD, Conv3D, max_pool, scale_images
-from mmer_jax.layers import fix_length, mask_steps
+from mmer_jax.layers import check_mask, fix_length, mask_steps
 
 Array = Any
 BLOCKS = 6
@@ -59,7 +59,8 @@ class Simple3D(nn.Module):
 
         ValueError where a clip is too small to be halved six times.
         """
-        if x.ndim != 5 or min(self.num_frames, *x.shape[2:4]) < 2**BLOCKS:
+        mask_BT = check_mask(self, x, mask_BT, ('BTHWC',))
+        if min(self.num_frames, *x.shape[2:4]) < 2**BLOCKS:
             raise ValueError(
                 f'Simple3D found clips of shape {x.shape} and num_frames = {self.num_frames}, expected '
                 f'(B, T, H, W, C) with num_frames, H and W of {2**BLOCKS} or more, for it halves them {BLOCKS} times'

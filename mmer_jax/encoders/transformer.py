@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from mmer_jax.layers import attend, attention_logits, mask_steps, masked_mean, masked_softmax
+from mmer_jax.layers import attend, attention_logits, check_mask, mask_steps, masked_mean, masked_softmax
 
 Array = Any
 ACTIVATIONS = {
@@ -165,6 +165,7 @@ class TransformerEncoder(nn.Module):
     dtype: Any = jnp.float32
 
     attends_to_all = False  # whether every position of a row is seen, as where rows have one fixed size
+    layouts = ('BT', 'BTC')  # axes of the input
 
     def setup(self):
         if not -self.num_layers - 1 <= self.return_layer <= self.num_layers:
@@ -189,7 +190,7 @@ class TransformerEncoder(nn.Module):
 
     def states(self, x: Array, mask: Array, *, train: bool) -> tuple[tuple[Array, ...], Array]:
         """num_layers + 1 states (B, T, D), the embeddings first, and their mask (B, T)."""
-        h_BTD, mask_BT = self.embed(x, mask, train=train)
+        h_BTD, mask_BT = self.embed(x, check_mask(self, x, mask, self.layouts), train=train)
         visible_BT = None if self.attends_to_all else mask_BT
         states = [h_BTD]
         for layer in self.layer:

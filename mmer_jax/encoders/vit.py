@@ -153,6 +153,8 @@ class Vit(PatchEncoder):
     mean: tuple[float, ...] = (0.5, 0.5, 0.5)
     std: tuple[float, ...] = (0.5, 0.5, 0.5)
 
+    layouts = ('BTHWC', 'BHWC')
+
     def setup(self):
         super().setup()
         size = (self.patch_size,) * 2
@@ -233,6 +235,8 @@ class VideoMae(PatchEncoder):
     tubelet_size: int = 2
     mean: tuple[float, ...] = IMAGENET_MEAN
     std: tuple[float, ...] = IMAGENET_STD
+
+    layouts = ('BTHWC',)
 
     def setup(self):
         super().setup()

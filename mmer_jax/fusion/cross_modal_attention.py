@@ -15,6 +15,8 @@ from mmer_jax.layers import (
     MLP,
     attend,
     attention_logits,
+    check_mask,
+    check_masks,
     last_valid,
     mask_steps,
     masked_softmax,
@@ -124,11 +126,12 @@ class CrossModalTransformer(nn.Module):
         *,
         train: bool,
     ) -> tuple[Array, list[Any]]:
+        target_mask_BT = check_mask(self, target_BTD, target_mask_BT, name='target')
+        if source_BSD is not None:
+            source_mask_BS = check_mask(self, source_BSD, source_mask_BS, name='source')
         x_BTD = self._embed(target_BTD, target_mask_BT, train)
         if source_BSD is None:
             embedded_BSD, source_mask_BS = None, target_mask_BT
-        elif source_mask_BS is None:
-            raise ValueError('cross-modal attention got a source without its mask: pass source_mask_BS')
         else:
             embedded_BSD = self._embed(source_BSD, source_mask_BS, train)
         pairs_BTS = visible_pairs(target_mask_BT, source_mask_BS, causal=self.causal)
@@ -190,6 +193,7 @@ class PairwiseCrossModal(nn.Module):
     def __call__(
         self, x: Mapping[str, Array], masks: Mapping[str, Array], *, train: bool
     ) -> tuple[Array, dict[str, Any]]:
+        masks = check_masks(self, x, masks)
         dropout = dict(zip(x, self.attention_dropout, strict=True))
         all_observed: dict[str, Any] = {}
 

@@ -10,7 +10,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 
 from mmer_jax.fusion.cross_modal_attention import CrossModalTransformer
-from mmer_jax.layers import last_valid, mask_steps, masked_softmax
+from mmer_jax.layers import check_mask, last_valid, mask_steps, masked_softmax
 
 Array = Any
 
@@ -52,6 +52,8 @@ class CrossModalResidual(nn.Module):
     def __call__(
         self, target: Array, source_BSD: Array, target_mask_BT: Array, source_mask_BS: Array, *, train: bool
     ) -> tuple[Array, Array]:
+        target_mask_BT = check_mask(self, target, target_mask_BT, ('BTC', 'BTHC', 'BTHWC'), name='target')
+        source_mask_BS = check_mask(self, source_BSD, source_mask_BS, name='source')
         target = mask_steps(target, target_mask_BT)
         summary_BD = self._summary(source_BSD, source_mask_BS, train)
         # Equation 7, with the positions of a step in one axis P.

@@ -10,7 +10,7 @@ from typing import Any
 import flax.linen as nn
 import jax.numpy as jnp
 
-from mmer_jax.layers import LSTM, fix_length, mask_steps
+from mmer_jax.layers import LSTM, check_batch, check_mask, fix_length, mask_steps
 
 Array = Any
 
@@ -40,6 +40,7 @@ class CtcAlignment(nn.Module):
 
     @nn.compact
     def __call__(self, x_BTD: Array, mask_BT: Array, *, train: bool) -> tuple[Array, Array]:
+        mask_BT = check_mask(self, x_BTD, mask_BT)
         lstm = LSTM(self.num_positions + 1, num_layers=2, dtype=self.dtype, name='lstm')
         logits_BTC = lstm(x_BTD, mask_BT, train=train).astype(jnp.float32)
         position_BTP = mask_steps(nn.softmax(logits_BTC)[..., 1:], mask_BT)
@@ -91,6 +92,7 @@ class AlignToAnchor(nn.Module):
     ) -> tuple[dict[str, Array], Array, dict[str, Array]]:
         if self.align not in ('ctc', 'pool', 'none'):
             raise ValueError(f"align = {self.align!r}: expected 'ctc', 'pool' or 'none'")
+        batch = check_batch(self, batch, tuple(dict.fromkeys((self.anchor, *modalities))), ('BTD',))
         mask_BP = self._positions(batch, modalities)
         aligned: dict[str, Array] = {}
         extras = {'ctc_target_mask': mask_BP} if self.align == 'ctc' else {}

@@ -8,7 +8,7 @@ from typing import Any
 import flax.linen as nn
 import jax.numpy as jnp
 
-from mmer_jax.layers import LSTM, final_state, mask_steps
+from mmer_jax.layers import LSTM, check_mask, final_state, mask_steps
 
 Array = Any
 
@@ -36,6 +36,7 @@ class CyclicTranslation(nn.Module):
     def __call__(
         self, source_BTD: Array, mask_BT: Array, target_size: int | None, *, train: bool
     ) -> tuple[Array, Array | None, Array | None]:
+        mask_BT = check_mask(self, source_BTD, mask_BT, name='source')
         encoder = LSTM(self.hidden_size, self.num_layers, True, self.dropout, dtype=self.dtype, name='encoder')
         decoder = LSTM(self.hidden_size, self.num_layers, False, self.dropout, dtype=self.dtype, name='decoder')
 

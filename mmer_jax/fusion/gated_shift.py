@@ -33,6 +33,9 @@ class GatedShift(nn.Module):
             raise ValueError(f"gate_activation = {self.gate_activation!r}: expected 'sigmoid' or 'none'")
         if self.scaling not in ('capped', 'floored'):
             raise ValueError(f"scaling = {self.scaling!r}: expected 'capped' or 'floored'")
+        if word_BTD.ndim != 3 or not states or any(x.shape[:-1] != word_BTD.shape[:2] for x in states):
+            found = f'{word_BTD.shape} and states {[x.shape for x in states]}'
+            raise ValueError(f'GatedShift: words of shape {found}, expected (B, T, D) and one or more (B, T, H)')
         weighted = []
         for number, state_BTH in enumerate(states):
             gate = nn.Dense(1, dtype=self.dtype, name=f'gate_{number}')

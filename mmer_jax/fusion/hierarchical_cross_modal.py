@@ -11,7 +11,16 @@ import flax.linen as nn
 import jax.numpy as jnp
 import numpy as np
 
-from mmer_jax.layers import MLP, attend, attention_logits, mask_steps, masked_softmax, over_sources
+from mmer_jax.layers import (
+    MLP,
+    attend,
+    attention_logits,
+    check_mask,
+    check_masks,
+    mask_steps,
+    masked_softmax,
+    over_sources,
+)
 
 Array = Any
 GRAINS = ('mixed', 'coarse', 'fine')
@@ -34,6 +43,8 @@ class ModalityReinforcementUnit(nn.Module):
     def __call__(
         self, source_BSD: Array, target_BTD: Array, source_mask_BS: Array, target_mask_BT: Array, *, train: bool
     ) -> tuple[Array, Array]:
+        source_mask_BS = check_mask(self, source_BSD, source_mask_BS, name='source')
+        target_mask_BT = check_mask(self, target_BTD, target_mask_BT, name='target')
         features = target_BTD.shape[-1]
         target_BTD = nn.LayerNorm(dtype=self.dtype, name='target_norm')(target_BTD)
         source_BSD = nn.LayerNorm(dtype=self.dtype, name='source_norm')(source_BSD)
@@ -76,6 +87,7 @@ class HierarchicalCrossModalAttention(nn.Module):
         unknown = [grain for grain in self.grains if grain not in GRAINS]
         if unknown:
             raise ValueError(f'grains {unknown}: the known ones are {", ".join(GRAINS)}')
+        masks = check_masks(self, z, masks)
         attention: dict[str, Array] = {}
 
         def unit(target, name, sources, x_BTD):

@@ -12,7 +12,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 
 from mmer_jax.fusion.weighted_attention import WeightedAttention
-from mmer_jax.layers import MLP, Attention, mask_steps
+from mmer_jax.layers import MLP, Attention, check_mask, check_masks, mask_steps
 
 Array = Any
 MESSAGES = ('pooled', 'sum')
@@ -36,6 +36,8 @@ class ReinforcementUnit(nn.Module):
     def __call__(
         self, source_BSD: Array, target_BTD: Array, source_mask_BS: Array, target_mask_BT: Array, *, train: bool
     ) -> tuple[Array, Array]:
+        source_mask_BS = check_mask(self, source_BSD, source_mask_BS, name='source')
+        target_mask_BT = check_mask(self, target_BTD, target_mask_BT, name='target')
         features = target_BTD.shape[-1]
 
         def attention(name, *arrays):
@@ -83,6 +85,7 @@ class MessageHub(nn.Module):
     ) -> tuple[dict[str, Array], Array, dict[str, Array]]:
         if self.message not in MESSAGES:
             raise ValueError(f'message {self.message!r}: expected one of {", ".join(map(repr, MESSAGES))}')
+        masks, common_mask_BC = check_masks(self, z, masks), check_mask(self, common_BCD, common_mask_BC, name='common')
         maps, reinforced, messages = {}, {}, {}
 
         def unit(name, *arrays):
@@ -112,6 +115,7 @@ class SelfAttentionLayer(nn.Module):
 
     @nn.compact
     def __call__(self, x_BTD: Array, mask_BT: Array, *, train: bool) -> Array:
+        mask_BT = check_mask(self, x_BTD, mask_BT)
         inner_BTD = nn.LayerNorm(dtype=self.dtype, name='attention_norm')(x_BTD)
         attention = Attention(self.num_heads, self.dropout, use_bias=False, dtype=self.dtype, name='attention')
         attended_BTD, _ = attention(inner_BTD, inner_BTD, mask_BT, train=train)

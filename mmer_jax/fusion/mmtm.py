@@ -9,9 +9,10 @@ from typing import Any
 import flax.linen as nn
 import jax.numpy as jnp
 
-from mmer_jax.layers import masked_mean
+from mmer_jax.layers import check_masks, masked_mean
 
 Array = Any
+MAPS = ('BC', 'BTC', 'BTHC', 'BTHWC')
 
 
 def squeeze(x: Array, mask_BT: Array | None = None) -> Array:
@@ -36,7 +37,7 @@ class Mmtm(nn.Module):
     squeeze: the mean of each map (equation 1); joint: a dense layer over all of them with 2 sum(C_m) / `ratio` outputs
     and ReLU (equation 2); excite: a dense layer and a sigmoid a modality (equation 3); out: `gate_scale` x gate x map
     (equation 4). The paper's scale is 2, so that a gate of 1/2 changes nothing; the authors' code has 1.
-    masks: {m: (B, T)}, or {} where every step counts.
+    masks: {m: (B, T)}, (B, 1) of vectors, or {} where every step counts.
     """
 
     ratio: int = 4
@@ -45,6 +46,7 @@ class Mmtm(nn.Module):
 
     @nn.compact
     def __call__(self, x: Mapping[str, Array], masks: Mapping[str, Array]) -> dict[str, Array]:
+        masks = check_masks(self, x, masks, MAPS) if masks else {}
         squeezed_BC = jnp.concatenate([squeeze(maps, masks.get(m)) for m, maps in x.items()], -1)
         joint_size = 2 * squeezed_BC.shape[-1] // self.ratio
         joint_BD = nn.relu(nn.Dense(joint_size, dtype=self.dtype, name='joint')(squeezed_BC))

@@ -9,7 +9,8 @@ from typing import Any
 import flax.linen as nn
 import jax.numpy as jnp
 
-from mmer_jax.fusion.mmtm import squeeze
+from mmer_jax.fusion.mmtm import MAPS, squeeze
+from mmer_jax.layers import check_masks
 
 Array = Any
 
@@ -38,6 +39,7 @@ class Msaf(nn.Module):
 
     @nn.compact
     def __call__(self, x: Mapping[str, Array], masks: Mapping[str, Array], *, train: bool) -> dict[str, Array]:
+        masks = check_masks(self, x, masks, MAPS) if masks else {}
         blocks = {m: self._split(maps) for m, maps in x.items()}  # (B, ..., N, block_channel)
         kept = {m: self._kept(maps, train) for m, maps in blocks.items()}
         blocks = {m: maps * kept[m] for m, maps in blocks.items()}

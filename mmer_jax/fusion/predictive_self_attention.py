@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from mmer_jax.layers import MLP, attend, attention_logits, mask_steps, masked_softmax, over_sources
+from mmer_jax.layers import MLP, attend, attention_logits, check_mask, mask_steps, masked_softmax, over_sources
 
 Array = Any
 MIXES = ('literal', 'logits')
@@ -43,7 +43,7 @@ class PredictiveSelfAttention(nn.Module):
     ) -> tuple[Array, Array, Array]:
         if self.mix not in MIXES or self.scale not in SCALES:
             raise ValueError(f'mix {self.mix!r} and scale {self.scale!r}: expected one of {MIXES} and one of {SCALES}')
-        features = z_BTD.shape[-1]
+        mask_BT, features = check_mask(self, z_BTD, mask_BT, name='z'), z_BTD.shape[-1]
         norm_BTD = nn.LayerNorm(dtype=self.dtype, name='norm')(z_BTD)
 
         def dense(name):

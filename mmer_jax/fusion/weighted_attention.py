@@ -10,7 +10,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from mmer_jax.layers import fix_length, masked_mean
+from mmer_jax.layers import check_masks, fix_length, masked_mean
 
 Array = Any
 LITERAL_LIMIT = 2048  # T x D: beyond, one weight matrix alone has more than four million entries
@@ -31,6 +31,7 @@ class WeightedAttention(nn.Module):
 
     @nn.compact
     def __call__(self, z: Mapping[str, Array], masks: Mapping[str, Array]) -> tuple[dict[str, Array], Array]:
+        masks = check_masks(self, z, masks)
         psi_BM = jax.nn.softmax(jnp.stack([self._gamma(n, m, z[m], masks[m]) for n, m in enumerate(z)], -1))
         weighted = {m: psi_BM[:, n, None, None].astype(z[m].dtype) * z[m] for n, m in enumerate(z)}
         return weighted, psi_BM

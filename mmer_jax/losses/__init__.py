@@ -60,6 +60,26 @@ def make_loss(weights: Mapping[str, float]) -> Loss:
     return loss
 
 
+def check_outputs(outputs: Any, batch: Mapping[str, Array]) -> None:
+    """ValueError where a model did not return {'prediction': (B, ...), ...} for a batch of B rows.
+
+    It looks at names and shapes only, which are known when a step is traced.
+    """
+    expected = "expected a dictionary {'prediction': (B, num_outputs), ...}"
+    if not isinstance(outputs, Mapping):
+        found = (
+            f'{type(outputs).__name__} of shape {outputs.shape}'
+            if hasattr(outputs, 'shape')
+            else type(outputs).__name__
+        )
+        raise ValueError(f'the model returned {found}, {expected}')
+    if 'prediction' not in outputs:
+        raise ValueError(f'the model returned a dictionary of {", ".join(outputs) or "nothing"}, {expected}')
+    rows, shape = len(batch['weight']) if 'weight' in batch else None, getattr(outputs['prediction'], 'shape', ())
+    if not shape or (rows is not None and shape[0] != rows):
+        raise ValueError(f"the model's 'prediction' has shape {tuple(shape)} for a batch of {rows} rows, {expected}")
+
+
 def total_loss(loss_B: Array, weight_B: Array, total_weight: Array | None = None) -> Array:
     """Mean over the rows that count: sum(loss x weight) / sum(weight); padding rows have weight 0.
 

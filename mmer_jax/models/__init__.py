@@ -1,5 +1,6 @@
 """Whole models: `model(batch, train=...) -> {'prediction': (B, num_outputs), ...}`; their fields are their config."""
 
+import inspect
 from collections.abc import Mapping
 from typing import Any
 
@@ -52,6 +53,7 @@ __all__ = [
     'StackedInput',
     'Unimodal',
     'build_model',
+    'check_module',
 ]
 
 
@@ -64,6 +66,24 @@ def build_model(fields: Mapping[str, Any], **common: Any) -> nn.Module:
     fields = dict(fields)
     model = _lookup(MODELS, 'model', fields.pop('name', None))
     return _construct(model, {key: _build_field(key, value, common) for key, value in {**fields, **common}.items()})
+
+
+def check_module(model: Any) -> nn.Module:
+    """A module of one's own, checked for how it is called; TypeError where the steps could not call it."""
+    if not isinstance(model, nn.Module):
+        hint = '; give an instance, not the class' if isinstance(model, type) else ''
+        raise TypeError(
+            f'the model is {getattr(model, "__name__", type(model).__name__)}, expected a linen module{hint}'
+        )
+    parameters = inspect.signature(type(model).__call__).parameters
+    takes_any = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
+    positional = [n for n, p in parameters.items() if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
+    if not (takes_any or 'train' in parameters) or len(positional) < 2:
+        raise TypeError(
+            f'{type(model).__name__}.__call__({", ".join(parameters)}) cannot be trained: expected '
+            '__call__(self, batch, *, train), the batch a dictionary, train=True where dropout acts'
+        )
+    return model
 
 
 def _build_field(key, value, common):

@@ -9,6 +9,7 @@ from mmer_jax.fusion.compact_bilinear import CompactBilinear
 from mmer_jax.fusion.late import ConcatFc, averaging, multiplication, multiplicative
 from mmer_jax.fusion.mmtm import Mmtm
 from mmer_jax.fusion.msaf import Msaf
+from mmer_jax.layers import check_batch
 
 Array = Any
 STAGES = ('stem', 'stage1', 'stage2', 'stage3', 'stage4')
@@ -69,6 +70,7 @@ class AudioVisual(nn.Module):
     @nn.compact
     def __call__(self, batch: dict[str, Array], *, train: bool) -> dict[str, Array]:
         self._check()
+        batch = check_batch(self, batch, self.modalities)
         encoders = {'vision': self.vision, 'audio': self.audio}
         blocks = self._blocks(encoders) if self.fusion in COUPLED else []
         maps, masks = _encode(encoders, blocks, batch, train)

@@ -6,6 +6,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 
 from mmer_jax.fusion.cross_modal_residual import CrossModalResidual
+from mmer_jax.layers import check_batch
 
 Array = Any
 DIRECTIONS = {'audio_to_video': ('vision', 'audio'), 'video_to_audio': ('audio', 'vision')}  # target, source
@@ -60,6 +61,7 @@ class CfnSr(nn.Module):
     @nn.compact
     def __call__(self, batch: dict[str, Array], *, train: bool) -> dict[str, Any]:
         self._check()
+        batch = check_batch(self, batch, self.modalities)
         maps, masks = {}, {}
         for m, encoder in (('vision', self.vision), ('audio', self.audio)):
             maps[m], masks[m] = encoder(batch[m], batch[f'{m}_mask'], train=train)

@@ -5,6 +5,8 @@ from typing import Any
 import flax.linen as nn
 import jax.numpy as jnp
 
+from mmer_jax.layers import check_batch
+
 Array = Any
 
 
@@ -33,6 +35,7 @@ class Encoded(nn.Module):
                 f'encoded has encoders of {tuple(encoders)} and modalities {self.modalities}: give it at least one '
                 'encoder, and none of a modality that it does not see'
             )
+        batch = check_batch(self, batch, self.modalities)
         encoded = dict(batch)
         for m, encoder in encoders.items():
             features, encoded[f'{m}_mask'] = encoder(batch[m], batch[f'{m}_mask'], train=train)

@@ -5,7 +5,7 @@ from typing import Any
 import flax.linen as nn
 import jax.numpy as jnp
 
-from mmer_jax.layers import LSTM, MLP, final_state
+from mmer_jax.layers import LSTM, MLP, check_batch, final_state
 
 Array = Any
 
@@ -30,6 +30,7 @@ class LfLstm(nn.Module):
 
     @nn.compact
     def __call__(self, batch: dict[str, Array], *, train: bool) -> dict[str, Array]:
+        batch = check_batch(self, batch, self.modalities, ('BTD',))
         states = []
         for m in self.modalities:
             mask_BT = batch[f'{m}_mask']

@@ -18,6 +18,7 @@ from mmer_jax.layers import (
     MLP,
     Attention,
     TemporalConv,
+    check_batch,
     last_valid,
     masked_mean,
     sinusoidal_positions,
@@ -73,6 +74,7 @@ class Mfsa(nn.Module):
     @nn.compact
     def __call__(self, batch: dict[str, Array], *, train: bool) -> dict[str, Array]:
         self._check()
+        batch = check_batch(self, batch, self.modalities, ('BTD',))
         masks = {m: batch[f'{m}_mask'] for m in self.modalities}
         z = {m: self._extract(n, m, batch[m], masks[m], train) for n, m in enumerate(self.modalities)}
         specific_z, psa_maps, modality_weights = self._specific_branch(z, masks, train)

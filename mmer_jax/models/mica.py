@@ -14,7 +14,7 @@ import jax.numpy as jnp
 
 from mmer_jax.fusion.cross_modal_attention import PairwiseCrossModal, ResidualHead, one_a_modality
 from mmer_jax.fusion.distribution_alignment import PairStatistics, SideDiscriminator, pair_statistics
-from mmer_jax.layers import TemporalConv
+from mmer_jax.layers import TemporalConv, check_batch
 
 Array = Any
 
@@ -60,6 +60,7 @@ class Mica(nn.Module):
                 f'mica aligns modalities with each other: it needs two or three, found {self.modalities}; '
                 'for one modality use mult'
             )
+        batch = check_batch(self, batch, self.modalities, ('BTD',))
         x, masks = {}, {}
         kernels = one_a_modality(self.kernel_sizes, self.modalities, 'kernel_sizes')
         for m, kernel in zip(self.modalities, kernels, strict=True):

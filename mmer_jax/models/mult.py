@@ -6,7 +6,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 
 from mmer_jax.fusion.cross_modal_attention import PairwiseCrossModal, ResidualHead, one_a_modality
-from mmer_jax.layers import TemporalConv
+from mmer_jax.layers import TemporalConv, check_batch
 
 Array = Any
 
@@ -54,6 +54,7 @@ class Mult(nn.Module):
     def __call__(self, batch: dict[str, Array], *, train: bool) -> dict[str, Any]:
         kernels = one_a_modality(self.kernel_sizes, self.modalities, 'kernel_sizes')
         steps = one_a_modality(self.left_padded_to or 0, self.modalities, 'left_padded_to')
+        batch = check_batch(self, batch, self.modalities, ('BTD',))
         x, masks = {}, {}
         for m, kernel, length in zip(self.modalities, kernels, steps, strict=True):
             x_BTD, masks[m] = batch[m].astype(self.dtype), batch[f'{m}_mask']

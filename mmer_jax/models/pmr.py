@@ -6,7 +6,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 
 from mmer_jax.fusion.message_hub import MessageHub, SelfAttentionLayer, last_step
-from mmer_jax.layers import MLP, TemporalConv, sinusoidal_positions
+from mmer_jax.layers import MLP, TemporalConv, check_batch, sinusoidal_positions
 
 Array = Any
 
@@ -48,6 +48,7 @@ class Pmr(nn.Module):
                 f'final_layers is {self.final_layers}; it must be 1 or more: the summary is a step of the last '
                 'modality, and reads the message and the other modalities only there'
             )
+        batch = check_batch(self, batch, self.modalities, ('BTD',))
         masks = {m: batch[f'{m}_mask'] for m in self.modalities}
         z = {m: self._embed(m, batch[m], masks[m], train) for m in self.modalities}
         common_BCD = jnp.concatenate(list(z.values()), 1)

@@ -6,6 +6,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from mmer_jax.layers import check_batch
+
 Array = Any
 ORDER = ('vision', 'audio')  # the face first: left, above, or in the first channels
 AXES = {'height': 2, 'width': 3, 'channel': 4}
@@ -30,6 +32,7 @@ class StackedInput(nn.Module):
 
     @nn.compact
     def __call__(self, batch: dict[str, Array], *, train: bool) -> dict[str, Array]:
+        batch = check_batch(self, batch, self.modalities)
         x, mask_BT = self._joined(batch)
         features, mask = self.encoder(x, mask_BT, train=train)
         pooled_BD = self.encoder.pool(features, mask, train=train)

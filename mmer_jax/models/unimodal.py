@@ -5,6 +5,8 @@ from typing import Any
 import flax.linen as nn
 import jax.numpy as jnp
 
+from mmer_jax.layers import check_batch
+
 Array = Any
 
 
@@ -24,6 +26,7 @@ class Unimodal(nn.Module):
     def __call__(self, batch: dict[str, Array], *, train: bool) -> dict[str, Array]:
         if len(self.modalities) != 1:
             raise ValueError(f'a unimodal model takes one modality, found modalities = {self.modalities}')
+        batch = check_batch(self, batch, self.modalities)
         (m,) = self.modalities
         features, mask = self.encoder(batch[m], batch[f'{m}_mask'], train=train)
         pooled_BD = self.encoder.pool(features, mask, train=train)
