@@ -74,7 +74,7 @@ def read_pictures(path: Path, vision: Vision, landmarks: Mapping[str, Path]) -> 
         vision.crop,
         vision.size,
         path=path,
-        times=info.timestamps,
+        times=[time - info.start for time in info.timestamps],  # the tables count from the first picture
         landmarks=landmarks.get(path.stem[3:], path.with_suffix('.csv')) if vision.crop == 'landmarks' else None,
         detector=make_detector(vision.min_face) if vision.crop == 'mtcnn' else None,
     )

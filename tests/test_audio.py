@@ -287,9 +287,9 @@ def test_truncated_file_with_its_index_in_front(tmp_path):
         whole = (tmp_path / name).read_bytes()
         assert whole.find(b'moov') < whole.find(b'mdat')
         (tmp_path / name).write_bytes(whole[: len(whole) // 2])
-    refused(tmp_path / 'x.mp4', 'cannot be decoded')  # half a packet
-    refused(tmp_path / 'x.mov', 'truncated', '4.000 s announced')  # decodes without an error, to half the length
-    assert len(audio.load_audio(tmp_path / 'x.mov', offset=0.5, duration=0.5)[0]) == 8000  # the part that is there
+    for name in ('x.mp4', 'x.mov'):
+        refused(tmp_path / name, 'truncated', '4.000 s announced')
+        refused(tmp_path / name, 'truncated', '4.000 s announced', offset=0.5, duration=0.5)  # that is there, but
 
 
 @pytest.mark.parametrize('name', ['x.wav', 'x.mp4'])

@@ -4,9 +4,12 @@ The features equal librosa's defaults (Hann window, centred frames, zero padding
 DCT-II) to the tolerances stated below, without librosa's first call, which compiles for seconds in every process.
 """
 
+import contextlib
 import functools
+import io
 import os
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +20,15 @@ import scipy.sparse
 import soundfile
 import soxr
 
-from mmer_jax.media import MediaError
+from mmer_jax.media import MediaError, announced
 from mmer_jax.media.download import check_download
 
-__all__ = ['MediaError', 'load_audio', 'log_mel', 'mel_filters', 'mfcc']
+__all__ = ['MediaError', 'is_silent', 'load_audio', 'log_mel', 'mel_filters', 'mfcc']
 AMIN = 1e-10  # power below which everything is -100 dB
+LEAST_RATE, MOST_RATE = 1000, 768000  # Hz; a header outside is damaged, and resampling would multiply the samples
+SILENCE = 2.0**-15  # of full scale: the least step of 16-bit sound
+GAP = 0.1  # seconds without sound in the middle of a stream before it is filled; below it, clocks are not that exact
+LONGEST_GAP = 600.0  # seconds of silence to fill in at most
 BLOCK = 32  # frames transformed at a time: the working set stays in cache, the memory of a long file bounded
 # Titles that are not UTF-8 are no reason to refuse the sound; PyAV 19 dropped the option with the strictness.
 AV_OPTIONS: dict[str, Any] = {'metadata_errors': 'ignore'} if int(av.__version__.split('.')[0]) < 19 else {}
@@ -40,11 +47,16 @@ def load_audio(
     shorter than asked gives what there is. `sample_rate=None` keeps the file's own rate; otherwise soxr's 'HQ'
     resamples to S = ceil(n * sample_rate / own rate), equal to librosa.load(res_type='soxr_hq') within 1e-6.
     Samples are nominally in [-1, 1]; a lossy codec or resampling may overshoot slightly, and nothing is clipped.
-    soundfile reads what it knows and seeks to `offset`; PyAV decodes the rest (mp4, m4a, flv, avi, ...) from the
-    start, since a lossy decoder's output depends on what it decoded before, and stops at the end of the cut.
+    The format is told by the content, whatever the name ends in. soundfile reads WAV, FLAC, Ogg, AIFF and the like and
+    seeks to `offset`; PyAV decodes the rest (MP3, mp4, m4a, flv, avi, ...) from the start, since a lossy decoder's
+    output depends on what it decoded before. Second 0 is where the file's first sound or picture begins: sound that
+    begins later than the pictures has silence in front, a gap in its time stamps of more than 0.1 s is silence too.
+
+    A file that holds less than it says is refused, whatever part of it is asked for (announced.py: what each container
+    says); one that says nothing that counts, such as a WAV file of a pipe, is read to its end.
 
     MediaError names the file and the fault (missing, empty, git-LFS pointer, no audio stream, damaged, truncated,
-    offset beyond the end, non-finite samples); ValueError where an argument makes no sense.
+    offset beyond the end, non-finite samples, a sample rate that cannot be); ValueError: an argument makes no sense.
     """
     if sample_rate is not None and sample_rate <= 0:
         raise ValueError(f'sample_rate must be positive, found {sample_rate}')
@@ -52,8 +64,9 @@ def load_audio(
         raise ValueError(f'offset must be 0 or more and duration positive (seconds), found {offset} and {duration}')
     path = Path(path)
     check_file(path)
-    found = _read_soundfile(path, offset, duration)
-    samples, rate = _read_container(path, offset, duration) if found is None else found
+    chunk = announced.find_samples(path)
+    found = _read_soundfile(path, offset, duration, chunk)
+    samples, rate = _read_container(path, offset, duration, chunk) if found is None else found
     if not np.isfinite(samples).all():
         count = int((~np.isfinite(samples)).sum())
         raise MediaError(path, 'non-finite samples', f'{count} of {samples.size} are NaN or infinite; export it again')
@@ -82,13 +95,26 @@ def _check_length(path: Path, start: int, offset: float, total: int, rate: int) 
         raise MediaError(path, 'offset beyond the end', f'{found}; lower the offset')
 
 
-def _read_soundfile(path: Path, offset: float, duration: float | None) -> tuple[np.ndarray, int] | None:
-    """Samples and rate, or None where libsndfile does not know the format."""
+def is_silent(samples: np.ndarray) -> bool:
+    """Whether samples in [-1, 1] hold no sound: all of them are equal to less than a step of 16 bits, 0 or not."""
+    return bool(np.ptp(samples) < SILENCE) if len(samples) else True
+
+
+def _read_soundfile(path: Path, offset: float, duration: float | None, chunk: announced.Chunk | None):
+    """Samples and rate, or None where libsndfile does not know the format, or guesses its length."""
+    streamed = chunk is not None and chunk.announced is None and path.stat().st_size < 0xFFFFFFFF
+    with open(path, 'rb') as opened:
+        is_wav = opened.read(4) in (b'RIFF', b'RIFX', b'RF64', b'BW64')
     try:
-        file = soundfile.SoundFile(path)
+        source = io.BytesIO(announced.with_true_size(path, chunk)) if chunk and streamed and is_wav else path
+        file = soundfile.SoundFile(source)
     except soundfile.LibsndfileError:
         return None
     with file:
+        if file.format == 'MP3' or file.frames > 2**40:  # without a count: MP3 (guessed), FLAC (the largest number)
+            return None
+        _check_rate(path, file.samplerate)
+        _check_announced(path, file, chunk)
         start, count = _window(path, offset, duration, file.samplerate)
         _check_length(path, start, offset, file.frames, file.samplerate)
         expected = file.frames - start if count is None else min(count, file.frames - start)
@@ -96,60 +122,108 @@ def _read_soundfile(path: Path, offset: float, duration: float | None) -> tuple[
             file.seek(start)
             samples = file.read(expected, dtype='float32', always_2d=True)
         except soundfile.LibsndfileError as error:
-            raise _damaged(path, error) from error
+            raise _damaged(path, f'{error} {_how_far(path, file)}') from error
         if len(samples) < expected:
-            seconds = f'{expected / file.samplerate:.3f} s announced, {len(samples) / file.samplerate:.3f} s found'
-            raise MediaError(path, 'truncated', f'{seconds}; copy or download it again')
+            raise announced.truncated(path, file.frames / file.samplerate, (start + len(samples)) / file.samplerate)
         return samples.mean(axis=1), file.samplerate
 
 
-def _damaged(path: Path, error: Exception) -> MediaError:
+def _how_far(path: Path, file: soundfile.SoundFile) -> str:
+    """What is stated and what can be decoded of a file that fails on the way."""
+    found = 0
+    with soundfile.SoundFile(path) as again, contextlib.suppress(soundfile.LibsndfileError):
+        while len(block := again.read(1024)):
+            found += len(block)
+    return f'{file.frames / file.samplerate:.3f} s announced, {found / file.samplerate:.3f} s found'
+
+
+def _check_rate(path: Path, rate: int) -> None:
+    if not LEAST_RATE <= rate <= MOST_RATE:
+        expected = f'expected {LEAST_RATE} to {MOST_RATE}; its header is damaged, export it again'
+        raise MediaError(path, 'a sample rate that cannot be', f'the header says {rate} Hz, {expected}')
+
+
+def _check_announced(path: Path, file: soundfile.SoundFile, chunk: announced.Chunk | None) -> None:
+    """libsndfile takes what is there for all, so what is stated is asked of the file itself."""
+    found = file.frames / file.samplerate
+    _check_chunk(path, chunk, found)
+    if file.format == 'OGG' and (granule := announced.cut_page(path)) is not None:
+        raise announced.truncated(path, max(granule / file.samplerate, found), found)
+
+
+def _check_chunk(path: Path, chunk: announced.Chunk | None, found: float) -> None:
+    if chunk is not None and chunk.announced is not None and 0 < chunk.available < chunk.announced:
+        raise announced.truncated(path, found * chunk.announced / chunk.available, found)
+
+
+def _damaged(path: Path, error: Exception | str) -> MediaError:
     return MediaError(path, 'cannot be decoded', f'damaged or not a media file ({error}); copy or download it again')
 
 
-def _read_container(path: Path, offset: float, duration: float | None) -> tuple[np.ndarray, int]:
+def _read_container(path: Path, offset: float, duration: float | None, chunk: announced.Chunk | None):
     """Samples and rate of the first audio stream of anything FFmpeg decodes."""
     try:
         with av.open(str(path), **AV_OPTIONS) as container:
             if not container.streams.audio:
                 kinds = ', '.join(stream.type for stream in container.streams) or 'no stream at all'
                 raise MediaError(path, 'no audio stream', f'found {kinds}; use the version of the clip with sound')
-            return _decode(path, container, offset, duration)
+            span = announced.scan(path, container)[container.streams.audio[0].index]
+            _check_chunk(path, chunk, span.end)
+        with av.open(str(path), **AV_OPTIONS) as container:
+            return _decode(path, container, offset, duration, span)
     except av.FFmpegError as error:
         raise _damaged(path, error) from error
 
 
-def _decode(path, container, offset: float, duration: float | None) -> tuple[np.ndarray, int]:
+def _decode(path, container, offset: float, duration: float | None, span: announced.Span):
     stream = container.streams.audio[0]
     pieces: list[np.ndarray] = []
     total = first = start = rate = 0
     count, finished = None, True
-    for frame in container.decode(stream):
-        if not rate:
-            rate = frame.sample_rate
+    for rate, piece in _pieces(path, container, stream):
+        if count is None and not total:
             start, count = _window(path, offset, duration, rate)
-        elif frame.sample_rate != rate:
-            found = f'{rate} Hz, then {frame.sample_rate} Hz'
-            raise MediaError(path, 'the sample rate changes', f'{found}; encode the file again with one rate')
-        if total + frame.samples > start:
+        if total + len(piece) > start:
             first = first if pieces else total
-            pieces.append(_frame_to_mono(frame))
-        total += frame.samples
+            pieces.append(piece)
+        total += len(piece)
         if count is not None and total >= start + count:
             finished = False
             break
-    if total and stream.duration and 'mp4' in container.format.name:
-        # The mp4 family states the exact length; FFmpeg versions differ in whether they drop the padding of the
-        # last AAC frame, and a file cut short still decodes without an error.
-        stated = round(stream.duration * float(stream.time_base) * rate)
-        if finished and total < stated - rate // 2:
-            seconds = f'{stated / rate:.3f} s announced, {total / rate:.3f} s found'
-            raise MediaError(path, 'truncated', f'{seconds}; copy or download it again')
-        if stated < total < stated + 2048:
-            total = stated
-    _check_length(path, start, offset, total, rate)
+    if finished and rate:
+        if total < (span.end - announced.TOLERANCE) * rate:
+            found = f'{total / rate:.3f} s of {span.end:.3f} s could be'
+            raise MediaError(path, 'cannot be decoded', f'{found}; {announced.AGAIN}')
+        if stream.duration and 'mp4' in container.format.name:
+            # The mp4 family states the exact length; FFmpeg versions differ in whether they drop the padding of the
+            # last AAC frame.
+            end = round((max(span.start, 0) + stream.duration * float(stream.time_base)) * rate)
+            total = end if end < total < end + 2048 else total
+    _check_length(path, start, offset, total, rate or 1)
     stop = total if count is None else min(start + count, total)
     return np.concatenate(pieces)[start - first : stop - first], rate
+
+
+def _pieces(path: Path, container, stream) -> Iterator[tuple[int, np.ndarray]]:
+    """(rate, mono samples) one after another from second 0 of the file on, silence where no sound is."""
+    zero = announced.origin(container)
+    total = rate = 0
+    for frame in container.decode(stream):
+        if not rate:
+            rate = frame.sample_rate
+            _check_rate(path, rate)
+        elif frame.sample_rate != rate:
+            found = f'{rate} Hz, then {frame.sample_rate} Hz'
+            raise MediaError(path, 'the sample rate changes', f'{found}; encode the file again with one rate')
+        missing = 0 if frame.time is None else round((frame.time - zero) * rate) - total
+        if missing > LONGEST_GAP * rate:
+            found = f'{missing / rate:.1f} s without sound from {total / rate:.3f} s on'
+            raise MediaError(path, 'a gap in the sound', f'{found}, expected {LONGEST_GAP:g} or less; encode it again')
+        if missing > (GAP * rate if total else 0):
+            yield rate, np.zeros(missing, np.float32)
+            total += missing
+        yield rate, _frame_to_mono(frame)
+        total += frame.samples
 
 
 def _frame_to_mono(frame) -> np.ndarray:

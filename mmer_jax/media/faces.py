@@ -19,7 +19,8 @@ from mmer_jax.media.textfile import read_rows
 CROPS = ('none', 'center', 'landmarks', 'mtcnn')
 TRACKED_SIZE = (1280, 720)  # width and height of the video that RAVDESS's landmarks were tracked in
 LANDMARKS = 68
-FIRST_X, FIRST_Y, TIME = 298, 366, 1  # columns of RAVDESS's FacialTracking tables
+POINTS = tuple(f'{axis}_{number}' for axis in 'xy' for number in range(LANDMARKS))  # X_ and Y_ are the 3-D points
+CONFIDENT = 0.5  # least confidence of a face in tables without `success`; OpenFace gives .9 and more to one it sees
 NEAREST = 0.2  # seconds; a tracked row further from a frame does not speak for it
 DETECTION_SIDE = 640  # pixels; faces are looked for in frames shrunk to this longer side, and cut out of the whole ones
 SMALLEST = 2.0  # pixels; a box with a shorter side inside the frame is no face
@@ -123,29 +124,60 @@ def landmark_boxes(path: str | os.PathLike, times: Sequence[float], height: int,
 
 
 def read_landmarks(path: str | os.PathLike) -> tuple[np.ndarray, np.ndarray]:
-    """A table of RAVDESS's FacialTracking (OpenFace, zenodo 3255102): (seconds (R,), boxes (R, 4) in 1280 x 720).
+    """A table of OpenFace, such as RAVDESS's FacialTracking (zenodo 3255102): (seconds (R,), boxes (R, 4) in pixels).
 
-    A row whose column `success` is 0 has no face (NaN). MediaError where the table is missing or another one.
+    Columns are found by their names in the first row, in any order, blanks around them apart: `timestamp`, x_0 .. x_67
+    and y_0 .. y_67. A row whose `success` is 0 has no face (NaN); in a table without that column, as RAVDESS's, one
+    whose `confidence` is below 0.5. MediaError where the table is missing, or a column or a number of it.
     """
     path = Path(path)
     if not path.exists():
         raise MediaError(path, 'no landmarks', 'the table of the clip is missing')
     try:
-        header, *rows = [row for _, row in read_rows(path, 'a table of landmarks', skip_spaces=True)] or [[]]
+        rows = read_rows(path, 'a table of landmarks', skip_spaces=True)
     except MediaError as error:
         raise MediaError(path, 'landmarks cannot be read', f'{error.reason}; {error.detail}') from error
-    names = [name.strip() for name in header]
-    expected = {FIRST_X: 'x_0', FIRST_X + LANDMARKS - 1: 'x_67', FIRST_Y: 'y_0', FIRST_Y + LANDMARKS - 1: 'y_67'}
-    wrong = {n: names[n] if n < len(names) else 'nothing' for n, name in expected.items() if names[n : n + 1] != [name]}
-    if wrong or not rows:
-        found = ', '.join(f'{name!r} in column {n}' for n, name in wrong.items()) or 'no row'
-        raise MediaError(path, 'landmarks cannot be read', f'expected x_0 .. x_67 and y_0 .. y_67, found {found}')
-    try:
-        table = np.array([[float(value) for value in row[: FIRST_Y + LANDMARKS]] for row in rows])
-    except ValueError as error:
-        raise MediaError(path, 'landmarks cannot be read', f'a row is damaged ({error})') from error
-    x, y = table[:, FIRST_X : FIRST_X + LANDMARKS], table[:, FIRST_Y : FIRST_Y + LANDMARKS]
+    names = [name.strip() for name in rows[0][1]] if rows else []
+    places = _find_columns(path, names)
+    if len(rows) < 2:
+        raise MediaError(path, 'landmarks cannot be read', 'no row behind the names of the columns')
+    table = np.array([_read_numbers(path, line, row, places) for line, row in rows[1:]])
+    seconds, sure = table[:, 0], table[:, -1]
+    if not np.isfinite(seconds).all():
+        line = rows[1 + int(np.argmin(np.isfinite(seconds)))][0]
+        raise MediaError(path, 'landmarks cannot be read', f'line {line}: the timestamp is no finite number')
+    x, y = table[:, 1 : 1 + LANDMARKS], table[:, 1 + LANDMARKS : 1 + 2 * LANDMARKS]
     boxes = np.stack([x.min(1), y.min(1), x.max(1), y.max(1)], 1)
-    if 'success' in names[:FIRST_X]:
-        boxes[table[:, names.index('success')] == 0] = np.nan
-    return table[:, names.index('timestamp') if 'timestamp' in names[:FIRST_X] else TIME], boxes
+    if 'success' in places:
+        boxes[sure == 0] = np.nan
+    elif 'confidence' in places:
+        boxes[sure < CONFIDENT] = np.nan
+    return seconds, boxes
+
+
+def _find_columns(path: Path, names: list[str]) -> dict[str, int]:
+    """{name: its place} of `timestamp`, the landmarks and, last, what says whether a face is there, if anything."""
+    needed = ('timestamp', *POINTS)
+    absent = [name for name in needed if name not in names]
+    if absent:
+        first = ', '.join(map(repr, names[:4])) or 'nothing'
+        found = f'{len(absent)} of them are missing, such as {absent[0]!r}; it has {len(names)}, first {first}'
+        expected = 'expected the columns timestamp, x_0 .. x_67 and y_0 .. y_67'
+        raise MediaError(path, 'landmarks cannot be read', f'{expected}; {found}')
+    twice = [name for name in needed if names.count(name) > 1]
+    if twice:
+        raise MediaError(path, 'landmarks cannot be read', f'the column {twice[0]!r} stands there twice')
+    says = next((name for name in ('success', 'confidence') if name in names), None)
+    return {name: names.index(name) for name in (*needed, *([says] if says else []))}
+
+
+def _read_numbers(path: Path, line: int, row: list[str], places: dict[str, int]) -> list[float]:
+    numbers = []
+    for name, place in places.items():
+        try:
+            numbers.append(float(row[place]))
+        except (IndexError, ValueError) as error:
+            found = repr(row[place]) if place < len(row) else f'a row of {len(row)} values'
+            detail = f'line {line}: {name} should be a number, found {found}'
+            raise MediaError(path, 'landmarks cannot be read', detail) from error
+    return numbers

@@ -1,11 +1,13 @@
 """Video files -> RGB frames, by their timestamps, one frame in memory at a time until it is wanted.
 
 Everything goes by the time at which a frame is shown, never by its number: files from phones and screen recorders have
-variable frame rates. A frame is shown from its timestamp until the next frame's. Time 0 is the stream's first frame.
+variable frame rates. A frame is shown from its timestamp until the next frame's. Time 0 is where the file's first sound
+or picture begins, as in mmer_jax.media.audio: pictures that begin later than the sound begin later here too.
 """
 
 import contextlib
 import dataclasses
+import functools
 import itertools
 import os
 from collections.abc import Iterator
@@ -15,21 +17,22 @@ from typing import Any
 import av
 import numpy as np
 
-from mmer_jax.media import MediaError
+from mmer_jax.media import MediaError, announced
 from mmer_jax.media.audio import AV_OPTIONS, check_file
 
-__all__ = ['MediaError', 'VideoInfo', 'iterate_frames', 'read_frames', 'read_info']
+__all__ = ['MediaError', 'VideoInfo', 'is_black', 'iterate_frames', 'read_frames', 'read_info']
 CHOICES = ('even', 'consecutive', 'all')
 ROUNDING = 1e-6  # seconds: timestamps are sums of rounded fractions
-TRUNCATED = 0.5  # seconds of the announced length that may be missing
+BLACK = 2  # of 255, at most, in every pixel: what a lossy coder leaves of black
 
 
 @dataclasses.dataclass(frozen=True)
 class VideoInfo:
     """What a file says of its first video stream; height and width as shown, times in seconds.
 
-    `fps` is the mean rate. `rotation` is by how many degrees counter-clockwise the stored pictures are turned (a phone
-    held upright: -90). `timestamps` are those of the frames that read_frames gives.
+    The first picture is shown at `start`, the last one until `end`, `duration` later; the sound of the file lies in
+    `sound`, (start, end). `fps` is the mean rate. `rotation` is by how many degrees counter-clockwise the stored
+    pictures are turned (a phone held upright: -90). `timestamps` are those of the frames that read_frames gives.
     """
 
     fps: float
@@ -39,6 +42,17 @@ class VideoInfo:
     has_audio: bool
     rotation: int = 0
     timestamps: tuple[float, ...] = ()
+    start: float = 0.0
+    sound: tuple[float, float] | None = None
+
+    @property
+    def end(self) -> float:
+        return self.start + self.duration
+
+
+def is_black(frames: np.ndarray) -> bool:
+    """Whether pictures uint8 (T, H, W, C) show nothing at all."""
+    return bool(frames.max(initial=0) <= BLACK)
 
 
 def read_frames(
@@ -53,10 +67,11 @@ def read_frames(
 ) -> tuple[np.ndarray, VideoInfo]:
     """Reads frames of [start, end) seconds, `end` None: to the end: (uint8 (T, H, W, 3) RGB, VideoInfo).
 
-    how='even': `count` frames, shown in the middle of `count` equal parts of the span (the choice of CFN-SR's code); a
+    how='even': `count` frames, shown in the middle of `count` equal parts of the span, of what of it has pictures; a
     span with fewer frames gives some twice. how='consecutive': the first `count` frames, or what there is. how='all':
-    every frame, `count` None. `fps` resamples the last two to a fixed rate: the frames shown at start + k / fps.
-    `max_side` shrinks a frame whose longer side is larger, its aspect kept, as soon as it is decoded.
+    every frame, `count` None. `fps` resamples the last two to a fixed rate: the frames shown at start + k / fps, the
+    first one also before it begins. `max_side` shrinks a frame whose longer side is larger, its aspect kept, as soon as
+    it is decoded.
 
     Only the frames returned are held in memory. MediaError names the file and the fault (missing, empty, git-LFS
     pointer, no video stream, no frames, damaged, truncated, start beyond the end); ValueError: senseless arguments.
@@ -64,12 +79,14 @@ def read_frames(
     _check_arguments(count, how, start, end, fps, max_side)
     path = Path(path)
     info = read_info(path)
-    if start >= info.duration:
-        raise _beyond(path, start, info.duration)
+    if start >= info.end:
+        raise _beyond(path, start, info.end)
     if how == 'even':
-        last = info.duration if end is None else min(end, info.duration)
         assert count is not None
-        times = start + (np.arange(count) + 0.5) / count * (last - start)
+        first, last = max(start, info.start), info.end if end is None else min(end, info.end)
+        if first >= last:
+            raise MediaError(path, 'no frames', f'none is shown between {start:g} and {end} s; widen the span')
+        times = first + (np.arange(count) + 0.5) / count * (last - first)
         shown = _shown_at(_decoded(path, start), iter(times.tolist()))
     else:
         shown = itertools.islice(_span(path, start, end, fps), count)
@@ -104,23 +121,33 @@ def iterate_frames(
 
 
 def read_info(path: str | os.PathLike) -> VideoInfo:
-    """Duration and rate from the timestamps of the packets, which are read but not decoded; rotation stays 0."""
+    """Times and rate from the time stamps of the packets, which are read but not decoded; rotation stays 0.
+
+    MediaError as read_frames, also where the file holds less than it says (announced.py).
+    """
     path = Path(path)
+    check_file(path)
+    status = path.stat()
+    return _read_info(path, status.st_size, status.st_mtime_ns)
+
+
+@functools.lru_cache(maxsize=8)  # the utterances of a dialog follow one another, and its file is long
+def _read_info(path: Path, size: int, changed: int) -> VideoInfo:
     with _opened(path) as (container, stream):
-        base = float(stream.time_base)
-        packets = [(p.pts, p.duration or 0) for p in container.demux(stream) if p.pts is not None]
-        if not packets:
+        spans = announced.scan(path, container)
+        span = spans.get(stream.index)
+        if span is None or not span.packets:
             raise MediaError(path, 'no frames', 'its video stream is empty; copy or download it again')
-        first, (last, length) = min(packets)[0], max(packets)
-        mean = (last - first) / max(len(packets) - 1, 1)
-        duration = (last - first + (length or mean)) * base
-        _check_whole(path, container, stream, duration)
+        duration, rate = span.end - span.start, float(stream.guessed_rate or 25)
+        sounds = [spans[other.index] for other in container.streams.audio if spans[other.index].packets]
         return VideoInfo(
-            fps=round(len(packets) / duration, 6) if duration else float(stream.guessed_rate or 0),
-            duration=duration or 1 / float(stream.guessed_rate or 25),
+            fps=round(span.packets / duration, 6) if duration else rate,
+            duration=duration or 1 / rate,
             height=stream.codec_context.height,
             width=stream.codec_context.width,
             has_audio=bool(container.streams.audio),
+            start=max(span.start, 0.0),
+            sound=(max(sounds[0].start, 0.0), sounds[0].end) if sounds else None,
         )
 
 
@@ -152,16 +179,6 @@ def _opened(path: Path) -> Iterator[tuple[Any, Any]]:
         raise MediaError(path, 'cannot be decoded', detail) from error
 
 
-def _check_whole(path: Path, container, stream, found: float) -> None:
-    """The mp4 family states its length, and a file cut short still decodes up to the cut without an error."""
-    if not stream.duration or 'mp4' not in container.format.name:
-        return
-    stated = stream.duration * float(stream.time_base)
-    if found < stated - TRUNCATED:
-        seconds = f'{stated:.3f} s announced, {found:.3f} s found'
-        raise MediaError(path, 'truncated', f'{seconds}; copy or download it again')
-
-
 def _beyond(path: Path, start: float, duration: float) -> MediaError:
     return MediaError(path, 'start beyond the end', f'start {start:g} s, but the video is {duration:.3f} s long')
 
@@ -170,7 +187,7 @@ def _decoded(path: Path, start: float) -> Iterator[tuple[float, float, Any]]:
     """(time, seconds it is shown by its own account, frame), from the last key frame before `start` on."""
     with _opened(path) as (container, stream):
         base, rate = float(stream.time_base), float(stream.average_rate or stream.guessed_rate or 25)
-        origin = (stream.start_time or 0) * base
+        origin = announced.origin(container)
         if start > 1:
             with contextlib.suppress(av.FFmpegError):  # a format that cannot seek is decoded from its beginning
                 container.seek(int((start + origin) / base), stream=stream)
@@ -206,7 +223,7 @@ def _span(path: Path, start: float, end: float | None, fps: float | None) -> Ite
         empty = False
         yield time, frame
     if empty and end is None:
-        raise _beyond(path, start, read_info(path).duration)
+        raise _beyond(path, start, read_info(path).end)
 
 
 class _Converter:
