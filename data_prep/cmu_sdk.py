@@ -27,8 +27,7 @@ import numpy as np
 from tqdm import tqdm
 
 from data_prep import csd
-from data_prep.pool import PreparationError, Skipped, summary
-from mmer_jax.media import MediaError
+from data_prep.pool import MISTAKES, PreparationError, Skipped, summary
 from mmer_jax.media.text import WordVectors, embed, is_pause, read_glove
 from mmer_jax.records import Feature, Label, RecordWriter, Schema
 
@@ -229,7 +228,9 @@ def prepare(
         fills = {m: make_fill(settings.nonfinite, parts) for m, parts in training.items()}
         sizes = {m: vectors.size if m == 'text' else sequence.size for m, sequence in opened.items()}
         schema = make_schema(settings, sizes, {name: path.name for name, path in {**paths, 'glove': glove}.items()})
-        writer = stack.enter_context(RecordWriter(output, schema, num_shards=num_shards, overwrite=overwrite))
+        sources = [*paths.values(), glove, folds_path]
+        options: dict[str, Any] = {'num_shards': num_shards, 'overwrite': overwrite, 'sources': sources}
+        writer = stack.enter_context(RecordWriter(output, schema, **options))
         for name in tqdm(labels.videos, desc=settings.dataset, file=sys.stderr, mininterval=0.5):
             if (split := folds.get(video_of(name))) is None:
                 report.skipped.append((name, Skipped('the video is in no fold', f'{folds_path} has no {name}')))
@@ -344,7 +345,7 @@ def main(argv: list[str] | None = None) -> int:
     options = {'num_shards': arguments.num_shards, 'overwrite': arguments.overwrite}
     try:
         report = prepare(paths, arguments.glove, arguments.folds, arguments.output, settings, **options)
-    except (PreparationError, MediaError, FileExistsError) as error:
+    except MISTAKES as error:
         print(f'error: {error}', file=sys.stderr)
         return 2
     print_report(report, arguments.output)

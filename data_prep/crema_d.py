@@ -30,7 +30,7 @@ from PIL import Image
 
 from data_prep import crema_d_layout as layout
 from data_prep import ravdess_video
-from data_prep.pool import PreparationError, Skipped, process, summary
+from data_prep.pool import MISTAKES, PreparationError, Skipped, process, summary
 from mmer_jax.media import MediaError, audio, faces, spectrogram_image, video
 from mmer_jax.records import Feature, Label, RecordWriter, Schema, encode_frames
 
@@ -206,7 +206,8 @@ def prepare(
             skipped.append((clip.id, label))
         else:
             jobs.append(Job(clip, label, settings))
-    with RecordWriter(output, make_schema(settings), num_shards=num_shards, overwrite=overwrite) as writer:
+    options: dict[str, Any] = {'num_shards': num_shards, 'overwrite': overwrite, 'sources': [source, tables or source]}
+    with RecordWriter(output, make_schema(settings), **options) as writer:
         for job, result in process(read_clip, jobs, workers=workers, description='crema_d'):
             if isinstance(result, Skipped):
                 skipped.append((job.clip.id, result))
@@ -332,7 +333,7 @@ def main(argv: list[str] | None = None) -> int:
             num_shards=arguments.num_shards,
             overwrite=arguments.overwrite,
         )
-    except (PreparationError, FileExistsError) as error:
+    except MISTAKES as error:
         print(f'error: {error}', file=sys.stderr)
         return 2
     _report(rows, skipped, tables, arguments.output, settings)

@@ -29,8 +29,8 @@ import numpy as np
 from PIL import Image
 
 from data_prep.iemocap_layout import EMOTIONS, LAYOUT, SESSIONS, Utterance, list_utterances
-from data_prep.pool import PreparationError, Skipped, process, summary
-from mmer_jax.media import MediaError, audio, video
+from data_prep.pool import MISTAKES, PreparationError, Skipped, process, summary
+from mmer_jax.media import audio, video
 from mmer_jax.media.tokens import TextTokenizer
 from mmer_jax.pretrained import find as pretrained_folder
 from mmer_jax.records import Feature, Label, RecordWriter, Schema, encode_frames
@@ -204,7 +204,8 @@ def prepare(
     # In the order of the dialogs and their times: jobs that follow one another read the same part of the same avi.
     jobs = [Job(utterance, settings) for utterance in choose(utterances, settings, report)]
     workers = workers if {'audio', 'vision'} & set(settings.modalities) else 0
-    with RecordWriter(output, make_schema(settings), num_shards=num_shards, overwrite=overwrite) as writer:
+    options: dict[str, Any] = {'num_shards': num_shards, 'overwrite': overwrite, 'sources': [source]}
+    with RecordWriter(output, make_schema(settings), **options) as writer:
         for job, result in process(read_utterance, jobs, workers=workers, description='iemocap'):
             utterance = job.utterance
             if isinstance(result, Skipped):
@@ -314,7 +315,7 @@ def main(argv: list[str] | None = None) -> int:
     options = {name: getattr(arguments, name) for name in ('workers', 'num_shards', 'overwrite')}
     try:
         report = prepare(arguments.source, arguments.output, settings, **options)
-    except (PreparationError, MediaError, FileExistsError, FileNotFoundError) as error:
+    except MISTAKES as error:
         print(f'error: {error}', file=sys.stderr)
         return 2
     _print_report(report, arguments.output, settings)

@@ -3,7 +3,7 @@
     python -m data_prep.look DIR --output grid.png [--records 12] [--columns 10]
 
 Pictures go by the record's order of time, values (T, D) are drawn with time to the right and each feature's range of
-colours from its 2nd to its 98th percentile; a waveform is drawn as its mel spectrum.
+colours from its 2nd to its 98th percentile; a waveform is drawn as its mel spectrum, what is missing is grey.
 """
 
 import argparse
@@ -13,15 +13,18 @@ from typing import Any
 
 import numpy as np
 from PIL import Image, ImageDraw
+from PIL.PngImagePlugin import PngInfo
 
+from data_prep.pool import MISTAKES
 from mmer_jax.media import audio
-from mmer_jax.records import Feature, RecordError, RecordSource
+from mmer_jax.outputs import MADE_BY, check_file
+from mmer_jax.records import Feature, RecordSource
 
 TILE = 72  # pixels of a frame's height
 DRAWN = 2 * TILE  # width of the picture of a sequence of values
 MARGIN, GAP, APART = 4, 2, 14  # pixels left of the text, between two pictures, and between two features
 HEAD = 18  # height of the line with the features' names
-WHITE, BLACK = (255, 255, 255), (0, 0, 0)
+WHITE, GREY, BLACK = (255, 255, 255), (128, 128, 128), (0, 0, 0)
 
 
 def pick(count: int, wanted: int) -> np.ndarray:
@@ -32,6 +35,8 @@ def pick(count: int, wanted: int) -> np.ndarray:
 def draw_values(array: np.ndarray) -> Image.Image:
     """(T, D) or (S,) -> a picture DRAWN x TILE: time to the right, the first feature at the bottom."""
     array = np.asarray(array, np.float32)
+    if not len(array):  # missing in this record
+        return Image.new('RGB', (DRAWN, TILE), GREY)
     if array.ndim == 1 and len(array) >= 2048:
         peak = max(float(np.abs(array).max()), 1.0)
         array = audio.log_mel(array / peak, 16000, num_mels=40)
@@ -45,9 +50,10 @@ def draw_values(array: np.ndarray) -> Image.Image:
 
 def draw_feature(array: np.ndarray, feature: Feature, columns: int) -> list[Image.Image]:
     """The pictures that stand for one feature of a record."""
-    if not feature.is_image:
-        return [draw_values(array if feature.is_sequence else array[None])]
-    frames = array if feature.is_sequence else array[None]
+    array = array if array.ndim > len(feature.step_shape) else array[None]
+    if not feature.is_image or not len(array):
+        return [draw_values(array)]
+    frames = array
     frames = np.repeat(frames, 3, -1) if frames.shape[-1] == 1 else frames
     width = max(round(TILE * frames.shape[2] / frames.shape[1]), 4)  # as narrow as it is stored
     return [Image.fromarray(frames[number]).resize((width, TILE)) for number in pick(len(frames), columns)]
@@ -89,6 +95,17 @@ def make_grid(source: RecordSource, records: int = 12, columns: int = 10) -> Ima
     return grid
 
 
+def save(grid: Image.Image, path: Path) -> None:
+    """Writes the picture with the mark by which it may be replaced."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if path.suffix.lower() == '.png':
+        about = PngInfo()
+        about.add_text('Software', MADE_BY)
+        grid.save(path, pnginfo=about)
+    else:
+        grid.save(path, comment=MADE_BY)
+
+
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog='python -m data_prep.look', description=__doc__.split('\n')[0])
     parser.add_argument('directory', type=Path, help='shard directory')
@@ -102,12 +119,12 @@ def main(argv: list[str] | None = None) -> int:
         parser.error(f'--output must end in .png or .jpg, found {arguments.output}')
     try:
         source = RecordSource(arguments.directory)
+        check_file(arguments.output, MADE_BY.encode())
         grid = make_grid(source, arguments.records, arguments.columns)
-    except RecordError as error:
+        save(grid, arguments.output)
+    except MISTAKES as error:
         print(f'error: {error}', file=sys.stderr)
         return 2
-    arguments.output.parent.mkdir(parents=True, exist_ok=True)
-    grid.save(arguments.output)
     print(
         f'{arguments.output}: {min(arguments.records, len(source))} of {len(source)} records of {arguments.directory}'
     )

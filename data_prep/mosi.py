@@ -40,8 +40,7 @@ import numpy as np
 
 from data_prep import csd
 from data_prep.cmu_sdk import NONFINITE, NONFINITE_HELP, Report, Segment, make_fill, print_report, write_segment
-from data_prep.pool import PreparationError, Skipped
-from mmer_jax.media import MediaError
+from data_prep.pool import MISTAKES, PreparationError, Skipped
 from mmer_jax.media.text import WordVectors, embed, is_pause, read_glove
 from mmer_jax.media.textfile import read_rows
 from mmer_jax.media.tokens import TextTokenizer
@@ -278,7 +277,8 @@ def prepare(
     )
     schema, timed, segment = read
     with contextlib.ExitStack() as stack:
-        writer = stack.enter_context(RecordWriter(output, schema, num_shards=num_shards, overwrite=overwrite))
+        options: dict[str, Any] = {'num_shards': num_shards, 'overwrite': overwrite, 'sources': [source, glove]}
+        writer = stack.enter_context(RecordWriter(output, schema, **options))
         for identity, (sentiment, start, end) in labels.items():
             video = identity.rsplit('[', 1)[0]
             array, words_found, unknown = segment(lines_by_id[identity])
@@ -358,7 +358,7 @@ def main(argv: list[str] | None = None) -> int:
     }
     try:
         report, facts = prepare(arguments.source, arguments.output, **options)
-    except (PreparationError, MediaError, FileExistsError, FileNotFoundError) as error:
+    except MISTAKES as error:
         print(f'error: {error}', file=sys.stderr)
         return 2
     print(f'audio rows: {facts["agreement"]:.1%} of the labels agree, {facts["share"]:.2f} of variance between videos')

@@ -14,6 +14,7 @@ from typing import Any, TextIO, TypeVar
 from tqdm import tqdm
 
 from mmer_jax.media import MediaError
+from mmer_jax.records import RecordError
 
 JobT = TypeVar('JobT')
 IN_FLIGHT = 4  # jobs queued or finished but not consumed, per worker: bounds the memory their results hold
@@ -22,6 +23,10 @@ NAMES_SHOWN = 5
 
 class PreparationError(ValueError):
     """The source folder or the options do not allow a data set to be written; the message says what to do."""
+
+
+# What a command reports in one line: a source, a file or an option that cannot be used, a disk that is full or closed.
+MISTAKES = (PreparationError, MediaError, RecordError, OSError)
 
 
 @dataclasses.dataclass(frozen=True)

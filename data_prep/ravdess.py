@@ -27,7 +27,7 @@ from typing import Any
 import numpy as np
 
 from data_prep import ravdess_video
-from data_prep.pool import PreparationError, Skipped, process, summary
+from data_prep.pool import MISTAKES, PreparationError, Skipped, process, summary
 from mmer_jax.media import audio
 from mmer_jax.records import Feature, Label, RecordWriter, Schema
 
@@ -247,7 +247,9 @@ def prepare(
     tables = ravdess_video.find_inputs(settings.vision, landmarks)
     clips, skipped = list_clips(source, song=song, vision=settings.vision is not None, video_only=video_only)
     rows = []
-    with RecordWriter(output, make_schema(settings, song=song), num_shards=num_shards, overwrite=overwrite) as writer:
+    sources = [source, landmarks or source]
+    options: dict[str, Any] = {'num_shards': num_shards, 'overwrite': overwrite, 'sources': sources}
+    with RecordWriter(output, make_schema(settings, song=song), **options) as writer:
         jobs = [Job(clip, settings, _table_of(clip, tables)) for clip in clips]
         for job, result in process(read_clip, jobs, workers=workers, description='ravdess'):
             if isinstance(result, Skipped):
@@ -360,7 +362,7 @@ def main(argv: list[str] | None = None) -> int:
             num_shards=arguments.num_shards,
             overwrite=arguments.overwrite,
         )
-    except (PreparationError, FileExistsError) as error:
+    except MISTAKES as error:
         print(f'error: {error}', file=sys.stderr)
         return 2
     _report(rows, skipped, arguments.output, settings)

@@ -17,11 +17,12 @@ import zipfile
 import zlib
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from data_prep import ravdess
-from data_prep.pool import PreparationError, Skipped, process, summary
+from data_prep.pool import MISTAKES, PreparationError, Skipped, process, summary
 from mmer_jax.media import MediaError
 from mmer_jax.media.download import check_download
 from mmer_jax.records import Feature, Label, RecordWriter, Schema
@@ -95,7 +96,8 @@ def prepare(
     rows = read_table(table)
     skipped: list[tuple[str, Skipped]] = []
     schema, count = make_schema('values' if source is None else 'mfcc'), 0
-    with RecordWriter(output, schema, num_shards=num_shards, overwrite=overwrite) as writer:
+    options: dict[str, Any] = {'num_shards': num_shards, 'overwrite': overwrite, 'sources': [table, source or table]}
+    with RecordWriter(output, schema, **options) as writer:
         if source is None:
             for take, row in sorted(rows.items()):
                 actor, channel, emotion, intensity, statement, repetition = take
@@ -148,7 +150,7 @@ def main(argv: list[str] | None = None) -> int:
     options = {name: getattr(arguments, name) for name in ('source', 'workers', 'num_shards', 'overwrite')}
     try:
         count, skipped = prepare(arguments.table, arguments.output, **options)
-    except (PreparationError, FileExistsError) as error:
+    except MISTAKES as error:
         print(f'error: {error}', file=sys.stderr)
         return 2
     print(f'{count} clips -> {arguments.output}')

@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from data_prep.pool import PreparationError
-from mmer_jax.records import RecordError, RecordWriter, Schema
+from data_prep.pool import MISTAKES, PreparationError
+from mmer_jax.records import RecordWriter, Schema
 
 MODALITIES = ('text', 'audio', 'vision')
 SPLITS = {'train': 'train', 'valid': 'validation', 'test': 'test'}  # key of the file -> word of the manifest
@@ -330,7 +330,7 @@ def run(prepare: Callable[..., tuple[str, Summary]], arguments: argparse.Namespa
             num_shards=arguments.num_shards,
             overwrite=arguments.overwrite,
         )
-    except (PreparationError, RecordError, FileExistsError) as error:
+    except MISTAKES as error:
         print(f'error: {error}', file=sys.stderr)
         return 2
     report(summary, arguments.output, arguments.nonfinite, configs.get(dataset, ''))

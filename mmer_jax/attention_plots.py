@@ -15,6 +15,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from mmer_jax.outputs import MADE_BY
 from mmer_jax.plots import BLUES, DPI, GREY
 
 CELL = 0.21  # inches of a word's row or column
@@ -257,4 +258,4 @@ def _figure(width: float, height: float) -> Figure:
 
 
 def _save(figure: Figure, path: str | os.PathLike) -> None:
-    figure.savefig(path, dpi=DPI, facecolor='white', format='png', metadata={'Software': None})
+    figure.savefig(path, dpi=DPI, facecolor='white', format='png', metadata={'Software': MADE_BY})

@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 
+from mmer_jax.outputs import MADE_BY
 from mmer_jax.plots import DPI, GREY, PALETTE
 
 INK = '#1A1A1A'
@@ -97,7 +98,7 @@ def grouped(
     if title:
         axes.set_title(title, fontsize=12, fontweight='bold')
     _legend(figure, axes, bars, series)
-    figure.savefig(path, dpi=DPI, facecolor='white', format='png', metadata={'Software': None})
+    figure.savefig(path, dpi=DPI, facecolor='white', format='png', metadata={'Software': MADE_BY})
 
 
 def counts(table: Mapping[str, Mapping[str, int]], path: str | os.PathLike, *, label: str, title: str = '') -> None:

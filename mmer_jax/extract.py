@@ -15,9 +15,9 @@ complete writes the records. What is there already is kept where it is what is a
 """
 
 import argparse
+import contextlib
 import dataclasses
 import hashlib
-import shutil
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -29,6 +29,7 @@ from absl import logging
 from mmer_jax import data, trained, writer
 from mmer_jax.experiment import SPLITS, folds_of, open_source
 from mmer_jax.leakage import EXTRACTED, SUFFIX
+from mmer_jax.outputs import check_shards
 from mmer_jax.records import Feature, RecordSource, RecordWriter, Schema
 from mmer_jax.trained import Run
 
@@ -84,8 +85,9 @@ def extract_fold(task: Task, *, process_id: int = 0, num_processes: int = 1) -> 
     """
     if task.output.is_dir():
         _check_same(task, RecordSource(task.output).schema.info.get(EXTRACTED, {}), task.output, 'features')
-        shutil.rmtree(task.parts, ignore_errors=True)  # left where a process was killed after the last rename
+        _remove_parts(task)  # left where a process was killed after the last rename
         return True
+    check_shards(task.output, overwrite=False)  # a file or a link there would be found at the end only
     numbers = np.array(sorted(split_of(task.run)))
     load = task.run.batches(numbers)
     starts = range(0, len(load.plan), PART)
@@ -130,6 +132,16 @@ def _check_same(task, found, path, what):
         )
 
 
+def _remove_parts(task) -> None:
+    """Removes the parts of this job and their folder; what else lies there stays."""
+    job = task.parts / 'job.json'
+    own = [*task.parts.glob('part_*.npz'), *task.parts.glob('part_*.tmp'), job] if job.is_file() else []
+    for path in own:
+        path.unlink(missing_ok=True)  # another process may do the same
+    with contextlib.suppress(OSError):  # not there, or not empty
+        task.parts.rmdir()
+
+
 def _part(task, start) -> Path:
     return task.parts / f'part_{start // PART:06d}.npz'
 
@@ -169,7 +181,7 @@ def _assemble(task: Task, parts: list[Path]) -> None:
     shape = (width,) if task.level == 'pooled' else (None, width)
     described = f'{task.level} features of {task.run.name}, {task.run.folder.name}'
     features = {
-        task.key: Feature(shape, description=described),
+        task.key: Feature(shape, description=described, optional=_may_be_missing(task)),
         'prediction': Feature((outputs,), description='output of the head'),
     }
     info = {**source.schema.info, 'made_by': 'mmer_jax.extract', EXTRACTED: task.describe()}
@@ -181,7 +193,13 @@ def _assemble(task: Task, parts: list[Path]) -> None:
             record = {'id': str(manifest['id'][number]), 'label': labels[number].tolist()}
             record |= {task.key: arrays['features'], 'prediction': arrays['prediction']}
             records.write(record, **columns, split=splits[number])
-    shutil.rmtree(task.parts, ignore_errors=True)
+    _remove_parts(task)
+
+
+def _may_be_missing(task: Task) -> bool:
+    """Whether a record may lack the steps: where its modality may be missing. Its pooled vector is always there."""
+    known = task.run.fold_data.source.schema.features
+    return task.level == 'steps' and any(known[m].optional for m in task.run.config.modalities)
 
 
 def _rows(parts: list[Path], level: str) -> Iterator[tuple[int, dict[str, np.ndarray]]]:

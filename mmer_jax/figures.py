@@ -28,6 +28,7 @@ from threadpoolctl import threadpool_limits
 from mmer_jax import attention_plots, bar_plots, data, experiment, writer
 from mmer_jax.attention_maps import HEADS, Side, axes_of_record, drawing, maps_of_record
 from mmer_jax.models import MODELS
+from mmer_jax.outputs import ATTENTION_FILES, PICTURE, check_beside, check_file, check_folder
 from mmer_jax.records import RecordSource
 from mmer_jax.trained import Run, apply, chosen_variables, open_run
 
@@ -150,10 +151,13 @@ def draw_attention(
     answers = [f'{row["name"]}, seed {row["seed"]}: {row["answer"]}' for row in about.values()]
     heading = f'{record}   {" | ".join(answers)}'
     stem = re.sub(r'[^\w.-]+', '_', f'attention_{record}')
-    output = output or run.folder / 'figures' / stem
-    output.mkdir(parents=True, exist_ok=True)
     pages = {key.replace('/', '_'): pictures for key, pictures in drawn.pictures.items()}
     pages['overview'] = [picture for pictures in drawn.pictures.values() for picture in pictures]
+    if output:
+        check_folder(output, ATTENTION_FILES | {f'{name}.png': PICTURE for name in pages})
+        check_beside(output / 'attention.npz', output / 'attention.json')
+    output = output or run.folder / 'figures' / stem
+    output.mkdir(parents=True, exist_ok=True)
     for name, pictures in pages.items():
         attention_plots.attention_page(pictures, output / f'{name}.png', heading, notes)
     np.savez(output / 'attention.npz', **drawn.arrays)  # type: ignore[arg-type]
@@ -298,7 +302,7 @@ def main(argv: list[str] | None = None) -> int:
     arguments = parse(argv)
     try:
         lines = draw(arguments)
-    except (ValueError, FileNotFoundError) as error:
+    except (ValueError, OSError) as error:
         print(f'error: {error}', file=sys.stderr)
         return 1
     print('\n'.join(lines))
@@ -310,6 +314,7 @@ def draw(arguments: argparse.Namespace) -> list[str]:
     if arguments.command == 'classes':
         default = Path(f'classes_{Path(arguments.directory).resolve().name}_by_{arguments.by}.png')
         path = check_png(arguments.output or default)
+        check_file(path, PICTURE)
         return [*draw_classes(arguments.directory, arguments.by, path), '', f'written: {path}']
     options = {'fold': arguments.fold, 'seed': arguments.seed, 'directory': arguments.data}
     if arguments.command == 'attention':
@@ -322,8 +327,11 @@ def draw(arguments: argparse.Namespace) -> list[str]:
         )  # fmt: skip
         return [f'written: {file}' for file in files]
     runs = [open_run(workdir, **options) for workdir in arguments.workdirs]
-    path = arguments.output or runs[0].folder / 'figures' / f'representations_{arguments.method}.png'
-    lines = draw_representations(runs, check_png(path), split=arguments.split, method=arguments.method)
+    path = check_png(arguments.output or runs[0].folder / 'figures' / f'representations_{arguments.method}.png')
+    if arguments.output:
+        check_file(path, PICTURE)
+        check_beside(path.with_suffix('.npz'), path)
+    lines = draw_representations(runs, path, split=arguments.split, method=arguments.method)
     return [*lines, f'written: {path}', f'written: {path.with_suffix(".npz")}']
 
 

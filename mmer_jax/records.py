@@ -12,21 +12,22 @@ of writing. `python -m mmer_jax.records verify DIR` checks every byte; `... inde
 """
 
 import argparse
+import contextlib
 import csv
 import json
 import mmap
 import os
-import shutil
 import socket
 import struct
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import google_crc32c
 import numpy as np
 
+from mmer_jax.outputs import check_shards, remove_shards
 from mmer_jax.schema import (
     FORMAT,
     Feature,
@@ -36,6 +37,7 @@ from mmer_jax.schema import (
     Schema,
     check_array,
     check_frames,
+    count_steps,
     encode_frames,
 )
 
@@ -53,6 +55,7 @@ __all__ = [
     'read_manifest',
     'verify',
 ]
+REPLACED = '-replaced'  # what an old data set is called while the new one takes its name
 MANIFEST_FIRST = ('record', 'id', 'label', 'speaker', 'session', 'split')
 
 
@@ -73,27 +76,33 @@ class RecordWriter:
 
     Everything goes into a hidden sibling folder that takes the final name by one rename at the end, so a run
     killed at any point leaves nothing that could be mistaken for a data set. FileExistsError where `directory`
-    exists and `overwrite` is False.
+    exists and `overwrite` is False; with `overwrite` too where it is anything but a shard directory with nothing else
+    in it, or holds or lies in one of `sources`, what the records are made from (outputs.py).
     """
 
-    def __init__(self, directory: str | os.PathLike, schema: Schema, *, num_shards: int = 4, overwrite: bool = False):
+    def __init__(
+        self,
+        directory: str | os.PathLike,
+        schema: Schema,
+        *,
+        num_shards: int = 4,
+        overwrite: bool = False,
+        sources: Iterable[str | os.PathLike] = (),
+    ):
         if num_shards < 1:
             raise ValueError(f'num_shards must be 1 or more, found {num_shards}')
-        self.directory, self.schema, self.overwrite = Path(directory).absolute(), schema, overwrite
-        self._check_free()
+        self.directory, self.schema = Path(directory).absolute(), schema
+        self._allowed: dict[str, Any] = {'overwrite': overwrite, 'sources': tuple(sources)}
         stem = f'.{self.directory.name}.incomplete-{socket.gethostname()}-'
         self._temporary = self.directory.parent / f'{stem}{os.getpid()}'
-        _remove_stale(self.directory.parent, stem)
+        _remove_stale(self.directory, stem)
+        check_shards(self.directory, **self._allowed)
         self._temporary.mkdir(parents=True)
         self._names = [f'data-{k:05d}-of-{num_shards:05d}' for k in range(num_shards)]
         self._files = [open(self._temporary / f'{name}.tfrecord', 'wb') for name in self._names]
         self._offsets: list[list[int]] = [[0] for _ in self._names]
         self._rows: list[dict[str, Any]] = []
         self._ids: set[str] = set()
-
-    def _check_free(self):
-        if self.directory.exists() and not self.overwrite:
-            raise FileExistsError(f'{self.directory} exists; choose another output or pass --overwrite to replace it')
 
     def write(self, record: Mapping[str, Any], **columns) -> None:
         """Adds one record {'id', 'label', feature: array, ...} and its manifest columns (speaker=..., ...)."""
@@ -108,7 +117,7 @@ class RecordWriter:
         self._offsets[shard].append(self._offsets[shard][-1] + len(framed))
         label = np.asarray(record['label']).tolist()
         label = ' '.join(map(str, label)) if isinstance(label, list) else label
-        lengths = {f'length_{k}': len(record[k]) for k, f in self.schema.features.items() if f.is_sequence}
+        lengths = {f'length_{k}': count_steps(record[k], f) for k, f in self.schema.features.items() if f.has_length}
         base = {
             'record': number,
             'id': record['id'],
@@ -123,15 +132,18 @@ class RecordWriter:
         return self
 
     def __exit__(self, kind, value, traceback) -> None:
-        for file in self._files:
-            file.flush()
-            os.fsync(file.fileno())
-            file.close()
         try:
+            for file in self._files:
+                file.flush()
+                os.fsync(file.fileno())
             if kind is None:
                 self._finish()
         finally:
-            shutil.rmtree(self._temporary, ignore_errors=True)
+            for file in self._files:
+                with contextlib.suppress(OSError):  # a full disk was reported above
+                    file.close()
+            if self._temporary.is_dir():
+                remove_shards(self._temporary)
 
     def _finish(self):
         if not self._rows:
@@ -141,26 +153,35 @@ class RecordWriter:
             np.save(self._temporary / f'{name}.index.npy', np.asarray(offsets, np.int64))
             shards.append({'file': f'{name}.tfrecord', 'records': len(offsets) - 1, 'bytes': offsets[-1]})
         content = {**self.schema.to_json(), 'records': len(self._rows), 'shards': shards}
-        (self._temporary / 'features.json').write_text(json.dumps(content, indent=1) + '\n')
+        (self._temporary / 'features.json').write_text(json.dumps(content, indent=1) + '\n', encoding='utf-8')
         with open(self._temporary / 'manifest.csv', 'w', newline='', encoding='utf-8') as file:
             names = list(dict.fromkeys(key for row in self._rows for key in row))
             rows = csv.DictWriter(file, names, restval='', lineterminator='\n')
             rows.writeheader()
             rows.writerows(self._rows)
-        self._check_free()
-        replaced = self._temporary.with_name(self._temporary.name + '-replaced')
+        check_shards(self.directory, **self._allowed)
+        replaced = self._temporary.with_name(self._temporary.name + REPLACED)
         if self.directory.exists():
             os.rename(self.directory, replaced)
         os.rename(self._temporary, self.directory)
-        shutil.rmtree(replaced, ignore_errors=True)
+        if replaced.is_dir():
+            remove_shards(replaced)
 
 
-def _remove_stale(parent: Path, stem: str) -> None:
-    """Removes what runs killed on this machine left: hidden folders named after a dead process."""
-    for folder in parent.glob(stem + '*') if parent.is_dir() else ():
-        process = folder.name[len(stem) :].split('-')[0]
-        if process.isdigit() and not _is_alive(int(process)):
-            shutil.rmtree(folder)
+def _remove_stale(directory: Path, stem: str) -> None:
+    """Removes what runs killed on this machine left: hidden folders named after a dead process.
+
+    One killed between its two renames left the old data set aside: it takes its place again.
+    """
+    parent = directory.parent
+    for folder in sorted(parent.iterdir()) if parent.is_dir() else ():
+        process, _, rest = folder.name.removeprefix(stem).partition('-')
+        if not folder.name.startswith(stem) or not process.isdigit() or _is_alive(int(process)):
+            continue
+        if f'-{rest}' == REPLACED and not os.path.lexists(directory):
+            os.rename(folder, directory)
+        else:
+            remove_shards(folder)
 
 
 def _is_alive(process: int) -> bool:
@@ -209,7 +230,7 @@ class RecordSource:
                 f'(python -m data_prep.<dataset> --output {self.directory}) or set config.data.directory'
             )
         try:
-            content = json.loads(path.read_text())
+            content = json.loads(path.read_text(encoding='utf-8'))
             if content['format'] != FORMAT:
                 raise RecordError(f'{path}: format {content["format"]}, this version reads format {FORMAT}')
             self.schema = Schema.from_json(content)
@@ -284,11 +305,11 @@ class RecordSource:
             if feature.encoding != 'jpeg':
                 check_array(record[key], feature, where)
                 continue
-            record[key] = Frames(record[key].encoded, where)
+            record[key] = Frames(record[key].encoded, where, step_shape=feature.step_shape)
             check_frames(record[key], feature, where)
             if not lazy:
                 frames = np.asarray(record[key])
-                record[key] = frames if feature.is_sequence else frames[0]
+                record[key] = frames if feature.is_sequence or not len(frames) else frames[0]
         return record
 
 
@@ -320,8 +341,9 @@ def verify(directory: str | os.PathLike) -> list[str]:
                     f'record {number} has id {record["id"]!r}, manifest.csv says {str(source.manifest["id"][number])!r}'
                 )
             for key, feature in source.schema.features.items():
-                if feature.is_sequence and len(record[key]) != source.manifest[f'length_{key}'][number]:
-                    faults.append(f'record {number}: {key} has {len(record[key])} steps, the manifest disagrees')
+                steps = count_steps(record[key], feature)
+                if feature.has_length and steps != source.manifest[f'length_{key}'][number]:
+                    faults.append(f'record {number}: {key} has {steps} steps, the manifest disagrees')
         except ValueError as error:
             faults.append(str(error))
     return faults

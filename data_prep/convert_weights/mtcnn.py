@@ -9,7 +9,6 @@ $MMER_PRETRAINED/mtcnn, or --output. facenet-pytorch is under the MIT licence.
 
 import argparse
 import hashlib
-import json
 import os
 import sys
 import tempfile
@@ -18,9 +17,9 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
-from safetensors.numpy import save_file
 
 from mmer_jax.media import mtcnn
+from mmer_jax.pretrained import save_pretrained
 
 FILES = ('pnet', 'rnet', 'onet')
 
@@ -69,10 +68,8 @@ def convert(source: Path, output: Path) -> dict[str, np.ndarray]:
             path = folder / f'{name}.pt'
             params |= convert_network(load(path), name)
             hashes[path.name] = hashlib.sha256(path.read_bytes()).hexdigest()
-    output.mkdir(parents=True, exist_ok=True)
-    save_file(params, output / 'params.safetensors')
     facts = {'made_by': 'data_prep.convert_weights.mtcnn', 'source': source.name, 'sha256': hashes, 'license': 'MIT'}
-    (output / 'source.json').write_text(json.dumps(facts, indent=1) + '\n')
+    save_pretrained(output, params, facts)
     return params
 
 
@@ -101,7 +98,7 @@ def main(argv: list[str] | None = None) -> int:
     output = arguments.output or Path(str(root)) / 'mtcnn'
     try:
         params = convert(arguments.source, output)
-    except ValueError as error:
+    except (ValueError, OSError) as error:
         print(f'error: {error}', file=sys.stderr)
         return 2
     print(f'{output}: {len(params)} arrays, {sum(array.size for array in params.values()):,} parameters')
