@@ -79,7 +79,7 @@ def get_base(name: str, variant: str = '', variants: tuple[str, ...] = ('smoke',
     config.tensorboard = True
     config.headline = ('accuracy', 'uar', 'macro_f1')  # metrics of the results table
     config.evaluate_train = False  # True: the chosen epoch is measured on the training split too, not augmented
-    config.published = _open({})  # metric: value, and source
+    config.published = _open({})  # metric: value, source, and dataset, beside which alone they are shown ('mosi')
     return config.lock()
 
 

@@ -207,7 +207,8 @@ def crema_d(config: ConfigDict, layout: str, published: tuple[float, float, floa
     config.evaluate_train = True  # the report's tables have both splits
     if published:
         accuracy = dict(zip(('audio', 'vision', 'both'), published, strict=True))[one[0] if one else 'both']
-        config.published = ConfigDict({'accuracy': accuracy, 'source': 'shared-encoder report, chosen on test clips'})
+        source = 'shared-encoder report, chosen on test clips'
+        config.published = ConfigDict({'accuracy': accuracy, 'dataset': 'crema_d', 'source': source})
     if config.variant.endswith('as_published'):
         config.protocol.name = 'random_clips_shared_speakers'
         test = 0.3 if layout.startswith('2d') else 0.2
@@ -221,13 +222,14 @@ def published_sentiment(table: int, acc7: float, acc2: float, f1: float, mae=Non
     """A row of the paper's Table 1, 2 or 4, percent as printed."""
     values = dict(zip(SENTIMENT, (acc7 / 100, acc2 / 100, f1 / 100, mae, corr), strict=True))
     known = {name: value for name, value in values.items() if value is not None}
-    return ConfigDict({**known, 'source': SOURCE.format(f'Table {table}')})
+    dataset = 'mosei' if table == 2 else 'mosi'
+    return ConfigDict({**known, 'dataset': dataset, 'source': SOURCE.format(f'Table {table}')})
 
 
 def published_emotions(*percent: float) -> ConfigDict:
     """A row of the paper's Table 3: accuracy and F1 of happy, sad, angry, neutral, percent as printed."""
     values = {name: value / 100 for name, value in zip(IEMOCAP, percent, strict=True)}
-    return ConfigDict({**values, 'source': SOURCE.format('Table 3')})
+    return ConfigDict({**values, 'dataset': 'iemocap', 'source': SOURCE.format('Table 3')})
 
 
 def smoke(config: ConfigDict, **tiny) -> ConfigDict:

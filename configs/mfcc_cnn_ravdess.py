@@ -27,7 +27,8 @@ def get_config(variant: str = '') -> ConfigDict:
     config.selection.metric = 'accuracy'
     config.epochs = 70
     config.seeds = 5
-    config.published = ConfigDict({'accuracy': 0.5653, 'source': 'CFN-SR, Table 1, selected on the test fold'})
+    published = {'accuracy': 0.5653, 'dataset': 'ravdess'}
+    config.published = ConfigDict({**published, 'source': 'CFN-SR, Table 1, selected on the test fold'})
     if variant == 'smoke':
         config.data.directory = 'data/smoke/ravdess_mfcc'
         config.epochs = 2

@@ -172,7 +172,8 @@ LIKE = {
 
 
 def write_like(name: str, output: str | Path, *, records: int = 160, seed: int = 0, overwrite: bool = False) -> int:
-    """Random records of a real data set's schema, lengths, classes and speakers: enough to run its configs."""
+    """Random records of a real data set's schema, lengths, classes and speakers, named random_<its name>: enough to run
+    its configs."""
     if name not in LIKE:
         raise ValueError(f'--like {name!r} is unknown; the known ones are {", ".join(LIKE)}')
     make_schema, lengths, speakers = LIKE[name]

@@ -21,6 +21,7 @@ import numpy as np
 from sklearn.decomposition import PCA
 
 from mmer_jax import plots, writer
+from mmer_jax.confusion import confusion_matrix, per_class
 from mmer_jax.feature_folds import FoldFeatures, fingerprint, read_folds
 from mmer_jax.feature_fusion import (
     CLASSIFIERS,
@@ -34,8 +35,8 @@ from mmer_jax.feature_fusion import (
     parse_options,
     unimodal_probabilities,
 )
-from mmer_jax.metrics import confusion_matrix
-from mmer_jax.report import NOT_HONEST, format_number, format_summary, summarise
+from mmer_jax.outputs import CLASSIFIER_FILES, check_folder
+from mmer_jax.report import NOT_HONEST, format_number, format_summary, is_of, over, summarise
 
 LABELS = {
     'svm': 'SVM',
@@ -68,6 +69,7 @@ PUBLISHED = {
     }
 }
 METRICS = ('accuracy', 'uar', 'macro_f1')
+OUTPUT = Path('runs/classifiers')
 # With the first classifier, the combinations of which Table 7 shows the first that exists.
 DETAILS = ('early sum', 'early concat')
 
@@ -84,7 +86,8 @@ class Results:
             self.rows = found['rows']
 
     def add(self, fold: FoldFeatures, seed: int, name: str, predicted: np.ndarray, **more: float) -> None:
-        row = {'metrics': measure(predicted, fold) | more, 'predicted': predicted.tolist(), 'detail': ''}
+        measured = {key: None if np.isnan(value) else value for key, value in measure(predicted, fold).items()}
+        row = {'metrics': measured | more, 'predicted': predicted.tolist(), 'detail': ''}
         self.rows[f'{fold.name}/{seed}/{name}'] = row
 
     def save(self) -> None:
@@ -95,7 +98,8 @@ class Results:
         keys = [[f'{fold.name}/{seed}/{name}' for seed in seeds] for fold in folds]
         if any(key not in self.rows for line in keys for key in line):
             return None
-        return np.array([[self.rows[key]['metrics'][metric] for key in line] for line in keys])
+        found = [[self.rows[key]['metrics'][metric] for key in line] for line in keys]
+        return np.array([[np.nan if value is None else value for value in line] for line in found])
 
 
 def run_fold(
@@ -147,9 +151,20 @@ def tables(
         *_alone_lines(cell, list(folds[0].features), classifiers, published.get('unimodal', {})),
         *_fusion_lines(results, folds, seeds, cell, classifiers, published),
         *_chosen_lines(results, folds, seeds, cell),
-        *_detail_lines(cell, folds[0].class_names, detail, published),
+        *_detail_lines(cell, confusions(results, folds, seeds, detail), folds[0].class_names, detail, published),
         _explanation(folds, seeds, published),
     ]
+
+
+def confusions(results: Results, folds: Sequence[FoldFeatures], seeds: Sequence[int], name: str) -> np.ndarray:
+    """(N, C, C) counts of the test records of all folds of a combination, for each seed; rows are true classes."""
+    count = len(folds[0].class_names)
+
+    def matrix(fold, seed):
+        predicted = np.array(results.rows[f'{fold.name}/{seed}/{name}']['predicted'])
+        return confusion_matrix(predicted, fold.labels[fold.test], count)
+
+    return np.array([sum(matrix(fold, seed) for fold in folds) for seed in seeds])
 
 
 def _alone_lines(cell, modalities, classifiers, quoted):
@@ -195,17 +210,33 @@ def _chosen_lines(results, folds, seeds, cell):
     return ['', text + f'UAR {cell("chosen", "uar")}, macro F1 {cell("chosen", "macro_f1")}.']
 
 
-def _detail_lines(cell, class_names, detail, published):
-    lines = ['', f'**Table 7. {detail}** (%)', '', '| | precision | recall | F1 |', '|---|---|---|---|']
-    for name in class_names:
-        quoted = published.get('classes', {}).get(name, (None,) * 3)
-        cells = [cell(detail, f'{m}_{name}', q) for m, q in zip(('precision', 'recall', 'f1'), quoted, strict=True)]
-        lines.append(f'| {name} | {" | ".join(cells)} |')
-    metrics = ('weighted_precision', 'accuracy', 'weighted_f1')  # recall weighted by class is the accuracy
-    cells = [cell(detail, m, q) for m, q in zip(metrics, published.get('total', (None,) * 3), strict=True)]
-    lines.append(f'| all, weighted by class | {" | ".join(cells)} |')
+def _detail_lines(cell, counts, class_names, detail, published):
+    def line(name, records, scores, quoted):
+        cells = []
+        for values, number in zip(scores, quoted, strict=True):
+            text = format_summary('', over('seeds', values))
+            cells.append(text if number is None else f'{text} ({format_number("", number)})')
+        return f'| {name} | {records:,} | {" | ".join(cells)} |'
+
+    lines = [
+        '',
+        f'**Table 7. {detail}** (%)',
+        '',
+        '| | test records | precision | recall | F1 |',
+        '|---|---|---|---|---|',
+    ]
+    recall, precision, f1 = per_class(counts)
+    records = counts.sum(-1)[0]
+    for number, name in enumerate(class_names):
+        scores = [values[:, number] for values in (precision, recall, f1)]
+        lines.append(line(name, records[number], scores, published.get('classes', {}).get(name, (None,) * 3)))
+    # Weighted by the true counts; a class that is never predicted has precision 0 there, as in scikit-learn.
+    weighted = [np.nan_to_num(values) @ records / records.sum() for values in (precision, recall, f1)]
+    lines.append(line('all, weighted by class', records.sum(), weighted, published.get('total', (None,) * 3)))
     accuracy, uar, f1 = (cell(detail, metric) for metric in METRICS)
-    return [*lines, '', f'accuracy {accuracy}, UAR {uar}, macro F1 {f1}', '']
+    note = 'Table 7 and the picture count the test records of all folds together, seed by seed; the other numbers are '
+    note += 'means of folds. – : no test record is of the class, or none was called so.'
+    return [*lines, '', f'accuracy {accuracy}, UAR {uar}, macro F1 {f1}', '', note, '']
 
 
 def _explanation(folds, seeds, published):
@@ -242,12 +273,8 @@ def write_rows(results: Results, path: Path) -> None:
 
 def draw(folds: Sequence[FoldFeatures], results: Results, seeds, detail: str, output: Path) -> list[Path]:
     """The confusion matrix, and PCA scatters of the first fold's test records (fitted on its training records)."""
-    count = len(folds[0].class_names)
-    matrix = np.zeros((count, count))
-    for one, seed in itertools.product(folds, seeds):
-        predicted = np.array(results.rows[f'{one.name}/{seed}/{detail}']['predicted'])
-        matrix += confusion_matrix(predicted, one.labels[one.test], count) / len(seeds)
     files = [output / 'confusion.png']
+    matrix = confusions(results, folds, seeds, detail).mean(0)
     plots.confusion(matrix, folds[0].class_names, files[0], detail)
     fold = folds[0]
     views = {**{m: [x] for m, x in fold.features.items()}, 'fusion': list(fold.features.values())}
@@ -269,7 +296,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog='python -m mmer_jax.classifiers', description=__doc__.split('\n')[0])
     add = parser.add_argument
     add('--features', nargs='+', required=True, metavar='MODALITY=DIR', help='text=DIR audio=DIR vision=DIR')
-    add('--output', type=Path, default=Path('runs/classifiers'), help='folder of tables and pictures')
+    add('--output', type=Path, default=OUTPUT, help='folder of tables and pictures')
     add('--protocol', default='official_split', help='of plain directories: a name of mmer_jax/protocols.py')
     add('--protocol_options', default='', help='its options as JSON, such as \'{"folds": 5}\'')
     add('--seeds', type=int, default=1, help='seeds of the classifiers')
@@ -296,18 +323,28 @@ def _directories(texts: Sequence[str]) -> dict[str, Path]:
     return found
 
 
+def _check_published(name: str | None, datasets: Sequence[str]) -> None:
+    if other := [dataset for dataset in datasets if name and not is_of(dataset, name)]:
+        raise ValueError(
+            f'--published {name}: these features are of {", ".join(other)}, its numbers are of {name} only'
+        )
+
+
 def main(argv: list[str] | None = None) -> int:
     """The command line; 0, or 1 with one line on stderr."""
     arguments = parse(argv)
     try:
         directories, options = _directories(arguments.features), parse_options(arguments.protocol_options)
         folds, notes = read_folds(directories, arguments.protocol, options)
+        _check_published(arguments.published, folds[0].datasets)
         seeds, classifiers = range(arguments.seeds), tuple(c for c in CLASSIFIERS if c in arguments.classifiers)
         known = [' '.join(parts) for parts in itertools.product(STAGES, OPERATIONS, classifiers)]
         if arguments.detail not in (None, *known) or arguments.seeds < 1:
             raise ValueError(
                 f'--detail {arguments.detail!r}, --seeds {arguments.seeds}: expected one of {known}, 1 or more'
             )
+        if arguments.output != OUTPUT:
+            check_folder(arguments.output, CLASSIFIER_FILES)
         arguments.output.mkdir(parents=True, exist_ok=True)
         job = {'features': {m: str(path) for m, path in directories.items()}, 'protocol': arguments.protocol}
         job |= {'options': options, 'classifiers': list(classifiers), 'choose': arguments.choose}
@@ -321,7 +358,7 @@ def main(argv: list[str] | None = None) -> int:
             raise ValueError(f'--detail {arguments.detail!r} does not exist here: the vectors have different sizes')
         published = PUBLISHED.get(arguments.published, {})
         lines = [*tables(results, folds, seeds, classifiers, there[0], published), *notes]
-        (arguments.output / 'tables.md').write_text('\n'.join(lines) + '\n')
+        (arguments.output / 'tables.md').write_text('\n'.join(lines) + '\n', encoding='utf-8')
         write_rows(results, arguments.output / 'rows.csv')
         files = draw(folds, results, seeds, there[0], arguments.output)
     except (ValueError, OSError, ImportError) as error:

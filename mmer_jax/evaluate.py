@@ -2,8 +2,9 @@
 
 import argparse
 import dataclasses
+import functools
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +15,14 @@ from ml_collections import ConfigDict
 
 from mmer_jax import data, experiment, sharding, writer
 from mmer_jax.checkpoint import Checkpoints
-from mmer_jax.experiment import METRIC_KIND, Program
-from mmer_jax.metrics import METRICS
+from mmer_jax.experiment import Program
+from mmer_jax.metrics import METRICS, metric_kind
+from mmer_jax.outputs import check_ablation
+from mmer_jax.records import RecordSource
 from mmer_jax.step import variables_of
 
 Predictions = dict[str, np.ndarray]
+OF_CLASSES = ('recall_', 'precision_', 'f1_')
 
 
 def predict(program: Program, variables: Any, load: data.LoadBatch) -> Predictions:
@@ -43,10 +47,35 @@ def predict(program: Program, variables: Any, load: data.LoadBatch) -> Predictio
     }
 
 
-def measure(predictions: Predictions, label: Any, seed: int) -> dict[str, float]:
-    """Loss and all metrics of one seed on a whole split; `label` is the schema's Label."""
-    metrics = METRICS[METRIC_KIND[label.kind]](predictions['prediction'][seed], predictions['label'], names=label.names)
-    return {'loss': float(predictions['loss'][seed].astype(np.float64).mean()), **metrics}
+@functools.lru_cache(maxsize=8)
+def kind_of(source: RecordSource) -> str:
+    """The key of METRICS that fits the labels of all records, so that every split and fold has the same metrics."""
+    return metric_kind(source.schema.label.kind, data.labels_of(source, source.manifest['record']))
+
+
+def measure(predictions: Predictions, source: RecordSource, seed: int) -> dict[str, float]:
+    """Loss and all metrics of one seed on a whole split of `source`; NaN where one of a class is undefined."""
+    metrics = METRICS[kind_of(source)]
+    found = metrics(predictions['prediction'][seed], predictions['label'], names=source.schema.label.names)
+    return {'loss': float(predictions['loss'][seed].astype(np.float64).mean()), **found}
+
+
+def as_json(measured: Mapping[str, float]) -> dict[str, float | None]:
+    """Undefined metrics of classes as None; a loss that is NaN stays one, for it is a fault."""
+    return {key: None if key.startswith(OF_CLASSES) and np.isnan(value) else value for key, value in measured.items()}
+
+
+def selection_value(measured: Mapping[str, float], metric: str) -> float:
+    """The number by which an epoch is chosen; ValueError where the validation split cannot have it.
+
+    A class that is never predicted has no precision, which here counts as 0, the least.
+    """
+    value = measured[metric]
+    if metric.startswith(OF_CLASSES) and np.isnan(value):
+        if metric.startswith('precision_'):
+            return 0.0
+        raise ValueError(f'config.selection.metric {metric!r} is undefined: no validation record is of that class')
+    return value
 
 
 def save_predictions(path: Path, predictions: Predictions, seeds: np.ndarray) -> None:
@@ -103,8 +132,7 @@ def evaluate_checkpoint(
         best = checkpoints.restore_best(latest, shapes)
     check_hidden(without, config.modalities)
     predictions = predict(program, best, dataclasses.replace(fold_data.whole(split), hidden=tuple(without)))
-    label = source.schema.label
-    return [{'seed': int(seed), **measure(predictions, label, n)} for n, seed in enumerate(seeds)]
+    return [{'seed': int(seed), **measure(predictions, source, n)} for n, seed in enumerate(seeds)]
 
 
 def check_hidden(without: Sequence[str], modalities: Sequence[str]) -> None:
@@ -123,6 +151,7 @@ def ablate(workdir: str | Path, output: str | Path, without: Sequence[str]) -> d
     workdir, output = Path(workdir), Path(output)
     if not (workdir / 'results.json').is_file():
         raise ValueError(f'{workdir} has no results.json: train it to its end first')
+    check_ablation(output)
     results = writer.read_json(workdir / 'results.json')
     rows = []
     for fold in dict.fromkeys(row['fold'] for row in results['rows']):
@@ -131,7 +160,7 @@ def ablate(workdir: str | Path, output: str | Path, without: Sequence[str]) -> d
         for row in results['rows']:
             if row['fold'] == fold:
                 kept = {key: value for key, value in row.items() if key not in experiment.SPLITS}
-                rows.append({**kept, 'test': tested[row['seed']]})
+                rows.append({**kept, 'test': as_json(tested[row['seed']])})
     left = [m for m in results['modalities'] if m not in without]
     variant = '_'.join(filter(None, [results['variant'], 'without', *without]))
     results |= {'rows': rows, 'modalities': left, 'variant': variant, 'published': None}
@@ -156,7 +185,7 @@ def main(argv: list[str] | None = None) -> int:
         else:
             options = {'split': arguments.split, 'directory': arguments.data, 'without': arguments.without}
             rows = evaluate_checkpoint(arguments.workdir, **options)
-    except (ValueError, FileNotFoundError) as error:
+    except (ValueError, OSError) as error:
         print(f'error: {error}', file=sys.stderr)
         return 1
     for row in rows:

@@ -17,7 +17,7 @@ import numpy as np
 
 from mmer_jax import augment, data, leakage, sharding, writer
 from mmer_jax.losses import make_loss
-from mmer_jax.models import build_model
+from mmer_jax.models import build_model, check_module
 from mmer_jax.optimizer import make_optimizer
 from mmer_jax.protocols import Fold
 from mmer_jax.records import RecordSource
@@ -33,7 +33,6 @@ from mmer_jax.step import (
 )
 
 Config = Any
-METRIC_KIND = {'classes': 'classification', 'regression': 'sentiment', 'binary': 'binary_emotions'}
 COMPUTE_DTYPES = {'float32': jnp.float32, 'bfloat16': jnp.bfloat16}
 SPLITS = ('train', 'validation', 'test')
 # On CPU XLA takes the barriers out that keep remat's second forward pass from being merged with the first, and remat
@@ -176,6 +175,7 @@ class Program:
 
 def make_program(config: Config, model: nn.Module, fold_data: FoldData) -> Program:
     """Builds and jits the functions; compilation happens at their first call for each batch shape."""
+    check_module(model)
     mesh = sharding.make_mesh(config.mesh.seed, config.mesh.data)
     train_plan, eval_plan = fold_data.loaders['train'].plan, fold_data.loaders['test'].plan
     sharding.check_sizes(mesh, batch_size=train_plan.batch_size, seeds=config.seeds, accumulate=config.accumulate)

@@ -22,7 +22,8 @@ from mmer_jax.records import RecordSource
 class FoldFeatures:
     """One fold: features {m: (R, D_m)}, class probabilities {m: (R, C)} of unimodal models where there are such, labels
     (R,), `train` and `test` (R,) bool, `validation` the part of `train` that the unimodal networks were not fitted on,
-    `groups` (R,) speakers, for choices within the training records, and the `marks` of the protocol."""
+    `groups` (R,) speakers, for choices within the training records, the `marks` of the protocol, and the names of the
+    data sets that the features are of."""
 
     name: str
     features: Mapping[str, np.ndarray]
@@ -35,6 +36,7 @@ class FoldFeatures:
     class_names: tuple[str, ...]
     validation: np.ndarray
     marks: tuple[str, ...] = ()
+    datasets: tuple[str, ...] = ()
 
 
 def read_folds(
@@ -129,7 +131,7 @@ def _given_split(sources, name):
 
 
 def _read(sources, notes):
-    """(features, probabilities, labels, groups, ids, class names) of the records that all modalities have."""
+    """(features, probabilities, labels, groups, ids, class names, data sets) of records that all modalities have."""
     schemas = {m: source.schema for m, source in sources.items()}
     names = {m: schema.label.names for m, schema in schemas.items()}
     if len(set(names.values())) > 1 or any(schema.label.kind != 'classes' for schema in schemas.values()):
@@ -139,7 +141,7 @@ def _read(sources, notes):
             raise ValueError(
                 f'{sources[m].directory} has no vector {m!r}: expected what mmer_jax.extract --level pooled writes'
             )
-    places = {m: {str(name): n for n, name in enumerate(s.manifest['id'])} for m, s in sources.items()}
+    places = {m: {str(s.manifest['id'][n]): int(n) for n in _present(s, m)} for m, s in sources.items()}
     shared = sorted(set.intersection(*map(set, places.values())))
     if not shared:
         some = {m: min(found) for m, found in places.items()}
@@ -160,7 +162,20 @@ def _read(sources, notes):
     first, source = next(iter(sources.items()))
     numbers = np.array([places[first][name] for name in shared])
     labels, groups = source.manifest['label'][numbers].astype(np.int64), source.manifest['speaker'][numbers]
-    return features, probabilities, labels, groups, np.array(shared), tuple(names[first])
+    return (
+        features,
+        probabilities,
+        labels,
+        groups,
+        np.array(shared),
+        tuple(names[first]),
+        tuple(schema.name for schema in schemas.values()),
+    )
+
+
+def _present(source, m):
+    """Numbers of the records that do not lack the feature."""
+    return np.flatnonzero(source.manifest.get(f'length_{m}', np.ones(len(source), np.int64)))
 
 
 def _check_agreement(sources, places, shared):
@@ -181,14 +196,14 @@ def _check_agreement(sources, places, shared):
             )
 
 
-def _fold(name, split, marks, features, probabilities, labels, groups, ids, class_names):
+def _fold(name, split, marks, features, probabilities, labels, groups, ids, class_names, datasets):
     words = np.array([split.get(str(record), '') for record in ids])
     train, test = np.isin(words, ('train', 'validation')), words == 'test'
     if not train.any() or not test.any():
         raise ValueError(f'{name} has {train.sum()} training and {test.sum()} test records, expected some of each')
     validation = words == 'validation'
     return FoldFeatures(
-        name, features, probabilities, labels, train, test, groups, ids, class_names, validation, marks
+        name, features, probabilities, labels, train, test, groups, ids, class_names, validation, marks, datasets
     )  # fmt: skip
 
 

@@ -118,11 +118,16 @@ def classify(x: np.ndarray, fold: FoldFeatures, classifier: str, seed: int) -> n
 
 
 def measure(predicted: np.ndarray, fold: FoldFeatures) -> dict[str, float]:
-    """Metrics of predicted classes of the fold's test records, `weighted_precision` (by true counts) among them."""
+    """Metrics of predicted classes of the fold's test records; `weighted_precision` is weighted by true counts.
+
+    In it a class that is never predicted has precision 0, as in scikit-learn.
+    """
     names, labels = fold.class_names, fold.labels[fold.test]
     found = classification(np.eye(len(names))[predicted], labels, names)
     shares = np.bincount(labels, minlength=len(names)) / len(labels)
-    precision = sum(share * found[f'precision_{name}'] for share, name in zip(shares, names, strict=True))
+    precision = sum(
+        share * np.nan_to_num(found[f'precision_{name}']) for share, name in zip(shares, names, strict=True)
+    )
     return found | {'weighted_precision': float(precision)}
 
 

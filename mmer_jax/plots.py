@@ -16,6 +16,8 @@ from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from mmer_jax.outputs import MADE_BY
+
 BLUE, VERMILION, GREEN, GREY = '#0072B2', '#D55E00', '#009E73', '#5F5F5F'
 BLUES = LinearSegmentedColormap.from_list('white_to_blue', ['#FFFFFF', '#9CC9E5', BLUE, '#003A5D'])
 PALETTE = (
@@ -88,7 +90,7 @@ def curves(
 
 
 def confusion(matrix: np.ndarray, class_names: Sequence[str], path: str | os.PathLike, title: str) -> None:
-    """Draws a confusion matrix: colour and percent by row (the share of a true class), counts below.
+    """Draws a confusion matrix: colour and percent by row (the share of a true class), counts below, as its axis says.
 
     Args:
         matrix: (C, C) counts, rows true and columns predicted; may be fractional (a mean over seeds).
@@ -121,7 +123,7 @@ def confusion(matrix: np.ndarray, class_names: Sequence[str], path: str | os.Pat
         for tick in axes.get_xticklabels():
             tick.set_rotation_mode('anchor')
     axes.set_yticks(range(count), class_names)
-    axes.set_xlabel('predicted')
+    axes.set_xlabel('predicted\n(percent of the true class, a row; below: records)')
     axes.set_ylabel('true')
     axes.set_title(title, fontsize=11, fontweight='bold')
     axes.tick_params(length=0)
@@ -321,5 +323,5 @@ def _plain(axes: Axes, grid: str) -> None:
 
 
 def _save(figure: Figure, path: str | os.PathLike) -> None:
-    # Without the version of matplotlib in it, the same numbers give the same file.
-    figure.savefig(path, dpi=DPI, facecolor='white', format='png', metadata={'Software': None})
+    # Without the version of matplotlib in it the same numbers give the same file; by the mark it may be replaced.
+    figure.savefig(path, dpi=DPI, facecolor='white', format='png', metadata={'Software': MADE_BY})

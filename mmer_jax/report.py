@@ -17,27 +17,34 @@ from typing import Any
 import numpy as np
 
 from mmer_jax import plots
-from mmer_jax.metrics import confusion_matrix, is_better_high
+from mmer_jax.confusion import confusion_matrix, per_class
+from mmer_jax.metrics import is_better_high
+from mmer_jax.outputs import PICTURE, REPORT_FILES, check_folder
 from mmer_jax.writer import read_json, read_jsonl
 
 TITLES = {
     'accuracy': 'accuracy', 'uar': 'UAR', 'macro_f1': 'macro F1', 'weighted_f1': 'weighted F1', 'mae': 'MAE',
-    'corr': 'correlation', 'acc2_has0': 'Acc-2 (has 0)', 'acc2_non0': 'Acc-2 (non-0)', 'f1_has0': 'F1 (has 0)',
-    'f1_non0': 'F1 (non-0)', 'acc7_round': 'Acc-7', 'acc5_round': 'Acc-5', 'acc7_cmu_bucket': 'Acc-7 (CMU buckets)',
-    'loss': 'loss',
+    'rmse': 'RMSE', 'corr': 'correlation', 'ccc': 'CCC', 'acc2_has0': 'Acc-2 (has 0)', 'acc2_non0': 'Acc-2 (non-0)',
+    'f1_has0': 'F1 (has 0)', 'f1_non0': 'F1 (non-0)', 'acc7_round': 'Acc-7', 'acc5_round': 'Acc-5',
+    'acc7_cmu_bucket': 'Acc-7 (CMU buckets)', 'loss': 'loss',
 }  # fmt: skip
 KEYS = (
-    'format', 'config', 'variant', 'modalities', 'protocol', 'parameters', 'metrics', 'selection', 'headline',
-    'class_names', 'published', 'rows',
+    'format', 'config', 'variant', 'dataset', 'modalities', 'protocol', 'parameters', 'metrics', 'selection',
+    'headline', 'class_names', 'published', 'rows',
 )  # fmt: skip
 ROW_KEYS = ('fold', 'seed', 'marks', 'best_epoch', 'epochs', 'test', 'floor')
-PLAIN = ('mae', 'corr', 'loss')  # the others are fractions, shown in percent
+PLAIN = ('mae', 'rmse', 'corr', 'ccc', 'loss')  # the others are fractions, shown in percent
 EXPLANATION = """\
 Metrics are read on the test split once, at the epoch that validation chose. Mean ± standard deviation: with several
 seeds each seed's number is its mean over the folds, then mean and standard deviation (n - 1) are over the seeds;
 with one seed and several folds they are over the folds (marked "over folds"); with one of each there is no deviation.
 The floor is what the best constant answer scores on the test labels, averaged over the folds. Published numbers are
-quoted from the paper named, not measured here."""
+quoted from the paper named, not measured here, and only beside the data set that they are of."""
+CLASSES_EXPLANATION = """\
+Classes: for each seed the test records of all folds are counted together, then come mean ± standard deviation over the
+seeds. Recall is the share of a class's records that are found, and is the diagonal of the picture; precision the share
+of what is called so that is so; F1 their harmonic mean. – : undefined, as no test record is of the class (recall) or
+none was called so (precision); seeds where a number is undefined are left out of its mean."""
 NOT_HONEST = '⚠ not an honest estimate of performance on new speakers or clips: '
 
 
@@ -73,6 +80,19 @@ class Run:
         return np.array([[np.nan if x is None else x for x in line] for line in table], float)
 
 
+def is_of(dataset: str, name: str) -> bool:
+    """Whether a directory's data set ('mosi_mult') is the one called `name` ('mosi'): equal, or more after a '_'."""
+    return bool(name) and (dataset == name or dataset.startswith(f'{name}_'))
+
+
+def published_of(results: dict[str, Any]) -> dict[str, float]:
+    """The published numbers by metric that may stand beside a run: those of its own data set, else none."""
+    published = dict(results['published'] or {})
+    dataset = published.pop('dataset', '')
+    published.pop('source', None)
+    return published if is_of(results['dataset'], dataset) else {}
+
+
 @dataclasses.dataclass(frozen=True)
 class Summary:
     """mean, deviation (None for none), and what the deviation is over ('seeds', 'folds' or '')."""
@@ -83,14 +103,21 @@ class Summary:
 
 
 def summarise(values: np.ndarray) -> Summary:
-    """(folds, seeds) -> mean and standard deviation as EXPLANATION says."""
+    """(folds, seeds) -> mean and standard deviation as EXPLANATION says; where a number is undefined it is left out."""
     folds, seeds = values.shape
     if seeds > 1:
-        by_seed = values.mean(0)
-        return Summary(float(by_seed.mean()), float(by_seed.std(ddof=1)), 'seeds')
-    if folds > 1:
-        return Summary(float(values.mean()), float(values.std(ddof=1)), 'folds')
-    return Summary(float(values.mean()), None, '')
+        return over('seeds', np.array([over('folds', by_fold).mean for by_fold in values.T]))
+    return over('folds' if folds > 1 else '', values[:, 0])
+
+
+def over(what: str, values: np.ndarray) -> Summary:
+    """(N,) -> mean and standard deviation (n - 1) of those that are defined, over `what`."""
+    defined = values[np.isfinite(values)]
+    if not len(defined):
+        return Summary(np.nan, None, '')
+    if len(defined) == 1:
+        return Summary(float(defined[0]), None, '')
+    return Summary(float(defined.mean()), float(defined.std(ddof=1)), what)
 
 
 def find_runs(paths: Sequence[str | Path]) -> tuple[list[Run], list[str]]:
@@ -211,7 +238,7 @@ def main_table(runs: Sequence[Run]) -> list[str]:
         cells += [format_summary(m, summarise(run.values(m))) if m in own else '' for m in metrics]
         # The floor and the published number are named by metric where a table mixes them.
         floor = finite_mean(run.values(first, 'floor'))
-        published = results['published'] or {}
+        published = published_of(results)
         quoted = [f'{format_number(m, published[m])} ({TITLES.get(m, m)})' for m in own if m in published]
         cells += [f'{format_number(first, floor)} ({TITLES.get(first, first)})', ', '.join(quoted) or '–']
         marks = marks_of(run)
@@ -225,8 +252,11 @@ def notes(runs: Sequence[Run]) -> list[str]:
     lines = [EXPLANATION, '']
     for run in runs:
         published = run.results['published'] or {}
-        if published.get('source'):
-            lines.append(f'- {run.name}: published in {published["source"]}.')
+        if published_of(run.results):
+            lines.append(f'- {run.name}: published in {published.get("source", "a source that is not named")}.')
+        elif published:
+            whose = published.get('dataset') or 'a data set that is not named (key dataset of config.published)'
+            lines.append(f'- {run.name}: published numbers are of {whose}, this run is on {run.results["dataset"]}.')
         if marks_of(run):
             lines.append(f'- {run.name}: {NOT_HONEST}{"; ".join(marks_of(run))}.')
         if run.unfinished:
@@ -234,19 +264,20 @@ def notes(runs: Sequence[Run]) -> list[str]:
     return lines
 
 
-def class_table(run: Run) -> list[str]:
-    """Recall, precision and F1 of every class, means over folds and seeds."""
-    lines = ['| class | recall, % | precision, % | F1, % |', '|---|---|---|---|']
-    for name in run.results['class_names']:
-        keys = [f'{metric}_{name}' for metric in ('recall', 'precision', 'f1')]
-        cells = [format_number(key, finite_mean(run.values(key))) for key in keys]
-        lines.append(f'| {name} | {" | ".join(cells)} |')
+def class_lines(confusions: np.ndarray, class_names: Sequence[str]) -> list[str]:
+    """Records, recall, precision and F1 of every class as Markdown, from counts (N, C, C) of N seeds."""
+    lines = ['| class | test records | recall, % | precision, % | F1, % |', '|---|---|---|---|---|']
+    scores = per_class(confusions)
+    records = confusions.sum(-1)[0]  # of the true classes, the same for every seed
+    for number, name in enumerate(class_names):
+        cells = [format_summary('', over('seeds', values[:, number])) for values in scores]
+        lines.append(f'| {name} | {records[number]:,} | {" | ".join(cells)} |')
     return lines
 
 
-def confusion(run: Run) -> np.ndarray:
-    """(C, C) counts of the test splits, summed over folds and averaged over seeds; rows are true classes."""
-    classes, total = len(run.results['class_names']), 0.0
+def confusions(run: Run) -> np.ndarray:
+    """(N, C, C) counts of the test records of all folds, for each seed; rows are true classes."""
+    classes, total = len(run.results['class_names']), 0
     for folder in run.folds.values():
         path = folder / 'predictions' / 'test.npz'
         if not path.is_file():
@@ -256,7 +287,7 @@ def confusion(run: Run) -> np.ndarray:
                 predicted, labels = file['prediction'].argmax(-1), file['label']
         except (zipfile.BadZipFile, KeyError, ValueError) as error:
             raise ReportError(f'{path} is damaged ({error}); run the fold again') from error
-        total = total + np.mean([confusion_matrix(one, labels, classes) for one in predicted], axis=0)
+        total = total + np.stack([confusion_matrix(one, labels, classes) for one in predicted])
     return np.asarray(total)
 
 
@@ -269,9 +300,12 @@ def draw(run: Run, stem: str, output: Path) -> list[str]:
     plots.curves(rows, output / f'{stem}_curves.png', run.name, metric=metric, scale=scale, label=label)
     lines = [f'![loss and {metric} of {run.name}]({stem}_curves.png)', '']
     if run.results['metrics'] == 'classification':
-        title = f'{run.name}: test, mean of {run.values("accuracy").shape[1]} seed(s)'
-        plots.confusion(confusion(run), run.results['class_names'], output / f'{stem}_confusion.png', title)
-        lines += [f'![confusion matrix of {run.name}]({stem}_confusion.png)', '', *class_table(run), '']
+        counts, names = confusions(run), run.results['class_names']
+        folds = f', {len(run.folds)} folds together' if len(run.folds) > 1 else ''
+        title = f'{run.name}: test{folds}' + (f', mean of {len(counts)} seeds' if len(counts) > 1 else '')
+        plots.confusion(counts.mean(0), names, output / f'{stem}_confusion.png', title)
+        lines += [f'![confusion matrix of {run.name}]({stem}_confusion.png)', '', *class_lines(counts, names), '']
+        lines += [CLASSES_EXPLANATION, '']
     return lines
 
 
@@ -293,7 +327,7 @@ def write_csv(runs: Sequence[Run], output: Path) -> None:
                 **about, 'parameters': run.results['parameters'], 'folds': values.shape[0], 'seeds': values.shape[1],
                 'metric': metric, 'mean': summary.mean, 'sd': summary.deviation, 'sd_over': summary.over,
                 'floor': finite_mean(run.values(metric, 'floor')),
-                'published': (run.results['published'] or {}).get(metric),
+                'published': published_of(run.results).get(metric),
             })  # fmt: skip
         for row in run.results['rows']:
             keys = {key: row[key] for key in ('fold', 'seed', 'best_epoch', 'epochs')}
@@ -309,6 +343,8 @@ def write_csv(runs: Sequence[Run], output: Path) -> None:
 def write_report(paths: Sequence[str | Path], output: str | Path | None = None) -> Path:
     """Writes the report of all runs at or below the paths; returns report.md."""
     runs, faults = find_runs(paths)
+    if output:
+        check_folder(output, {**REPORT_FILES, **{f'{stem}_*.png': PICTURE for stem in _stems(runs)}})
     output = Path(output) if output else runs[0].folder / 'report'
     output.mkdir(parents=True, exist_ok=True)
     lines = ['# Results', '', *main_table(runs), '', *notes(runs), *(f'- Not shown: {fault}.' for fault in faults), '']
@@ -333,7 +369,7 @@ def _by_first_metric(runs: Sequence[Run]) -> dict[str, list[Run]]:
 def draw_comparison(metric: str, runs: Sequence[Run], path: Path) -> None:
     scale = 1.0 if metric in PLAIN else 100.0
     summaries = [summarise(run.values(metric)) for run in runs]
-    published = [(run.results['published'] or {}).get(metric) for run in runs]
+    published = [published_of(run.results).get(metric) for run in runs]
     plots.comparison(
         [run.name for run in runs],
         [scale * s.mean for s in summaries],
@@ -353,7 +389,7 @@ def main(argv: list[str] | None = None) -> int:
     arguments = parser.parse_args(argv)
     try:
         path = write_report(arguments.runs, arguments.output)
-    except (ValueError, FileNotFoundError) as error:
+    except (ValueError, OSError) as error:
         print(f'error: {error}', file=sys.stderr)
         return 2
     print(f'report: {path}')

@@ -28,7 +28,8 @@ from typing import Any
 from absl import logging
 from ml_collections import ConfigDict
 
-from mmer_jax import bar_plots, evaluate, start, train
+from mmer_jax import bar_plots, evaluate, ranges, start, train
+from mmer_jax.outputs import TABLE_FILES, check_folder
 from mmer_jax.report import (
     EXPLANATION,
     NOT_HONEST,
@@ -42,7 +43,7 @@ from mmer_jax.report import (
     read_run,
     summarise,
 )
-from mmer_jax.table_config import OTHER_SPLITS, ROOT, Row, Table, TableError, read_table, row_config, split_start
+from mmer_jax.table_config import OTHER_SPLITS, Row, Table, TableError, read_table, row_config, split_start
 
 MISTAKES = (ValueError, TypeError, FloatingPointError, FileNotFoundError)  # told in one line, without a traceback
 
@@ -179,7 +180,7 @@ def draw_bars(table: Table, outcomes: Mapping[str, Outcome], path: Path) -> None
             mean=scaled(mean),
             deviation=scaled(deviation),
             floor=scaled(floor),
-            published=scaled(row.published.get(metric)),
+            published=scaled(table.published(row, run).get(metric)),
             quoted=bool(row.quoted),
         )
         bars.append(bar)
@@ -210,7 +211,7 @@ def table_lines(table: Table, outcomes: Mapping[str, Outcome]) -> list[str]:
         if row.group != group:
             group = row.group
             lines.append(f'| **{group}** |' + ' |' * (len(header) - 1))
-        lines.append(_line(_row_cells(row, outcomes[row.label], table.columns, compared)))
+        lines.append(_line(_row_cells(table, row, outcomes[row.label], compared)))
     floors: dict[tuple[str, ...], list[str]] = collections.defaultdict(list)
     for label, outcome in outcomes.items():
         if outcome.run is not None:
@@ -229,8 +230,8 @@ def _line(cells: Sequence[str]) -> str:
     return '| ' + ' | '.join(cell.replace('|', r'\|') for cell in cells) + ' |'
 
 
-def _row_cells(row: Row, outcome: Outcome, columns: Mapping[str, str], compared: Sequence[str]) -> list[str]:
-    run, state = outcome.run, outcome.state
+def _row_cells(table: Table, row: Row, outcome: Outcome, compared: Sequence[str]) -> list[str]:
+    run, state, columns = outcome.run, outcome.state, table.columns
     cells = [f'{row.label} †' if state == 'quoted' else row.label, '', '']
     last = {'quoted': 'quoted', 'finished': ''}.get(state, f'{state}: {outcome.detail}' if outcome.detail else state)
     if run is not None:
@@ -244,7 +245,7 @@ def _row_cells(row: Row, outcome: Outcome, columns: Mapping[str, str], compared:
         else:
             cells.append(format_number(metric, row.quoted.get(metric)) if state == 'quoted' else state)
         if metric in compared:
-            cells.append(format_number(metric, row.published.get(metric)))
+            cells.append(format_number(metric, table.published(row, run).get(metric)))
     return [*cells, last]
 
 
@@ -265,6 +266,8 @@ def notes(job: Job, outcomes: Mapping[str, Outcome]) -> list[str]:
     lines = [EXPLANATION, '', f'- Source: {table.source}.']
     if any(row.published for row in table.rows):
         lines.append('- Columns "published" repeat the numbers printed there; they were not measured here.')
+    if others := [r.label for r in table.rows if r.published and not table.published(r, outcomes[r.label].run)]:
+        lines.append(f'- Published numbers are of {table.dataset} and stand beside no other data: {", ".join(others)}.')
     if any(metric.startswith(OTHER_SPLITS) for metric in table.columns):
         lines.append(
             '- Columns of the training or validation split: measured at the epoch of the test, nothing augmented.'
@@ -300,7 +303,7 @@ def csv_text(job: Job, outcomes: Mapping[str, Outcome]) -> str:
             about['marks'] = '; '.join(marks_of(run))
         for metric in job.table.columns:
             numbers: dict[str, Any] = dict.fromkeys(('folds', 'seeds', 'mean', 'sd', 'sd_over', 'floor'))
-            numbers |= {'mean': row.quoted.get(metric), 'published': row.published.get(metric)}
+            numbers |= {'mean': row.quoted.get(metric), 'published': job.table.published(row, run).get(metric)}
             if run is not None:
                 values = run.values(metric)
                 summary = summarise(values)
@@ -322,7 +325,7 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog='python -m mmer_jax.table', description=__doc__.split('\n')[0])
     parser.add_argument('--table', required=True, help='file of the table, for instance configs/tables/synthetic.py')
     parser.add_argument('--output', type=Path, help='folder of the table and its runs; default runs/tables/<table>')
-    parser.add_argument('--seeds', type=int, help="number of seeds of every row, instead of the table's")
+    parser.add_argument('--seeds', type=ranges.COUNT, help="number of seeds of every row, instead of the table's")
     parser.add_argument('--rows', help='labels of the rows to run, all by default: --rows=MFSA,MulT')
     parser.add_argument(
         '--set', nargs='+', action='extend', default=[], metavar='KEY=VALUE', dest='settings',
@@ -354,16 +357,14 @@ def _chosen(table: Table, labels: str | None) -> list[Row]:
 
 def main(argv: list[str] | None = None) -> int:
     arguments = parse_arguments(argv)
-    if str(ROOT) not in sys.path:  # configs import configs.base
-        sys.path.append(str(ROOT))
     try:
-        if arguments.seeds is not None and arguments.seeds < 1:
-            raise TableError(f'--seeds={arguments.seeds}: expected at least 1')
         table = read_table(arguments.table)
         rows = _chosen(table, arguments.rows)
         output = arguments.output or Path('runs/tables') / Path(arguments.table).stem
+        if arguments.output:
+            check_folder(output, TABLE_FILES)
         job = Job(table, output, seeds=arguments.seeds, settings=arguments.settings, chosen=rows)
-    except TableError as error:
+    except (TableError, OSError) as error:
         print(f'error: {error}', file=sys.stderr)
         return 2
     if arguments.list:

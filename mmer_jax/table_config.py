@@ -1,22 +1,19 @@
 """What a table of a paper says: its file, checked, and the config of each row. `table.py` runs and writes it."""
 
-import ast
 import dataclasses
-import importlib.util
 import re
 import typing
 from collections.abc import Mapping, Sequence
-from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
 from ml_collections import ConfigDict
 
-from mmer_jax.metrics import METRICS, floors
-from mmer_jax.report import is_plain, unique
+from mmer_jax.metrics import LABEL_METRICS, METRICS, floors
+from mmer_jax.overrides import apply, load_config, load_module
+from mmer_jax.report import Run, is_of, is_plain, unique
+from mmer_jax.settings import check_config_values
 
-ROOT = Path(__file__).resolve().parents[1]  # of the checkout, where configs/ lies
 OTHER_SPLITS = ('train/', 'validation/')  # before a metric's name
 
 
@@ -59,7 +56,8 @@ class Table:
     """`metrics` is a kind of mmer_jax/metrics.py, `classes` its classes or emotions, `columns` titles by metric.
 
     A column 'train/loss' or 'validation/loss' is of that split, at the epoch of the test's. `bars` is the column that
-    is drawn as a bar plot; '' for none.
+    is drawn as a bar plot; '' for none. `dataset` is the data set of the published numbers, the name of a directory's
+    data or its beginning ('mosi' for 'mosi_mult'): beside runs on other data they are not shown.
     """
 
     title: str
@@ -71,32 +69,19 @@ class Table:
     seeds: int = 1
     notes: tuple[str, ...] = ()
     bars: str = ''
+    dataset: str = ''
 
-
-def find_file(path: str) -> Path:
-    """A file of the working directory or, where there is none, of the checkout; TableError where neither has it."""
-    for folder in (Path(), ROOT):
-        if (folder / path).is_file():
-            return folder / path
-    raise TableError(f'{path}: no such file in {" or ".join(unique(map(str, (Path.cwd(), ROOT))))}')
-
-
-def load_module(path: str, function: str) -> ModuleType:
-    """The Python file as a module, which must define `function`."""
-    file = find_file(path)
-    specification = importlib.util.spec_from_file_location(file.stem, file)
-    if specification is None or specification.loader is None:
-        raise TableError(f'{path} is no Python file: its name must end in .py')
-    module = importlib.util.module_from_spec(specification)
-    specification.loader.exec_module(module)
-    if not hasattr(module, function):
-        raise TableError(f'{path} defines no {function}()')
-    return module
+    def published(self, row: Row, run: Run | None) -> Mapping[str, float | None]:
+        """A row's published numbers; none beside a run on another data set."""
+        return row.published if run is None or is_of(run.results['dataset'], self.dataset) else {}
 
 
 def read_table(path: str) -> Table:
     """The table in a file, checked; TableError names the key or the row that is wrong."""
-    values = load_module(path, 'get_table').get_table()
+    try:
+        values = load_module(path, 'get_table').get_table()
+    except (ValueError, OSError) as error:
+        raise TableError(str(error)) from error
     table = _build(Table, values, path)
     rows = tuple(_build(Row, row, f'{path}, row {number}') for number, row in enumerate(table.rows, 1))
     table = dataclasses.replace(table, rows=rows)
@@ -120,6 +105,10 @@ def read_table(path: str) -> Table:
         if wrong:
             found = f'starts from {wrong[0]!r}, which is no row with a config above it'
             raise TableError(f'{path}, row {row.label!r}: {found}')
+    if any(row.published for row in rows) and not table.dataset:
+        raise TableError(
+            f"{path}: rows have published numbers; give `dataset`, the data set they are of, such as 'mosi'"
+        )
     shared = [row.label for row in rows if [other.slug for other in rows].count(row.slug) > 1]
     if shared:
         raise TableError(f'{path}: the labels {", ".join(shared)} would share a folder; make them differ in letters')
@@ -160,11 +149,11 @@ def known_metrics(table: Table, where: str) -> list[str]:
     """What the table's kind of metrics measures, with its classes."""
     if table.metrics not in METRICS:
         raise TableError(f'{where}: metrics {table.metrics!r}, expected one of {", ".join(METRICS)}')
-    if table.metrics != 'sentiment' and not table.classes:
+    if table.metrics in LABEL_METRICS.values() and not table.classes:
         raise TableError(f'{where}: metrics {table.metrics!r} need `classes`, the names of the classes or emotions')
     count = len(table.classes)
-    labels = {'sentiment': np.array([-1.0, 1.0]), 'classification': np.arange(count)}
-    example = labels.get(table.metrics, np.eye(2, count))
+    labels = {'classification': np.arange(count), 'binary_emotions': np.eye(2, count)}
+    example = labels.get(table.metrics, np.array([-1.0, 1.0]))
     return ['loss', *floors(table.metrics, example, names=table.classes or None)]
 
 
@@ -197,40 +186,19 @@ def row_config(table: Table, row: Row, seeds: int | None, settings: Sequence[str
         return None
     where = f'row {row.label!r}'
     try:
-        config = load_module(row.config, 'get_config').get_config(row.variant)
+        config = load_config(row.config, row.variant)
         config.seeds = table.seeds if seeds is None else seeds
-        for key, value in row.overrides.items():
-            set_value(config, key, value)
-        for setting in settings:
-            key, equals, text = setting.partition('=')
-            if not equals:
-                raise TableError(f'--set {setting}: expected KEY=VALUE')
-            set_value(config, key, text, parse=True)
+        apply(config, row.overrides.items(), parse=False)
+        pairs = [setting.partition('=') for setting in settings]
+        wrong = [setting for setting, (_, equals, _) in zip(settings, pairs, strict=True) if not equals]
+        if wrong:
+            raise TableError(f'--set {wrong[0]}: expected KEY=VALUE')
+        apply(config, [(key, text) for key, _, text in pairs])
         tested = [metric for metric in table.columns if not _split_of(metric)]
         config.headline = tuple(unique((*config.headline, *tested)))
         if any(metric.startswith('train/') for metric in table.columns):
             config.evaluate_train = True
-    except (ValueError, TypeError) as error:
+        check_config_values(config)
+    except (ValueError, TypeError, OSError) as error:
         raise TableError(f'{where}: {error}') from error
     return config
-
-
-def set_value(config: ConfigDict, key: str, value: Any, *, parse: bool = False) -> None:
-    """Sets config.<key>, a dotted key that exists; `parse` reads a Python literal from text, where one is wanted."""
-    *parents, leaf = key.split('.')
-    node = config
-    for number, name in enumerate([*parents, leaf]):
-        if not isinstance(node, ConfigDict) or name not in node:
-            known = ', '.join(node) if isinstance(node, ConfigDict) else 'a plain value'
-            above = '.'.join(('config', *parents[:number]))
-            raise TableError(f'{key!r} is no key of the config; {above} has {known}')
-        if number < len(parents):
-            node = node[name]
-    if isinstance(node[leaf], ConfigDict):
-        raise TableError(f'{key!r} holds several values ({", ".join(node[leaf])}); set one, by {key}.<name>')
-    if parse and not isinstance(node[leaf], str):
-        try:
-            value = ast.literal_eval(value)
-        except (ValueError, SyntaxError):
-            raise TableError(f'{key}={value}: expected a value like {node[leaf]!r}') from None
-    node[leaf] = value

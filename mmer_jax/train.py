@@ -18,7 +18,6 @@ import numpy as np
 from mmer_jax import __version__, data, evaluate, sharding, start, writer
 from mmer_jax.checkpoint import Checkpoints
 from mmer_jax.experiment import (
-    METRIC_KIND,
     SPLITS,
     Config,
     FoldData,
@@ -31,7 +30,7 @@ from mmer_jax.experiment import (
     open_source,
     save_statistics,
 )
-from mmer_jax.metrics import floors, is_better_high
+from mmer_jax.metrics import floors, is_better_high, unfit
 from mmer_jax.protocols import Fold
 from mmer_jax.records import RecordSource
 from mmer_jax.selection import Selection
@@ -91,13 +90,15 @@ def train_and_evaluate(
 
 def check_metrics(config: Config, source: RecordSource) -> None:
     """ValueError where the config selects by, or shows, a metric that this kind of label does not have."""
-    label = source.schema.label
-    labels = data.labels_of(source, source.manifest['record'])
-    known = ['loss', *floors(METRIC_KIND[label.kind], labels, names=label.names)]
+    kind, labels = evaluate.kind_of(source), data.labels_of(source, source.manifest['record'])
+    known = ['loss', *floors(kind, labels, names=source.schema.label.names)]
     for key, names in (('selection.metric', [config.selection.metric]), ('headline', config.headline)):
         unknown = [name for name in names if name not in known]
         if unknown:
-            raise ValueError(f'config.{key} {", ".join(unknown)!r} is not measured; choose from {", ".join(known)}')
+            why = unfit(kind, labels)
+            raise ValueError(
+                f'config.{key} {", ".join(unknown)!r} is not measured; choose from {", ".join(known)}{why}'
+            )
 
 
 def check_config(config: Config, workdir: Path) -> None:
@@ -243,10 +244,11 @@ class Loop:
         epoch = self.step // self.plan.batches_per_epoch
         was_running, examples = self.selection.running.copy(), len(self.plan.records)
         predictions = evaluate.predict(self.program, variables_of(self.state), self.fold_data.loaders['validation'])
-        label, metric = self.fold_data.source.schema.label, self.config.selection.metric
+        source, metric = self.fold_data.source, self.config.selection.metric
         # A seed that has stopped may diverge while the others go on; nobody looks at it any more.
-        measured = {int(n): evaluate.measure(predictions, label, int(n)) for n in np.flatnonzero(was_running)}
-        values = np.array([measured[n][metric] if n in measured else np.nan for n in range(len(self.seeds))])
+        measured = {int(n): evaluate.measure(predictions, source, int(n)) for n in np.flatnonzero(was_running)}
+        found = {n: evaluate.selection_value(numbers, metric) for n, numbers in measured.items()}
+        values = np.array([found.get(n, np.nan) for n in range(len(self.seeds))])
         scales = self.selection.lr_scale
         improved = self.selection.update(epoch, values)
         by_seed = sharding.state_sharding(self.program.mesh)
@@ -275,12 +277,12 @@ def write_results(
     config: Config, workdir: Path, fold_data: FoldData, program: Program, best: Any, selection: Selection, seeds: Any
 ) -> dict[str, Any]:
     """Reads the test split once, with the variables that validation chose; predictions/*.npz and results.json."""
-    label, fold = fold_data.source.schema.label, fold_data.fold
+    source, fold = fold_data.source, fold_data.fold
     splits = SPLITS if config.evaluate_train else [split for split in SPLITS if split != 'train']
     predictions = {split: evaluate.predict(program, best, fold_data.whole(split)) for split in splits}
-    floor = floors(METRIC_KIND[label.kind], predictions['test']['label'], names=label.names)
+    floor = floors(evaluate.kind_of(source), predictions['test']['label'], names=source.schema.label.names)
     parameters = sum(int(np.prod(x.shape[1:])) for x in jax.tree.leaves(best['params']))
-    rows = [result_row(fold, predictions, label, selection, n, int(seed), floor) for n, seed in enumerate(seeds)]
+    rows = [result_row(fold, predictions, source, selection, n, int(seed), floor) for n, seed in enumerate(seeds)]
     results = {**describe(config, fold_data, parameters), 'rows': rows}
     if jax.process_index() == 0:
         for split, values in predictions.items():
@@ -303,7 +305,7 @@ def describe(config, fold_data: FoldData, parameters: int) -> dict[str, Any]:
         'protocol': config.protocol.name,
         'protocol_options': config.protocol.options.to_dict(),
         'parameters': parameters,
-        'metrics': METRIC_KIND[label.kind],
+        'metrics': evaluate.kind_of(fold_data.source),
         'headline': list(config.headline),
         'class_names': list(label.names),
         'published': config.published.to_dict() or None,
@@ -313,10 +315,10 @@ def describe(config, fold_data: FoldData, parameters: int) -> dict[str, Any]:
     }
 
 
-def result_row(fold: Fold, predictions, label, selection, n: int, seed: int, floor) -> dict[str, Any]:
+def result_row(fold: Fold, predictions, source: RecordSource, selection, n: int, seed: int, floor) -> dict[str, Any]:
     """One seed of one fold; metric values are fractions except mae and loss."""
     row = {'fold': fold.name, 'seed': seed, 'marks': list(fold.marks)}
     row |= {'best_epoch': int(selection.best_epoch[n]), 'epochs': int(selection.epochs[n])}
     row['counts'] = {split: len(getattr(fold, split)) for split in SPLITS}
-    row |= {split: evaluate.measure(values, label, n) for split, values in predictions.items()}
-    return {**row, 'floor': floor}
+    row |= {split: evaluate.as_json(evaluate.measure(values, source, n)) for split, values in predictions.items()}
+    return {**row, 'floor': evaluate.as_json(floor)}

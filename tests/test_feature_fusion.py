@@ -5,6 +5,7 @@ import re
 
 import numpy as np
 import pytest
+from sklearn.metrics import precision_recall_fscore_support
 
 from data_prep import ravdess_openface
 from mmer_jax import classifiers, feature_fusion
@@ -285,8 +286,26 @@ def test_cells_and_averages_are_those_of_the_rows(directories, tmp_path, drawn):
     line = next(line for line in text.split('Table 5')[1].splitlines() if line.startswith('| sum'))
     cells = [cell.strip().split(' ')[0] for cell in line.strip('|').split('|')]
     assert cells == ['sum', f'{mean["svm"]:.1f}', f'{mean["mlp"]:.1f}', f'{np.mean(list(mean.values())):.1f}']
-    detail = [rows[f'fold_{k}/0/early sum svm']['metrics']['precision_sad'] for k in range(2)]
-    assert f'| sad | {100 * np.mean(detail):.1f} ' in text.split('Table 7. early sum svm')[1]
+    folds = read_folds(directories, 'leave_speakers_out', {'folds': 2, 'validation_speakers': 1})[0]
+    labels = np.concatenate([one.labels[one.test] for one in folds])
+    predicted = np.concatenate([rows[f'{one.name}/0/early sum svm']['predicted'] for one in folds])
+    each = precision_recall_fscore_support(labels, predicted, labels=range(len(NAMES)), zero_division=np.nan)
+    both = precision_recall_fscore_support(labels, predicted, average='weighted', zero_division=0)
+    detail = text.split('Table 7. early sum svm')[1].splitlines()
+    for number, name in enumerate(NAMES):
+        numbers = ' | '.join(f'{100 * values[number]:.1f}' for values in each[:3])
+        assert f'| {name} | {each[3][number]} | {numbers} |' in detail
+    assert f'| all, weighted by class | {len(labels)} | {" | ".join(f"{100 * x:.1f}" for x in both[:3])} |' in detail
+
+
+def test_published_numbers_of_another_data_set_are_refused(directories, tmp_path, capsys):
+    features = [f'{m}={path}' for m, path in directories.items()]
+    command = ['--features', *features, '--output', str(tmp_path / 'out'), '--published', 'iemocap']
+    assert classifiers.main([*command, '--protocol', 'leave_speakers_out', '--protocol_options', '{"folds": 2}']) == 1
+    error = capsys.readouterr().err
+    assert '--published iemocap: these features are of tiny_features, tiny_features, its numbers are of' in error
+    assert error.count('\n') == 1
+    assert not (tmp_path / 'out').exists()
 
 
 def test_one_value_a_record_has_no_scatter(tmp_path, drawn):

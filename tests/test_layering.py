@@ -15,10 +15,12 @@ PREPARATION = {'data_prep', 'configs', 'PIL', 'av', 'flax', 'h5py', 'matplotlib'
 # file (or folder/) -> (modules of mmer_jax it may import, third-party packages it may import besides numpy)
 LAYERS = {
     'schema': (set(), {'tensorflow_datasets', 'PIL'}),
-    'records': ({'schema'}, {'google_crc32c'}),
+    'outputs': (set(), set()),
+    'records': ({'outputs', 'schema'}, {'google_crc32c'}),
     'protocols': (set(), set()),
     'leakage': ({'protocols', 'records'}, set()),
-    'metrics': (set(), set()),
+    'confusion': (set(), set()),
+    'metrics': ({'confusion'}, set()),
     'selection': (set(), set()),
     'augment': ({'schema'}, {'PIL'}),
     'data': ({'augment', 'records'}, {'grain'}),
@@ -54,7 +56,7 @@ LAYERS = {
         JAX,
     ),
     'evaluate': (
-        {'checkpoint', 'data', 'experiment', 'metrics', 'sharding', 'step', 'writer'},
+        {'outputs', 'checkpoint', 'data', 'experiment', 'metrics', 'records', 'sharding', 'step', 'writer'},
         {'jax', 'ml_collections', 'absl'},
     ),
     'train': (
@@ -74,16 +76,20 @@ LAYERS = {
         },
         JAX,
     ),
-    'plots': ({'metrics'}, {'matplotlib'}),
-    'bar_plots': ({'plots'}, {'matplotlib'}),
-    'report': ({'metrics', 'plots', 'writer'}, set()),
+    'plots': ({'outputs', 'metrics'}, {'matplotlib'}),
+    'bar_plots': ({'outputs', 'plots'}, {'matplotlib'}),
+    'report': ({'outputs', 'confusion', 'metrics', 'plots', 'writer'}, set()),
     'trained': ({'checkpoint', 'data', 'experiment', 'sharding', 'step', 'writer'}, JAX | {'ml_collections'}),
     'pretrained': (set(), {'flax', 'safetensors'}),
-    'start': ({'experiment', 'media', 'pretrained', 'records', 'sharding', 'step', 'trained'}, JAX | {'ml_collections'}),
-    'attention_plots': ({'plots'}, {'matplotlib'}),
+    'start': (
+        {'experiment', 'media', 'pretrained', 'records', 'sharding', 'step', 'trained'},
+        JAX | {'ml_collections'},
+    ),
+    'attention_plots': ({'outputs', 'plots'}, {'matplotlib'}),
     'attention_maps': ({'attention_plots', 'media'}, set()),
     'figures': (
         {
+            'outputs',
             'attention_maps',
             'attention_plots',
             'bar_plots',
@@ -98,10 +104,16 @@ LAYERS = {
     ),
     'feature_folds': ({'leakage', 'records'}, set()),
     'feature_fusion': ({'feature_folds', 'metrics'}, {'sklearn', 'xgboost'}),
-    'classifiers': ({'feature_folds', 'feature_fusion', 'metrics', 'plots', 'report', 'writer'}, {'sklearn'}),
-    'extract': ({'data', 'experiment', 'leakage', 'records', 'trained', 'writer'}, {'absl'}),
+    'classifiers': (
+        {'outputs', 'confusion', 'feature_folds', 'feature_fusion', 'plots', 'report', 'writer'},
+        {'sklearn'},
+    ),
+    'extract': ({'outputs', 'data', 'experiment', 'leakage', 'records', 'trained', 'writer'}, {'absl'}),
     'table_config': ({'metrics', 'report'}, {'ml_collections'}),
-    'table': ({'bar_plots', 'evaluate', 'report', 'start', 'table_config', 'train'}, {'absl', 'ml_collections'}),
+    'table': (
+        {'outputs', 'bar_plots', 'evaluate', 'report', 'start', 'table_config', 'train'},
+        {'absl', 'ml_collections'},
+    ),
     'main': ({'train', 'evaluate', 'protocols'}, {'absl', 'jax', 'ml_collections'}),
     '__init__': (set(), set()),
 }
@@ -161,7 +173,9 @@ def test_configs_and_data_prep(folder):
         else:
             shapes = path.name == 'huggingface_shapes.py'  # asks the encoders for the shapes of their parameters
             assert third <= PREPARATION | ({'jax'} if shapes else set()), path
-            assert own <= {'media', 'pretrained', 'records', 'protocols'} | ({'encoders'} if shapes else set()), path
+            assert own <= {'media', 'outputs', 'pretrained', 'records', 'protocols'} | (
+                {'encoders'} if shapes else set()
+            ), path
 
 
 def test_no_torch_and_no_tensorflow_on_the_training_path():

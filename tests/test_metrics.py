@@ -16,8 +16,9 @@ def example(kind, rows=60, seed=0):
     rng = np.random.default_rng(seed)
     if kind == 'classification':
         return rng.normal(size=(rows, 4)), np.arange(rows) % 4
-    if kind == 'sentiment':
-        return rng.normal(size=rows) * 2, rng.integers(-6, 7, rows) / 2
+    if kind in ('sentiment', 'polarity', 'regression'):
+        low, high, step = {'sentiment': (-6, 7, 2), 'polarity': (-5, 6, 5), 'regression': (2, 11, 2)}[kind]
+        return rng.normal(size=rows) * 2, rng.integers(low, high, rows) / step
     return rng.normal(size=(rows, 3, 2)), (rng.random((rows, 3)) < [0.2, 0.5, 0.7]).astype(int)
 
 
@@ -45,12 +46,12 @@ def test_classification_by_hand():
         'recall_c': 0.0,
         'precision_a': 3 / 4,
         'precision_b': 1 / 3,
-        'precision_c': 0.0,
+        'precision_c': np.nan,  # nothing was called c
         'f1_a': 3 / 4,
         'f1_b': 2 / 5,
         'f1_c': 0.0,
     }
-    assert found == pytest.approx(expected, abs=1e-12)
+    assert found == pytest.approx(expected, abs=1e-12, nan_ok=True)
     assert all(type(value) is float for value in found.values())
 
 
@@ -59,7 +60,9 @@ def test_a_class_without_labels_is_left_out_of_the_means():
     found = metrics.classification(one_hot([0, 2, 1], 3), [0, 0, 1])
     assert found['uar'] == pytest.approx(3 / 4)
     assert found['macro_f1'] == pytest.approx(5 / 6)
-    assert (found['recall_2'], found['precision_2'], found['f1_2']) == (0, 0, 0)
+    assert np.isnan(found['recall_2'])
+    assert (found['precision_2'], found['f1_2']) == (0, 0)
+    assert np.isnan([metrics.classification(one_hot([0, 0], 3), [0, 1])[f'{m}_2'] for m in ('recall', 'f1')]).all()
 
 
 def test_equal_scores_take_the_lowest_class():
@@ -77,9 +80,9 @@ def test_classification_is_scikit_learns(seed):
     assert found['uar'] == pytest.approx(reference.recall_score(labels, predicted, labels=occur, average='macro'))
     assert found['macro_f1'] == pytest.approx(reference.f1_score(labels, predicted, labels=occur, average='macro'))
     assert found['weighted_f1'] == pytest.approx(reference.f1_score(labels, predicted, average='weighted'))
-    each = reference.precision_recall_fscore_support(labels, predicted, labels=range(4), zero_division=0)
+    each = reference.precision_recall_fscore_support(labels, predicted, labels=range(4), zero_division=np.nan)
     for key, values in zip(('precision', 'recall', 'f1'), each[:3], strict=True):
-        assert [found[f'{key}_{c}'] for c in range(4)] == pytest.approx(values)
+        assert [found[f'{key}_{c}'] for c in range(4)] == pytest.approx(values, nan_ok=True)
     with pytest.warns(UserWarning, match='y_pred contains classes not in y_true'):
         assert found['uar'] == pytest.approx(reference.balanced_accuracy_score(labels, predicted))
 
@@ -117,7 +120,7 @@ def test_sentiment_by_hand():
     assert found['f1_non0'] == pytest.approx((3 * 4 / 5 + 1 * 2 / 3) / 4)
     assert found['uar_non0'] == pytest.approx(5 / 6)
     assert found['macro_f1_non0'] == pytest.approx((4 / 5 + 2 / 3) / 2)
-    assert len(found) == 11
+    assert len(found) == 13
 
 
 @pytest.mark.parametrize(('half', 'rounded'), [(0.5, 0), (1.5, 2), (2.5, 2), (-0.5, 0), (-1.5, -2), (-2.5, -2)])
@@ -264,11 +267,12 @@ def test_every_row_twice_changes_nothing(kind):
     assert twice == pytest.approx(metrics.METRICS[kind](predictions, labels))
 
 
-@pytest.mark.parametrize(('kind', 'classes'), [('classification', 4), ('sentiment', 0), ('binary_emotions', 2)])
-def test_perfect_predictions(kind, classes):
+@pytest.mark.parametrize('kind', metrics.METRICS)
+def test_perfect_predictions(kind):
+    classes = {'classification': 4, 'binary_emotions': 2}.get(kind)
     _, labels = example(kind)
     found = metrics.METRICS[kind](one_hot(labels, classes) if classes else labels, labels)
-    assert found == pytest.approx({key: 0.0 if key == 'mae' else 1.0 for key in found})
+    assert found == pytest.approx({key: 0.0 if key in ('mae', 'rmse') else 1.0 for key in found})
 
 
 @pytest.mark.parametrize('kind', metrics.METRICS)
@@ -318,7 +322,7 @@ def test_no_constant_beats_the_sentiment_floor(seed):
     _, labels = example('sentiment', seed=seed)
     floor = metrics.floors('sentiment', labels)
     reached = set()
-    for constant in np.arange(-4, 4.01, 0.25):
+    for constant in [*np.arange(-4, 4.01, 0.25), labels.mean()]:
         with pytest.warns(RuntimeWarning, match='correlation'):
             found = metrics.sentiment(np.full(len(labels), constant), labels)
         for key, value in found.items():
@@ -335,21 +339,24 @@ def test_floor_of_classification_is_the_majority_class():
     assert found['uar'] == pytest.approx(1 / 3)
     assert found['macro_f1'] == pytest.approx(3 / 4 / 3)
     assert found['weighted_f1'] == pytest.approx(3 / 5 * 3 / 4)
-    assert (found['recall_b'], found['precision_b'], found['recall_d']) == (1, 3 / 5, 0)
+    assert (found['recall_b'], found['precision_b'], found['recall_a']) == (1, 3 / 5, 0)
+    assert np.isnan([found['recall_d'], found['precision_a']]).all()
     assert metrics.floors('classification', np.array([0, 0]))['accuracy'] == 1
 
 
 def test_unknown_kind_lists_the_known_ones():
-    with pytest.raises(ValueError, match=r"'emotions'.*classification, sentiment, binary_emotions"):
+    with pytest.raises(
+        ValueError, match=r"'emotions'.*classification, sentiment, polarity, regression, binary_emotions"
+    ):
         metrics.floors('emotions', np.zeros(3))
 
 
-@pytest.mark.parametrize('name', ['mae', 'loss', 'validation/mae', 'validation_mae', 'total_loss', 'loss_task'])
+@pytest.mark.parametrize('name', ['mae', 'rmse', 'loss', 'validation/mae', 'validation_mae', 'total_loss', 'loss_task'])
 def test_lower_is_better(name):
     assert not metrics.is_better_high(name)
 
 
-@pytest.mark.parametrize('name', ['accuracy', 'corr', 'test/uar', 'f1_non0', 'recall_maelstrom', 'lossless_f1'])
+@pytest.mark.parametrize('name', ['accuracy', 'corr', 'ccc', 'test/uar', 'f1_non0', 'recall_maelstrom', 'lossless_f1'])
 def test_higher_is_better(name):
     assert metrics.is_better_high(name)
 

@@ -46,10 +46,10 @@ def write_fold(folder, results, rows):
 def classification_run(folder, marks=(), config='cnn', variant=''):
     results = {
         'format': 1, 'config': config, 'variant': variant, 'model': 'cnn',
-        'dataset': 'x', 'modalities': ['audio', 'text'],
+        'dataset': 'corpus_mfcc', 'modalities': ['audio', 'text'],
         'protocol': 'leave_speakers_out', 'parameters': 34024, 'metrics': 'classification', 'selection': 'accuracy',
         'headline': ['accuracy', 'uar'], 'class_names': CLASSES,
-        'published': {'accuracy': 0.5653, 'source': 'A paper, Table 1'},
+        'published': {'accuracy': 0.5653, 'dataset': 'corpus', 'source': 'A paper, Table 1'},
     }  # fmt: skip
     rows = []
     for (fold, seed), accuracy in ACCURACY.items():
@@ -107,7 +107,9 @@ def test_means_and_deviations_by_hand(tmp_path):
     assert cells['modalities'] == 'audio, text'
     assert cells['protocol'] == 'leave_speakers_out'
     assert 'published in A paper, Table 1' in path.read_text()
-    assert '| happy | 60.0 | 60.0 | 60.0 |' in path.read_text()
+    # Of each fold's four clips two are calm, one of which is called happy; every seed says the same.
+    assert '| calm | 4 | 50.0 ± 0.0 | 100.0 ± 0.0 | 66.7 ± 0.0 |' in path.read_text()
+    assert '| happy | 2 | 100.0 ± 0.0 | 50.0 ± 0.0 | 66.7 ± 0.0 |' in path.read_text()
 
 
 def test_what_the_deviation_is_over():
@@ -172,9 +174,96 @@ def test_csv_files_hold_the_same_numbers(tmp_path):
     assert {(r['fold'], int(r['seed'])): float(r['accuracy']) for r in rows} == ACCURACY
 
 
-def test_the_confusion_matrix_sums_folds_and_averages_seeds(tmp_path):
+def write_predictions(folder, labels, *seeds):
+    """labels and predicted classes of a fold, one list a seed."""
+    scores = np.stack([np.eye(3)[predicted] for predicted in seeds])
+    path = folder / 'predictions' / 'test.npz'
+    np.savez(path, id=np.arange(len(labels)), label=np.array(labels), prediction=scores, seed=np.arange(len(seeds)))
+
+
+def class_rows(text):
+    lines = text[text.index('| class |') :].splitlines()
+    return {cells[0]: cells[1:] for line in lines[2:5] for cells in [[c.strip() for c in line.split('|')[1:-1]]]}
+
+
+def test_the_confusion_matrix_sums_folds_for_each_seed(tmp_path):
     (run,), _ = report.find_runs([classification_run(tmp_path / 'run')])
-    np.testing.assert_array_equal(report.confusion(run), [[2, 2, 0], [0, 2, 0], [0, 0, 2]])
+    np.testing.assert_array_equal(report.confusions(run), [[[2, 2, 0], [0, 2, 0], [0, 0, 2]]] * 3)
+
+
+def test_a_perfect_classifier_has_100_where_a_fold_lacks_a_class(tmp_path):
+    """sad is in fold_0 only: fold by fold its recall was 100 and 0 there, and 50 in the table."""
+    folder = classification_run(tmp_path / 'run')
+    write_predictions(folder / 'fold_0', [0, 1, 2], *[[0, 1, 2]] * 3)
+    write_predictions(folder / 'fold_1', [0, 1, 1], *[[0, 1, 1]] * 3)
+    rows = class_rows(report.write_report([folder]).read_text())
+    assert rows == {
+        'calm': ['2', '100.0 ± 0.0', '100.0 ± 0.0', '100.0 ± 0.0'],
+        'happy': ['3', '100.0 ± 0.0', '100.0 ± 0.0', '100.0 ± 0.0'],
+        'sad': ['1', '100.0 ± 0.0', '100.0 ± 0.0', '100.0 ± 0.0'],
+    }
+
+
+def test_the_class_table_is_the_picture_and_undefined_is_no_number(tmp_path, monkeypatch):
+    """By hand, records of both folds together: recall of calm 2/3, 1/3, 3/3 by seed; happy is never predicted by the
+    last seed, so its precision 1/2, 2/4 is of two seeds; no record is sad, so it has no recall, and F1 0 where it is
+    called so."""
+    folder, drawn = classification_run(tmp_path / 'run'), []
+    write_predictions(folder / 'fold_0', [0, 0, 1], [0, 1, 1], [1, 1, 1], [0, 0, 2])
+    write_predictions(folder / 'fold_1', [0, 1], [0, 2], [0, 1], [0, 0])
+    monkeypatch.setattr(plots, 'confusion', lambda matrix, names, path, title: drawn.append((matrix, title)))
+    text = report.write_report([folder]).read_text()
+    (matrix, title) = drawn[0]
+    np.testing.assert_allclose(matrix, [[2, 1, 0], [1 / 3, 1, 2 / 3], [0, 0, 0]])
+    assert title == 'cnn: test, 2 folds together, mean of 3 seeds'
+    rows = class_rows(text)
+    shares = [f'{100 * matrix[k, k] / matrix[k].sum():.1f} ±' for k in (0, 1)]
+    assert [rows[name][1][:6] for name in ('calm', 'happy')] == shares  # the diagonal of the picture
+    assert rows['calm'] == ['3', '66.7 ± 33.3', '91.7 ± 14.4', '71.9 ± 19.2']
+    assert rows['happy'] == ['2', '50.0 ± 50.0', '50.0 ± 0.0', '38.9 ± 34.7']
+    assert rows['sad'] == ['0', '–', '0.0 ± 0.0', '0.0 ± 0.0']
+    assert 'the test records of all folds are counted together' in text
+    assert 'undefined, as no test record is of the class (recall)' in text
+
+
+def test_a_metric_that_a_fold_lacks_is_left_out_of_the_mean():
+    values = np.array([[0.2, 0.4], [np.nan, 0.6]])
+    found = report.summarise(values)
+    assert (found.mean, found.over) == (pytest.approx(0.35), 'seeds')
+    assert found.deviation == pytest.approx(np.std([0.2, 0.5], ddof=1))
+    assert report.summarise(values[:, :1]) == report.Summary(0.2, None, '')
+    assert np.isnan(report.summarise(np.full((2, 2), np.nan)).mean)
+
+
+@pytest.mark.parametrize('dataset', ['mmmo_mult', 'corpus2', 'other', 'random_corpus'])
+def test_published_numbers_stand_only_beside_their_data_set(tmp_path, dataset):
+    folder = classification_run(tmp_path / 'run')
+    damage(folder, dataset=dataset)
+    assert table_cells(report.write_report([folder], tmp_path / 'out').read_text(), 'cnn')['published'] == '–'
+    text = (tmp_path / 'out' / 'report.md').read_text()
+    assert f'- cnn: published numbers are of corpus, this run is on {dataset}.' in text
+    assert 'A paper, Table 1' not in text
+    with open(tmp_path / 'out' / 'results.csv') as file:
+        assert all(line['published'] == '' for line in csv.DictReader(file))
+
+
+def test_published_numbers_of_no_data_set_are_not_shown(tmp_path):
+    folder = classification_run(tmp_path / 'run')
+    damage(folder, published={'accuracy': 0.9})
+    text = report.write_report([folder]).read_text()
+    assert table_cells(text, 'cnn')['published'] == '–'
+    assert 'published numbers are of a data set that is not named (key dataset of config.published)' in text
+
+
+def test_a_comparison_draws_no_published_mark_beside_other_data(tmp_path, monkeypatch):
+    runs = [classification_run(tmp_path / name, config=name) for name in ('a', 'b')]
+    damage(runs[1], dataset='mmmo')
+    drawn = {}
+    monkeypatch.setattr(
+        plots, 'comparison', lambda names, *args, **options: drawn.update(zip(names, options['published'], strict=True))
+    )
+    report.write_report(runs, tmp_path / 'out')
+    assert drawn == {'a': pytest.approx(56.53), 'b': None}
 
 
 def test_pictures_are_linked_and_not_blank(tmp_path):

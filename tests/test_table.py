@@ -33,6 +33,7 @@ def write_table(path, **changes):
     values = {
         'title': 'A tiny table',
         'source': 'A paper, Table 9',
+        'dataset': 'tiny',
         'metrics': 'classification',
         'classes': ('calm', 'happy', 'sad'),
         'columns': {'accuracy': 'Acc', 'uar': '', 'loss': 'CE'},
@@ -120,6 +121,24 @@ def test_overrides_and_seeds_reach_the_run(place):
     assert (config['modalities'], config['epochs'], config['seeds']) == (['text'], 2, 2)
     assert read_json(place / 'out' / 'both_faster' / 'config.json')['optimizer']['learning_rate'] == 0.1
     assert 'loss' in read_json(place / 'out' / 'both' / 'results.json')['headline']
+
+
+def test_published_numbers_stand_only_beside_the_data_they_are_of(place, finished, capsys):
+    """They are there before a row is run; beside a run on other data a note stands instead."""
+    other = write_table(place / 'other.py', dataset='mosi')
+    assert run(other, finished, '--no-run') == 0
+    found = cells(finished)
+    assert found['Both']['Acc, %', 'published'] == found['Both faster']['CE ↓', 'published'] == '–'
+    assert (
+        'Published numbers are of mosi and stand beside no other data: Both, Both faster.'
+        in (finished / 'table.md').read_text()
+    )
+    with open(finished / 'table.csv') as file:
+        assert all(line['published'] == '' for line in csv.DictReader(file))
+    assert run(other, finished.parent / 'new', '--no-run') == 0
+    assert cells(finished.parent / 'new')['Both']['Acc, %', 'published'] == '43.8'
+    assert run(write_table(place / 'other.py', dataset=''), finished, '--list') == 2
+    assert 'rows have published numbers; give `dataset`' in capsys.readouterr().err
 
 
 def test_published_and_quoted_numbers_and_where_all_come_from(place):
@@ -361,7 +380,7 @@ def test_damaged_results_are_a_failure(place, finished, trained, capsys):
         ),
         ({'columns': {'train/acc': ''}}, "no column 'train/acc'"),
         ({'bars': 'macro_f1'}, "bars 'macro_f1' is no column; they are accuracy, uar, loss"),
-        ({'metrics': 'regression'}, "'regression', expected one of classification, sentiment"),
+        ({'metrics': 'ratings'}, "'ratings', expected one of classification, sentiment, polarity, regression"),
         ({'classes': ()}, 'need `classes`'),
         ({'seeds': 'many'}, "seeds is 'many', expected int"),
         ({'rows': []}, '0 rows'),

@@ -42,6 +42,7 @@ def get_table() -> dict:
     return {
         'title': 'CFN-SR, Table 1: RAVDESS',
         'source': 'Fu et al. 2021, Table 1',
+        'dataset': 'ravdess',
         'metrics': 'classification',
         'classes': EMOTIONS,
         'columns': {'accuracy': 'Accuracy', 'uar': 'UAR', 'macro_f1': 'Macro F1'},

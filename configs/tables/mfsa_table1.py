@@ -41,6 +41,7 @@ def get_table() -> dict:
     return {
         'title': 'MFSA, Table 1: CMU-MOSI',
         'source': 'Yang et al., MFSA, ACM Multimedia 2022, Table 1',
+        'dataset': 'mosi',
         'metrics': 'sentiment',
         'columns': COLUMNS,
         'seeds': 5,

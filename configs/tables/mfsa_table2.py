@@ -23,6 +23,7 @@ def get_table() -> dict:
     return {
         'title': 'MFSA, Table 2: CMU-MOSEI',
         'source': 'Yang et al., MFSA, ACM Multimedia 2022, Table 2',
+        'dataset': 'mosei',
         'metrics': 'sentiment',
         'columns': COLUMNS,
         'seeds': 5,

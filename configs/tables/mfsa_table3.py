@@ -35,6 +35,7 @@ def get_table() -> dict:
     return {
         'title': 'MFSA, Table 3: IEMOCAP',
         'source': 'Yang et al., MFSA, ACM Multimedia 2022, Table 3',
+        'dataset': 'iemocap',
         'metrics': 'binary_emotions',
         'classes': EMOTIONS,
         'columns': {**COLUMNS, 'uar': 'mean UAR', 'macro_f1': 'mean macro F1'},  # the last two are not in the paper

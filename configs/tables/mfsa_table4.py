@@ -33,6 +33,7 @@ def get_table() -> dict:
     return {
         'title': 'MFSA, Table 4: ablations on CMU-MOSI',
         'source': 'Yang et al., MFSA, ACM Multimedia 2022, Table 4',
+        'dataset': 'mosi',
         'metrics': 'sentiment',
         'columns': COLUMNS,
         'seeds': 5,

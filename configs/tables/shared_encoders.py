@@ -96,6 +96,7 @@ def make_table(number: int, variant: str, what: str) -> dict:
     return {
         'title': f'Shared encoders on CREMA-D, Table {number}: {what}',
         'source': f'shared-encoder report, Table {number}',
+        'dataset': 'crema_d',
         'metrics': 'classification',
         'classes': CLASSES,
         'columns': COLUMNS,

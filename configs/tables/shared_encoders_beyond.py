@@ -49,6 +49,7 @@ def get_table() -> dict:
     return {
         'title': 'Beyond the shared-encoder report: what it proposes, five seeds each',
         'source': 'shared-encoder report, Tables 1 to 3 (the plain networks) and section 6 (the proposals)',
+        'dataset': 'crema_d',
         'metrics': 'classification',
         'classes': CLASSES,
         'columns': COLUMNS,

@@ -51,6 +51,7 @@ def get_table() -> dict:
     return {
         'title': 'Pretrained transformers on IEMOCAP',
         'source': 'Babaali and Shayaninasab (2023), Tables 1 to 3',
+        'dataset': 'iemocap',
         'metrics': 'classification',
         'classes': CLASSES,
         'columns': {'accuracy': 'Accuracy', 'uar': 'UAR', 'macro_f1': 'Macro F1', 'loss': 'Loss'},

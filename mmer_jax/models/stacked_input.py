@@ -32,7 +32,6 @@ class StackedInput(nn.Module):
 
     @nn.compact
     def __call__(self, batch: dict[str, Array], *, train: bool) -> dict[str, Array]:
-        batch = check_batch(self, batch, self.modalities)
         x, mask_BT = self._joined(batch)
         features, mask = self.encoder(x, mask_BT, train=train)
         pooled_BD = self.encoder.pool(features, mask, train=train)
@@ -47,6 +46,7 @@ class StackedInput(nn.Module):
             )
         if self.join not in AXES:
             raise ValueError(f'join {self.join!r} is unknown; the known ones are {", ".join(AXES)}')
+        batch = check_batch(self, batch, known)
         shapes = {m: batch[m].shape for m in known}
         if any(len(shape) != 5 for shape in shapes.values()):
             raise ValueError(f'stacked_input takes pictures (B, T, H, W, C), found {shapes}')
