@@ -189,12 +189,14 @@ def main(argv: list[str] | None = None) -> int:
         print(f'error: {error}', file=sys.stderr)
         return 1
     for row in rows:
-        print(
-            ', '.join(
-                f'{key} {value:.4f}' if isinstance(value, float) else f'{key} {value}' for key, value in row.items()
-            )
-        )
+        print(', '.join(f'{key} {_shown(value)}' for key, value in row.items()))
     return 0
+
+
+def _shown(value: Any) -> str:
+    if value is None or (isinstance(value, float) and np.isnan(value)):
+        return 'undefined'
+    return f'{value:.4f}' if isinstance(value, float) else str(value)
 
 
 if __name__ == '__main__':
