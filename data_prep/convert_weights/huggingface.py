@@ -32,6 +32,7 @@ BESIDE = (
     'vocab.json',
     'tokenizer_config.json',
     'special_tokens_map.json',
+    'added_tokens.json',
     'preprocessor_config.json',
     'processor_config.json',
     'video_preprocessor_config.json',
@@ -47,7 +48,8 @@ class Plan:
     """What a folder becomes, before any tensor is read.
 
     family: a name of ENCODERS; taken: our name -> original name; fresh: our names that stay at their initialisation;
-    unused: original names that no parameter takes; model_type: that of config.json.
+    unused: original names that no parameter takes; not_read: settings of the folder that may change what the original
+    computes, and that nothing here stands for; prefix: of the base model's names.
     """
 
     family: str
@@ -55,7 +57,8 @@ class Plan:
     taken: dict[str, str]
     fresh: tuple[str, ...]
     unused: tuple[str, ...]
-    model_type: str
+    not_read: tuple[str, ...]
+    prefix: str
 
 
 def plan(folder: Path, tensors: Tensors | None = None) -> Plan:
@@ -67,6 +70,7 @@ def plan(folder: Path, tensors: Tensors | None = None) -> Plan:
     fields = family.fields(config, preprocessor)
     prefix = _prefix(folder, family, tensors)
     taken, fresh = _match(config, family, fields, prefix, tensors)
+    _settle(config, fields, taken, tensors)
     used = set(taken.values())
     unused = tuple(sorted(name for name in tensors if name not in used and not name.endswith(BUFFERS)))
     _check_layers(config, fields, prefix, tensors, unused)
@@ -75,7 +79,34 @@ def plan(folder: Path, tensors: Tensors | None = None) -> Plan:
     elif 'projector/bias' in fresh:
         fields['projector'] = fields['hidden_size']
     _check_tensors(config, family, fields, taken, tensors)
-    return Plan(family.name, fields, taken, fresh, unused, config.get('model_type'))
+    not_read = [f'{Path(config.file).name}: {item}' for item in config.not_read(WITHOUT_EFFECT)]
+    not_read += [f'preprocessor: {item}' for item in preprocessor.not_read(INPUT_WITHOUT_EFFECT)]
+    if (folder / 'modules.json').is_file():
+        not_read.append("modules.json: the pooling of sentence-transformers; set the encoder's pooling and projector")
+    return Plan(family.name, fields, taken, fresh, unused, tuple(not_read), prefix)
+
+
+def _settle(config: Settings, fields: dict[str, Any], taken: dict[str, str], tensors: Tensors) -> None:
+    """Fields that the tensors decide, beside config.json; ValueError where the two contradict each other."""
+    if fields.get('layer_sum') and 'layer_weights' not in taken:
+        if any(name.startswith(('projector.', 'classifier.')) for name in tensors):
+            raise ValueError(
+                f'{config.file} has use_weighted_layer_sum, but the weights lack layer_weights: the classifier reads a '
+                'sum over layers that is not known; download the weights again'
+            )
+        fields.pop('layer_sum')  # the base model, saved by itself, has no part in the sum
+        fields.pop('layer_sum_norm', None)
+    if any(name.startswith('tdnn.') for name in tensors):  # of speaker vectors: its projector leads to these layers
+        for name in ('projector/kernel', 'projector/bias'):
+            taken.pop(name, None)
+    biased = [name for name in taken if name.endswith('attention/key/bias')]
+    if biased and not fields.get('key_bias', True) or not biased:
+        return
+    if 0 < len(biased) < fields['num_layers']:
+        raise ValueError(
+            f'{tensors.files[0].parent} has biases of the keys in {len(biased)} of {fields["num_layers"]} layers, '
+            'expected them in all or none: a shard is missing, or the weights are damaged'
+        )
 
 
 def _family(config: Settings) -> Family:
