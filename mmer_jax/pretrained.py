@@ -24,6 +24,15 @@ PARAMS, SOURCE = 'params.safetensors', 'source.json'
 CONVERT = 'python -m data_prep.convert_weights writes such folders'
 SHOWN = 5  # names in an error
 OPTIONAL = 'projector'  # a layer behind an encoder's pooling, which a model may leave out
+LAYER_SUM = 'layer_weights'  # the weights of an encoder's sum over layers
+# What to set where an encoder has a part that its weights lack.
+HINTS = {
+    LAYER_SUM: 'set layer_sum=False for the last layer alone',
+    'norm': 'set final_norm=False if the original has none',
+    'pool_norm': 'set pool_norm=False to pool without it',
+    OPTIONAL: f'set {OPTIONAL}=0 to do without it',
+}
+SUM_HINT = 'The weights were trained on the learnt sum of all layers: set layer_sum=True. '
 WITH_PROJECTOR = ('bert', 'distilbert', 'roberta')  # families of which conversion always states its width
 
 
@@ -128,16 +137,18 @@ def graft(
     Strict both ways: a parameter of the module that is not loaded must match one of the regular expressions `fresh`
     (searched in its name below `path`; what matches begins anew even if it is loaded), and everything loaded must have
     its place and its shape; but a projector, the dense layer that some checkpoints have behind their pooling, is left
-    out where the model has none. Arrays of `variables` may have one leading axis more (seeds), and each gets the same.
+    out where the model has none, and so is the final norm of an encoder whose sum over layers does without it. Arrays
+    of `variables` may have one leading axis more (seeds), and each gets the same.
     ValueError lists what does not fit.
     """
     prefix = tuple(filter(None, path.split('/')))
     own = traverse_util.flatten_dict(dict(variables))
     given = {(key[0], *prefix, *key[1:]): np.asarray(a) for key, a in traverse_util.flatten_dict(dict(loaded)).items()}
     inside = [key for key in own if key[1 : 1 + len(prefix)] == prefix]
-    if not any(key[1 + len(prefix)] == OPTIONAL for key in inside):
-        given = {key: array for key, array in given.items() if key[1 + len(prefix)] != OPTIONAL}
-    given = {k: a for k, a in given.items() if not any(re.search(p, '/'.join(k[1 + len(prefix) :])) for p in fresh)}
+    parts = {key[1 + len(prefix)] for key in inside}
+    left_out = {OPTIONAL, 'norm'} - parts if LAYER_SUM in parts else {OPTIONAL} - parts
+    given = {key: array for key, array in given.items() if key[1 + len(prefix)] not in left_out}
+    given = {key: array for key, array in given.items() if not _fresh('/'.join(key[1 + len(prefix) :]), fresh)}
     if not inside:
         modules = ', '.join(sorted({key[1] for key in own}))
         raise ValueError(f'{path!r} is no module of the model; it has {modules}')
@@ -146,18 +157,29 @@ def graft(
     faults += [
         f'{_name(key)} is in the model, but not loaded'
         for key in inside
-        if key not in given and not any(re.search(pattern, names[key]) for pattern in fresh)
+        if key not in given and not _fresh(names[key], fresh)
     ]
     for key in inside:
         if key in given and given[key].shape not in (own[key].shape, own[key].shape[1:]):
             faults.append(f'{_name(key)} has shape {given[key].shape}, the model wants {own[key].shape}')
     if faults:
+        lacking = sorted({key[1 + len(prefix)] for key in inside if key not in given and not _fresh(names[key], fresh)})
+        extra = LAYER_SUM in {key[1 + len(prefix)] for key in given if key not in own}
+        hints = [_hint(part) for part in lacking if part in HINTS] + [SUM_HINT] * extra
         raise ValueError(
-            f'what is loaded does not fit {path!r}: {listed(faults)}. Choose the weights or the sizes of the model '
-            'anew, or name what may stay at its initialisation in config.fresh'
+            f'what is loaded does not fit {path!r}: {listed(faults)}. {"".join(hints)}Choose the weights or the sizes '
+            'of the model anew, or name what may stay at its initialisation in config.fresh'
         )
     changed = {k: np.broadcast_to(given[k], own[k].shape).astype(own[k].dtype) for k in inside if k in given}
     return traverse_util.unflatten_dict({**own, **changed})
+
+
+def _fresh(name: str, patterns: Sequence[str]) -> bool:
+    return any(re.search(pattern, name) for pattern in patterns)
+
+
+def _hint(part: str) -> str:
+    return f"The weights have no {part}: {HINTS[part]}, or let it begin anew with config.fresh=('^{part}',). "
 
 
 def _name(key: tuple[str, ...]) -> str:

@@ -4,10 +4,12 @@
     python -m data_prep.convert_weights huggingface --source bert-base-uncased --output bert-base
     python -m data_prep.convert_weights huggingface --source bert-base-uncased --output bert-base --check
 
-The last compares what was converted with the original: family, fields of the encoder, and tensor by tensor.
+The last compares what was converted with the original: family, fields of the encoder, tensor by tensor, and, of the
+transformers, the pooled output of a random batch with what the original's classifier makes of the same states.
 
 --output is a name below $MMER_PRETRAINED, or a folder ('./weights/mine'). It will hold params.safetensors and
-source.json: original file, SHA-256, revision, the fields of the encoder that the weights fit, what was left out.
+source.json: original file, SHA-256, revision, the fields of the encoder that the weights fit, what was left out, and
+which settings of the original nothing here stands for.
 """
 
 import argparse
@@ -19,7 +21,7 @@ from pathlib import Path
 import numpy as np
 from flax import traverse_util
 
-from data_prep.convert_weights import huggingface, i3d, resnext3d, torchvision_cnn
+from data_prep.convert_weights import huggingface, huggingface_check, i3d, resnext3d, torchvision_cnn
 from data_prep.convert_weights.names import Converted, differences
 from mmer_jax.pretrained import find, listed, load_pretrained, save_pretrained
 
@@ -59,6 +61,7 @@ def write(converted: Converted, folder: Path, revision: str = '') -> Path:
         **converted.origin,
         'unused': list(converted.unused),
         'fresh': list(converted.fresh),
+        'not_read': list(converted.not_read),
     }
     if revision:
         source['revision'] = revision
@@ -68,7 +71,7 @@ def write(converted: Converted, folder: Path, revision: str = '') -> Path:
 def check(family: str, source: Path, folder: Path) -> int:
     """Compares converted weights with their original; the exit status, the differences on stderr."""
     if family == 'huggingface':
-        faults = huggingface.verify(folder, source)
+        faults, report = huggingface_check.verify(folder, source)
     else:
         original = FAMILIES[family](source)
         wanted, (loaded, written) = original.arrays, load_pretrained(folder)
@@ -77,9 +80,13 @@ def check(family: str, source: Path, folder: Path) -> int:
         faults += [f'{name} is in one of them only' for name in sorted(wanted.keys() ^ found.keys())]
         same = sorted(wanted.keys() & found.keys())
         faults += [f'{name} differs' for name in same if not np.array_equal(wanted[name], found[name])]
+        report = [f'{len(original.fields)} fields and {len(same)} arrays, value by value']
+        report.append(f'left out of the original: {listed(original.unused, SHOWN, ", ") or "none"}')
     for fault in faults:
         print(fault, file=sys.stderr)
     print(f'{folder}: ' + (f'{len(faults)} differences from {source}' if faults else f'equal to {source}'))
+    for line in () if faults else report:
+        print(f'  {line}')
     return 1 if faults else 0
 
 
@@ -111,6 +118,8 @@ def main(argv: list[str] | None = None) -> int:
     print('  fields: ' + ', '.join(f'{name}={value}' for name, value in converted.fields.items()))
     print(f'  left out of the original: {listed(converted.unused, SHOWN, ", ") or "none"}')
     print(f'  stays at its initialisation: {listed(converted.fresh, SHOWN, ", ") or "none"}')
+    if converted.not_read:
+        print(f'  not read, and may change what the original computes: {listed(converted.not_read, SHOWN)}')
     return 0
 
 

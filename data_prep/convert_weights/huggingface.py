@@ -14,15 +14,20 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from safetensors import SafetensorError
 
 from data_prep.convert_weights import names
 from data_prep.convert_weights.huggingface_files import FLOATS, Tensors
 from data_prep.convert_weights.huggingface_names import FAMILIES, Family
-from data_prep.convert_weights.huggingface_settings import Settings, read_json, read_settings
+from data_prep.convert_weights.huggingface_settings import (
+    INPUT_WITHOUT_EFFECT,
+    WITHOUT_EFFECT,
+    Settings,
+    read_json,
+    read_settings,
+)
 from data_prep.convert_weights.huggingface_shapes import original_shape, parameter_shapes
 from mmer_jax.media.download import check_download
-from mmer_jax.pretrained import listed, open_params, read_source
+from mmer_jax.pretrained import listed
 
 BESIDE = (
     'config.json',
@@ -70,7 +75,7 @@ def plan(folder: Path, tensors: Tensors | None = None) -> Plan:
     fields = family.fields(config, preprocessor)
     prefix = _prefix(folder, family, tensors)
     taken, fresh = _match(config, family, fields, prefix, tensors)
-    _settle(config, fields, taken, tensors)
+    _settle(config, family, fields, taken, tensors)
     used = set(taken.values())
     unused = tuple(sorted(name for name in tensors if name not in used and not name.endswith(BUFFERS)))
     _check_layers(config, fields, prefix, tensors, unused)
@@ -86,7 +91,7 @@ def plan(folder: Path, tensors: Tensors | None = None) -> Plan:
     return Plan(family.name, fields, taken, fresh, unused, tuple(not_read), prefix)
 
 
-def _settle(config: Settings, fields: dict[str, Any], taken: dict[str, str], tensors: Tensors) -> None:
+def _settle(config: Settings, family: Family, fields: dict[str, Any], taken: dict[str, str], tensors: Tensors) -> None:
     """Fields that the tensors decide, beside config.json; ValueError where the two contradict each other."""
     if fields.get('layer_sum') and 'layer_weights' not in taken:
         if any(name.startswith(('projector.', 'classifier.')) for name in tensors):
@@ -99,20 +104,21 @@ def _settle(config: Settings, fields: dict[str, Any], taken: dict[str, str], ten
     if any(name.startswith('tdnn.') for name in tensors):  # of speaker vectors: its projector leads to these layers
         for name in ('projector/kernel', 'projector/bias'):
             taken.pop(name, None)
-    biased = [name for name in taken if name.endswith('attention/key/bias')]
-    if biased and not fields.get('key_bias', True) or not biased:
-        return
-    if 0 < len(biased) < fields['num_layers']:
-        raise ValueError(
-            f'{tensors.files[0].parent} has biases of the keys in {len(biased)} of {fields["num_layers"]} layers, '
-            'expected them in all or none: a shard is missing, or the weights are damaged'
-        )
+    biased = sum(name.endswith('attention/key/bias') for name in taken)
+    if family.name == 'videomae' and biased:
+        if biased < fields['num_layers']:
+            raise ValueError(
+                f'{tensors.files[0].parent} has biases of the keys in {biased} of {fields["num_layers"]} layers, '
+                'expected them in all or none: a shard is missing, or the weights are damaged'
+            )
+        fields['key_bias'] = True
 
 
 def _family(config: Settings) -> Family:
     kind = config.get('model_type')
     if not isinstance(kind, str) or kind not in FAMILIES:
         raise ValueError(f'{config.file} has model_type {kind!r}; the known ones are {", ".join(FAMILIES)}')
+    config.demand('pruned_heads', {}, None)
     for key in QUANTISED:
         if config.get(key):
             raise ValueError(
@@ -224,7 +230,8 @@ def convert(folder: Path) -> names.Converted:
     made = plan(folder, tensors)
     arrays = {f'params/{ours}': _read(tensors, ours, original) for ours, original in made.taken.items()}
     fresh = tuple(f'params/{name}' for name in made.fresh)
-    return names.Converted(made.family, made.fields, arrays, made.unused, fresh, source_of(folder, tensors.files))
+    origin = source_of(folder, tensors.files)
+    return names.Converted(made.family, made.fields, arrays, made.unused, fresh, origin, made.not_read)
 
 
 def _read(tensors: Tensors, ours: str, original: str) -> np.ndarray:
@@ -237,30 +244,6 @@ def _read(tensors: Tensors, ours: str, original: str) -> np.ndarray:
             'that are not finite in float32; download the weights again'
         )
     return array
-
-
-def verify(converted: Path, folder: Path) -> list[str]:
-    """What differs between a folder of converted weights and the original: family, fields, each tensor; empty: none."""
-    tensors = Tensors(Path(folder))
-    made = plan(Path(folder), tensors)
-    faults = names.differences(read_source(converted), made.family, made.fields)
-    with open_params(converted) as file:
-        stored = {name.removeprefix('params/'): name for name in file.keys()}  # noqa: SIM118
-        faults += [f'{name} is converted, but the original has no such tensor' for name in stored.keys() - made.taken]
-        for ours, original in made.taken.items():
-            if ours not in stored:
-                faults.append(f'{ours} is missing; it should hold {original}')
-                continue
-            wanted = tensors[original]
-            try:
-                found = to_original(ours, file.get_tensor(stored[ours]), wanted.shape)
-            except (SafetensorError, ValueError) as error:
-                faults.append(f'{error} ({original})')
-                continue
-            different = int((found != wanted.astype(np.float32)).sum())
-            if different:
-                faults.append(f'{ours} differs from {original} in {different} of {wanted.size} values')
-    return sorted(faults)
 
 
 def source_of(folder: Path, weights: Sequence[Path]) -> dict[str, Any]:

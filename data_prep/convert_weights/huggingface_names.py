@@ -7,6 +7,7 @@ as the states; 'field' means that the encoder has it only where the original doe
 """
 
 import math
+import re
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -14,6 +15,7 @@ from data_prep.convert_weights.huggingface_settings import Settings
 
 Rule = tuple[str, str | tuple[str, ...], str]
 SAMPLE_RATE = 16000  # of the speech encoders
+LAYER_SUM_BEFORE_NORM = (5, 16)  # the version of transformers whose sum over layers has the last state before its norm
 HALF = (0.5, 0.5, 0.5)  # mean and deviation that transformers takes where a preprocessor names none
 
 
@@ -93,9 +95,14 @@ def wav2vec2_fields(config: Settings, preprocessor: Settings) -> dict[str, Any]:
     config.demand('adapter_attn_dim', None)
     config.demand('conv_pos_batch_norm', False)
     preprocessor.demand('sampling_rate', SAMPLE_RATE)
+    preprocessor.demand('padding_value', 0.0, 0)
     stable = config.flag('do_stable_layer_norm', False)
     hides = config.flag('apply_spec_augment', True)
     hubert = config.get('model_type') == 'hubert'
+    convolutions = len(config.wholes('conv_dim', (512,) * 7))
+    config.demand('num_feat_extract_layers', convolutions)
+    if not hides:
+        config.get('mask_feature_prob')  # nothing is hidden then; else the user is told that channels are not hidden
     return {
         **sizes(config, 1e-5),
         'pre_norm': stable,
@@ -118,7 +125,22 @@ def wav2vec2_fields(config: Settings, preprocessor: Settings) -> dict[str, Any]:
         'mask_share': config.real('mask_time_prob', 0.05) if hides else 0.0,
         'mask_span': config.whole('mask_time_length', 10),
         'mask_fewest': config.whole('mask_time_min_masks', 2, least=0),
+        **layer_sum_fields(config, stable),
     }
+
+
+def layer_sum_fields(config: Settings, stable: bool) -> dict[str, Any]:
+    """Of a classifier that reads the learnt sum of all states; {} of another.
+
+    The last state of a stable-layer-norm network went into it behind the final norm in transformers before 5.16, and
+    goes in as it was before it since; the weights were trained with what the version that wrote the folder did.
+    """
+    if not config.flag('use_weighted_layer_sum', False):
+        return {}
+    version = re.match(r'(\d+)\.(\d+)', str(config.get('transformers_version', '')))
+    old = version is not None and (int(version[1]), int(version[2])) < LAYER_SUM_BEFORE_NORM
+    behind = config.flag('tie_last_hidden_states', old)
+    return {'layer_sum': True, **({'layer_sum_norm': True} if stable and behind else {})}
 
 
 def transformer_fields(config: Settings) -> dict[str, Any]:
@@ -136,6 +158,8 @@ def scaling(preprocessor: Settings) -> dict[str, Any]:
 
     The original computes (x factor - mean) / std, and leaves out the factor or the rest as it is told.
     """
+    preprocessor.demand('do_flip_channel_order', False, None)
+    preprocessor.demand('do_grayscale', False, None)
     normalize, rescale = preprocessor.flag('do_normalize', True), preprocessor.flag('do_rescale', True)
     factor = 255 * preprocessor.real('rescale_factor', 1 / 255) if rescale else 255.0
     mean: tuple[float, ...] = (0.0,) * 3
@@ -161,14 +185,19 @@ def vit_fields(config: Settings, preprocessor: Settings) -> dict[str, Any]:
 
 
 def videomae_fields(config: Settings, preprocessor: Settings) -> dict[str, Any]:
-    """Pretraining checkpoints have no mean pooling: a norm behind the layers, none behind the mean."""
+    """Without use_mean_pooling, as pretrained and as fine-tuned from there, the classifier reads the first token.
+
+    There is a norm behind the layers then, and none behind the pooling.
+    """
     config.demand('num_channels', 3)
+    by_mean = config.flag('use_mean_pooling', True)
     return {
         **transformer_fields(config),
         'image_size': config.square('image_size', 224),
         'num_frames': config.whole('num_frames', 16),
         'tubelet_size': config.whole('tubelet_size', 2),
-        'final_norm': not config.flag('use_mean_pooling', True),
+        'final_norm': not by_mean,
+        **({} if by_mean else {'pooling': 'first', 'pool_norm': False}),
         'qkv_bias': config.flag('qkv_bias' if 'qkv_bias' in config else 'qv_bias', True),  # old and new name
         **scaling(preprocessor),
     }
@@ -186,6 +215,8 @@ def ast_fields(config: Settings, preprocessor: Settings) -> dict[str, Any]:
     }
     fields['pool_epsilon'] = fields['epsilon']
     preprocessor.demand('num_mel_bins', fields['num_bands'])
+    preprocessor.demand('max_length', fields['max_length'])
+    preprocessor.demand('padding_value', 0.0, 0)
     if not preprocessor.flag('do_normalize', True):
         return fields | {'mean': 0.0, 'std': 0.5}  # (x - mean) / (2 std) is x then
     given = {'mean': preprocessor.real('mean', 0.0, least=-math.inf), 'std': preprocessor.real('std', 1.0)}
@@ -256,6 +287,8 @@ def wav2vec2_rules(fields: Mapping[str, Any]) -> list[Rule]:
             rules += norm(f'embeddings/conv_norm_{number}', f'{theirs}.layer_norm')
     if fields['projection_norm']:
         rules += norm('embeddings/projection_norm', '{p}feature_projection.layer_norm')
+    if fields.get('layer_sum'):
+        rules.append(('layer_weights', 'layer_weights', 'field'))
     if fields['mask_share']:
         rules.append(('embeddings/hidden', '{p}masked_spec_embed', 'fresh'))
     return rules
@@ -276,10 +309,12 @@ def patch_rules(fields: Mapping[str, Any], *, tokens: tuple[str, ...] = (), last
     ]
     for name in ('query', 'key', 'value'):
         rules += dense(f'{layer}/attention/{name}', f'{attention}.{name}', bias=bias and bool(tokens))
-    if not tokens:  # VideoMAE has biases of its own beside the dense layers, none for the keys
-        for name in ('query', 'value') if bias else ():
+    if not tokens:
+        # VideoMAE has biases of its own beside the dense layers, none for the keys. Some versions of transformers 5,
+        # 5.9 and 5.17 among them, gave the dense layers theirs, the keys too (softmax takes those away again).
+        for name in ('query', 'key', 'value') if bias else ():
             theirs = (f'{attention}.{name[0]}_bias', f'{attention}.{name}.bias')
-            rules.append((f'{layer}/attention/{name}/bias', theirs, ''))
+            rules.append((f'{layer}/attention/{name}/bias', theirs, 'field' if name == 'key' else ''))
     else:
         rules.append(('embeddings/positions', '{p}embeddings.position_embeddings', ''))
     return rules + [
@@ -298,8 +333,9 @@ def ast_rules(fields: Mapping[str, Any]) -> list[Rule]:
 
 
 def videomae_rules(fields: Mapping[str, Any]) -> list[Rule]:
-    last = norm('norm', '{p}layernorm') if fields['final_norm'] else []
-    return patch_rules(fields, last=last + norm('pool_norm', 'fc_norm', optional='fresh'))
+    by_mean = fields.get('pool_norm', True)
+    last = norm('pool_norm', 'fc_norm', optional='fresh') if by_mean else norm('norm', '{p}layernorm')
+    return patch_rules(fields, last=last)
 
 
 TOKENS = ('class_token', 'distillation_token')

@@ -23,6 +23,9 @@ def smallest_input(family: str, fields: Mapping[str, Any]) -> tuple[Shape, Any]:
 
 
 def _whole(module, x, mask):
+    """Whatever has parameters; the final norm has, where a sum over layers does without it."""
+    if module.layer_sum:
+        module.states(x, mask, train=False)
     features, mask = module(x, mask, train=False)
     return module.pool(features, mask, train=False)
 

@@ -34,7 +34,8 @@ class Converted:
 
     family: a name of ENCODERS; fields: those of the encoder that the weights fit; arrays: {'params/conv1/kernel': ...};
     unused: tensors that no parameter takes (a classifier); fresh: our parameters that stay at their initialisation;
-    origin: what source.json says beside that, as `origin_of` does.
+    origin: what source.json says beside that, as `origin_of` does; not_read: settings that may change what the original
+    computes, and that nothing here stands for.
     """
 
     family: str
@@ -43,6 +44,7 @@ class Converted:
     unused: tuple[str, ...] = ()
     fresh: tuple[str, ...] = ()
     origin: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    not_read: tuple[str, ...] = ()
 
 
 def conv(ours: str, original: str, shape: Shape, *, bias: bool = False) -> list[Rule]:

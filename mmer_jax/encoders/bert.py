@@ -29,8 +29,12 @@ class TextEmbeddings(nn.Module):
             return nn.Embed(rows, self.features, embedding_init=INIT, dtype=self.dtype, name=name)
 
         positions_BT = jnp.broadcast_to(jnp.arange(ids_BT.shape[1])[None], ids_BT.shape)
-        if self.position_offset:  # as fairseq counts: padding is at the position before the first token's
-            positions_BT = jnp.where(mask_BT, positions_BT + self.position_offset, self.position_offset - 1)
+        if self.position_offset:
+            # As fairseq counts: the id of padding is the number before the first token's position, and every padding
+            # token, one inside the text too, stands at that position and is not counted.
+            padding = self.position_offset - 1
+            counted_BT = mask_BT & (ids_BT != padding)
+            positions_BT = jnp.where(counted_BT, counted_BT.cumsum(1) + padding, padding)
         x_BTD = table(self.vocab_size, 'tokens')(ids_BT) + table(self.max_positions, 'positions')(positions_BT)
         if self.type_vocab_size:
             x_BTD = x_BTD + table(self.type_vocab_size, 'types')(types_BT)
@@ -51,7 +55,7 @@ class Bert(TransformerEncoder):
     vocab_size: int = 30522
     max_positions: int = 512
     type_vocab_size: int = 2  # 0: none
-    position_offset: int = 0  # position of the first token; RoBERTa begins at 2
+    position_offset: int = 0  # position of the first token, RoBERTa's is 2; above 0 also 1 + the id of padding
 
     def setup(self):
         super().setup()

@@ -135,7 +135,11 @@ class TransformerEncoder(nn.Module):
     projector. `mmer_jax.optimizer` reads the depth of a parameter from these names.
 
     return_layer: which state the features are, 0 for the embeddings to num_layers, or from the end; the last one is
-    normalised by `norm`. projector: width of a dense layer behind the pooling, 0 for none (BERT's pooler: 768 with
+    normalised by `norm`. layer_sum: the features are the learnt sum of all num_layers + 1 states instead, weighted by
+    the softmax of the parameter `layer_weights` (num_layers + 1,), which begins with equal weights, as transformers'
+    use_weighted_layer_sum and S3PRL (Yang et al. 2021, section 3) have it; where there is a `norm`, the last state goes
+    in as it was before it, or behind it with layer_sum_norm, as in speech models of transformers before 5.16 and in
+    S3PRL. projector: width of a dense layer behind the pooling, 0 for none (BERT's pooler: 768 with
     'tanh'; DistilBERT's pre_classifier: 768 with 'relu'; wav2vec 2.0's projector: 256 with 'linear'). layer_drop
     skips a layer in training with this probability. remat recomputes the inside of layers in the backward pass.
     """
@@ -155,6 +159,8 @@ class TransformerEncoder(nn.Module):
     activation_dropout: float = 0.0
     layer_drop: float = 0.0
     return_layer: int = -1
+    layer_sum: bool = False
+    layer_sum_norm: bool = False
     pooling: str = 'mean'  # of the valid steps; 'first': the class token; 'first_two': class and distillation token
     pool_norm: bool = False
     pool_epsilon: float = 1e-12
@@ -172,10 +178,17 @@ class TransformerEncoder(nn.Module):
             raise ValueError(f'return_layer = {self.return_layer}: the states are 0 to {self.num_layers}, or from -1')
         if self.pooling not in POOLINGS:
             raise ValueError(f'pooling {self.pooling!r} is unknown; the known ones are {", ".join(POOLINGS)}')
+        if self.layer_sum and self.return_layer != -1:
+            raise ValueError(
+                f'return_layer = {self.return_layer} is one state, layer_sum adds all: leave out one of them'
+            )
         layer = nn.remat(TransformerLayer, static_argnums=(3,)) if self.remat else TransformerLayer
         shared = ['num_heads', 'intermediate_size', 'pre_norm', 'activation', 'epsilon', 'qkv_bias', 'key_bias']
         shared += ['dropout', 'attention_dropout', 'activation_dropout', 'dtype']
         self.layer = [layer(**{name: getattr(self, name) for name in shared}) for _ in range(self.num_layers)]
+        if self.layer_sum:
+            equal = nn.initializers.constant(1 / (self.num_layers + 1))
+            self.layer_weights = self.param('layer_weights', equal, (self.num_layers + 1,))
         if self.final_norm:
             self.norm = Norm(self.epsilon, self.dtype)
         if self.pool_norm:
@@ -188,8 +201,8 @@ class TransformerEncoder(nn.Module):
         """Input and its mask -> embeddings (B, T, D) and their mask (B, T)."""
         raise NotImplementedError
 
-    def states(self, x: Array, mask: Array, *, train: bool) -> tuple[tuple[Array, ...], Array]:
-        """num_layers + 1 states (B, T, D), the embeddings first, and their mask (B, T)."""
+    def _run_layers(self, x, mask, train):
+        """num_layers + 1 states before any final norm, the embeddings first, and their mask."""
         h_BTD, mask_BT = self.embed(x, check_mask(self, x, mask, self.layouts), train=train)
         visible_BT = None if self.attends_to_all else mask_BT
         states = [h_BTD]
@@ -199,14 +212,25 @@ class TransformerEncoder(nn.Module):
                 kept = jax.random.bernoulli(self.make_rng('dropout'), 1 - self.layer_drop)
                 h_BTD = jnp.where(kept, h_BTD, before_BTD)
             states.append(h_BTD)
+        return states, mask_BT
+
+    def states(self, x: Array, mask: Array, *, train: bool) -> tuple[tuple[Array, ...], Array]:
+        """num_layers + 1 states (B, T, D), the embeddings first, the last one behind `norm`; their mask (B, T)."""
+        states, mask_BT = self._run_layers(x, mask, train)
         if self.final_norm:
-            states[-1] = self.norm(h_BTD)
+            states[-1] = self.norm(states[-1])
         return tuple(states), mask_BT
 
     def __call__(self, x: Array, mask: Array, *, train: bool) -> tuple[Array, Array]:
         """-> features (B, T, D), 0 where padded, and their mask. All layers run; what is not used is compiled away."""
-        states, mask_BT = self.states(x, mask, train=train)
-        return mask_steps(states[self.return_layer], mask_BT), mask_BT
+        if not self.layer_sum:
+            states, mask_BT = self.states(x, mask, train=train)
+            return mask_steps(states[self.return_layer], mask_BT), mask_BT
+        run = self.states if self.layer_sum_norm else self._run_layers
+        states, mask_BT = run(x, mask, train=train)
+        weights = jax.nn.softmax(self.layer_weights.astype(jnp.float32))
+        summed_BTD = sum(weights[n] * h_BTD.astype(jnp.float32) for n, h_BTD in enumerate(states))
+        return mask_steps(summed_BTD.astype(self.dtype), mask_BT), mask_BT
 
     def pool(self, features_BTD: Array, mask_BT: Array, *, train: bool) -> Array:
         """(B, T, D) -> (B, D), or (B, projector)."""

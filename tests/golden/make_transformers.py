@@ -53,10 +53,13 @@ CASES = {
     'wav2vec2_large': ('Wav2Vec2ForPreTraining', {**WAVE, **LARGE, 'num_codevectors_per_group': 4}, 'waves'),
     'hubert': ('HubertModel', {**WAVE, 'feat_proj_layer_norm': False}, 'clips'),
     'hubert_large': ('HubertForSequenceClassification', {**WAVE, **LARGE}, 'waves'),
+    'wav2vec2_sum': ('Wav2Vec2ForSequenceClassification', {**WAVE, 'use_weighted_layer_sum': True}, 'clips'),
+    'hubert_sum': ('HubertForSequenceClassification', {**WAVE, **LARGE, 'use_weighted_layer_sum': True}, 'waves'),
     'vit': ('ViTForImageClassification', {**SMALL, 'image_size': 16, 'patch_size': 8}, 'pictures'),
     'vit_pooler': ('ViTModel', {**SMALL, 'image_size': 16, 'patch_size': 4, 'pooler_act': 'relu'}, 'pictures'),
     'ast': ('ASTForAudioClassification', {**SMALL, **SPECTROGRAM}, 'spectrograms'),
     'videomae': ('VideoMAEForVideoClassification', {**SMALL, **CLIP, 'num_hidden_layers': 2}, 'videos'),
+    'videomae_first': ('VideoMAEForVideoClassification', {**SMALL, **CLIP, 'use_mean_pooling': False}, 'videos'),
     'videomae_pretraining': ('VideoMAEForPreTraining', {**SMALL, **CLIP, **DECODER}, 'videos'),
 }
 # The last dense layer of the classifiers; '': the pooler's output. The others have no pooling.
@@ -65,11 +68,14 @@ HEADS = {
     'roberta': 'classifier.out_proj',
     'distilbert': 'classifier',
     'wav2vec2': 'classifier',
+    'wav2vec2_sum': 'classifier',
     'hubert_large': 'classifier',
+    'hubert_sum': 'classifier',
     'vit': 'classifier',
     'vit_pooler': '',
     'ast': 'classifier.dense',
     'videomae': 'classifier',
+    'videomae_first': 'classifier',
 }
 LENGTHS = {'tokens': (7, 4, 10), 'clips': (60, 41, 35), 'waves': (60, 41, 35), 'spectrograms': (20, 20, 20)}
 LENGTHS |= {'pictures': (1, 1, 1), 'videos': (4, 4, 4)}
