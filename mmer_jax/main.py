@@ -1,53 +1,92 @@
 """Trains and evaluates one config: `python -m mmer_jax.main --config=configs/quickstart.py [--workdir=DIR]`.
 
-`--config=FILE:VARIANT` takes a named variant, `--config.optimizer.learning_rate=1e-4` changes one value. On a pod,
-start the same command once on every host with --distributed (or with the three coordinator flags).
+`--config=FILE:VARIANT` takes a named variant, `--config.optimizer.learning_rate=1e-4` changes one value, also of a
+field that the file does not spell out (`--config.model.dropout=0.3`). On a pod, start the same command once on every
+host with --distributed (or with the three coordinator flags).
 """
 
+import argparse
 import sys
+from collections.abc import Sequence
+from typing import Any
 
 import jax
-from absl import app, flags, logging
-from ml_collections import config_flags
+from absl import logging
+from ml_collections import ConfigDict
 
+from mmer_jax import overrides, ranges, settings
 from mmer_jax.train import train_and_evaluate
 
-FLAGS = flags.FLAGS
-config_flags.DEFINE_config_file('config', None, 'File of the experiment, with :variant.', lock_config=True)
-flags.DEFINE_string('workdir', None, 'Folder of results and checkpoints; default runs/<config>[_<variant>].')
-flags.DEFINE_list('folds', None, 'Numbers of the folds to run, all by default: --folds=0,2')
-flags.DEFINE_bool('distributed', False, 'Join the other processes of a pod that the cluster describes.')
-flags.DEFINE_string('coordinator', None, 'host:port of process 0, to join processes by hand.')
-flags.DEFINE_integer('num_processes', None, 'Number of processes, with --coordinator.')
-flags.DEFINE_integer('process_id', None, 'Number of this process, with --coordinator.')
-flags.mark_flag_as_required('config')
+FOLDS = ranges.Listed(ranges.COUNT_OR_0)
+MISTAKES = (ValueError, TypeError, FloatingPointError, OSError)  # told in one line, without a traceback
 
 
-def main(argv: list[str]) -> int:
-    if len(argv) > 1:
-        raise app.UsageError(f'unexpected arguments {argv[1:]}; options start with --')
+def make_parser() -> argparse.ArgumentParser:
+    keys = [f'  --config.{key}  {kind.words}' for key, kind in settings.KEYS.items()]
+    keys += [f'  --config.{key}.NAME' for key in settings.OPEN]
+    parser = argparse.ArgumentParser(
+        prog='python -m mmer_jax.main',
+        description=__doc__.split('\n')[0],
+        epilog='\n'.join(['keys of a config (comments in configs/base.py), set by --config.KEY=VALUE:', *keys]),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    add = parser.add_argument
+    add('--config', required=True, metavar='FILE[:VARIANT]', help='file of the experiment')
+    add('--workdir', help='folder of results and checkpoints; default runs/<config>[_<variant>]')
+    add('--folds', type=FOLDS, metavar='K[,K...]', help='numbers of the folds to run, all by default: --folds=0,2')
+    add('--distributed', action='store_true', help='join the other processes of a pod that the cluster describes')
+    add('--coordinator', metavar='HOST:PORT', help='of process 0, to join processes by hand')
+    add('--num_processes', type=ranges.COUNT, help='number of processes, with --coordinator')
+    add('--process_id', type=ranges.COUNT_OR_0, help='number of this process from 0, with --coordinator')
+    return parser
+
+
+def read_config(path: str, changes: Sequence[overrides.Override]) -> ConfigDict:
+    """The config of a file with its changed keys, every value checked; ValueError or OSError in one line."""
+    config = overrides.load_config(path)
+    overrides.apply(config, changes)
+    settings.check_config_values(config)
+    return config
+
+
+def main(argv: Sequence[str] | None = None) -> int:
     logging.set_verbosity(logging.WARNING)  # orbax and jax tell of every save
-    if FLAGS.coordinator:
-        jax.distributed.initialize(FLAGS.coordinator, FLAGS.num_processes, FLAGS.process_id)
-    elif FLAGS.distributed:
-        jax.distributed.initialize()
-    config = FLAGS.config
-    workdir = FLAGS.workdir or f'runs/{config.name}' + (f'_{config.variant}' if config.variant else '')
-    folds = None if FLAGS.folds is None else [int(number) for number in FLAGS.folds]
+    parser = make_parser()
+    changes: list[overrides.Override] = []
     try:
-        results = train_and_evaluate(config, workdir, folds=folds)
-    except (ValueError, TypeError, FloatingPointError, FileNotFoundError) as error:
-        if FLAGS.config.debug:
+        rest, changes = overrides.split_arguments(sys.argv[1:] if argv is None else argv)
+        arguments = parser.parse_args(rest)
+        config = read_config(arguments.config, changes)
+    except (ValueError, OSError) as error:
+        if dict(changes).get('debug', 'false') != 'false':
+            raise
+        print(f'error: {error}', file=sys.stderr)
+        return 2
+    if arguments.coordinator:
+        jax.distributed.initialize(arguments.coordinator, arguments.num_processes, arguments.process_id)
+    elif arguments.distributed:
+        jax.distributed.initialize()
+    workdir = arguments.workdir or f'runs/{config.name}' + (f'_{config.variant}' if config.variant else '')
+    try:
+        results = train_and_evaluate(config, workdir, folds=arguments.folds)
+    except MISTAKES as error:
+        if config.debug:
             raise
         print(f'error: {error}', file=sys.stderr)
         return 1
     if jax.process_index() == 0:
-        for row in results['rows']:
-            shown = ', '.join(f'{name} {row["test"][name]:.4f}' for name in results['headline'])
-            print(f'{row["fold"]} seed {row["seed"]}: best epoch {row["best_epoch"]} of {row["epochs"]}, test {shown}')
-        print(f'results in {workdir}; table and pictures: python -m mmer_jax.report {workdir}')
+        show(results, workdir)
     return 0
 
 
+def show(results: dict[str, Any], workdir: str) -> None:
+    """One line for each fold and seed, and what makes the table."""
+    for row in results['rows']:
+        shown = ', '.join(f'{name} {row["test"][name]:.4f}' for name in results['headline'])
+        print(f'{row["fold"]} seed {row["seed"]}: best epoch {row["best_epoch"]} of {row["epochs"]}, test {shown}')
+    print(f'results in {workdir}; table and pictures: python -m mmer_jax.report {workdir}')
+
+
 if __name__ == '__main__':
-    app.run(main)
+    sys.exit(main())

@@ -34,6 +34,7 @@ from mmer_jax.metrics import floors, is_better_high, unfit
 from mmer_jax.protocols import Fold
 from mmer_jax.records import RecordSource
 from mmer_jax.selection import Selection
+from mmer_jax.settings import check_config_values
 from mmer_jax.step import TrainState, variables_of
 
 # What may change between the start of a run and its resumption without changing its numbers.
@@ -58,13 +59,15 @@ def train_and_evaluate(
     Cross-validation writes workdir/fold_<k>/, a single split writes into workdir itself. Finished folds are taken
     from their results.json. model: your own module with the batch -> outputs contract instead of config.model.
     """
+    check_config_values(config, own_model=model is not None)
     workdir, config = Path(workdir), start.with_sizes(config)
     source = open_source(config)
     all_folds = folds_of(config, source)
-    chosen = range(len(all_folds)) if folds is None else folds
-    unknown = [k for k in chosen if not 0 <= k < len(all_folds)]
-    if unknown:
-        raise ValueError(f'folds {unknown}: protocol {config.protocol.name!r} has folds 0..{len(all_folds) - 1}')
+    chosen = range(len(all_folds)) if folds is None else list(folds)
+    unknown = [k for k in chosen if type(k) is not int or not 0 <= k < len(all_folds)]
+    if unknown or not chosen or len(set(chosen)) < len(chosen):
+        known = f'protocol {config.protocol.name!r} has folds 0..{len(all_folds) - 1}'
+        raise ValueError(f'folds {unknown or chosen}: {known}; name one or more, each once')
     check_metrics(config, source)
     check_config(config, workdir)
     module = make_model(config, source) if model is None else model

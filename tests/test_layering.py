@@ -19,12 +19,13 @@ LAYERS = {
     'records': ({'outputs', 'schema'}, {'google_crc32c'}),
     'protocols': (set(), set()),
     'leakage': ({'protocols', 'records'}, set()),
+    'ranges': (set(), set()),
     'confusion': (set(), set()),
     'metrics': ({'confusion'}, set()),
     'selection': (set(), set()),
     'augment': ({'schema'}, {'PIL'}),
     'data': ({'augment', 'records'}, {'grain'}),
-    'media/': ({'media'}, {'av', 'librosa', 'scipy', 'soundfile', 'soxr', 'transformers'}),
+    'media/': ({'media'}, {'av', 'librosa', 'scipy', 'soundfile', 'soxr', 'tokenizers', 'transformers'}),
     'media/faces': ({'media'}, {'PIL'}),
     'media/spectrogram_image': (set(), {'PIL'}),
     'media/mtcnn': ({'media'}, JAX | {'safetensors'}),
@@ -69,6 +70,7 @@ LAYERS = {
             'protocols',
             'records',
             'selection',
+            'settings',
             'sharding',
             'start',
             'step',
@@ -109,12 +111,18 @@ LAYERS = {
         {'sklearn'},
     ),
     'extract': ({'outputs', 'data', 'experiment', 'leakage', 'records', 'trained', 'writer'}, {'absl'}),
-    'table_config': ({'metrics', 'report'}, {'ml_collections'}),
+    'model_fields': ({'encoders', 'models', 'ranges'}, JAX),
+    'settings': (
+        {'augment', 'data', 'experiment', 'losses', 'model_fields', 'optimizer', 'protocols', 'ranges'},
+        set(),
+    ),
+    'overrides': ({'model_fields', 'ranges', 'settings'}, {'ml_collections'}),
+    'table_config': ({'metrics', 'overrides', 'report', 'settings'}, {'ml_collections'}),
     'table': (
-        {'outputs', 'bar_plots', 'evaluate', 'report', 'start', 'table_config', 'train'},
+        {'outputs', 'bar_plots', 'evaluate', 'ranges', 'report', 'start', 'table_config', 'train'},
         {'absl', 'ml_collections'},
     ),
-    'main': ({'train', 'evaluate', 'protocols'}, {'absl', 'jax', 'ml_collections'}),
+    'main': ({'evaluate', 'overrides', 'protocols', 'ranges', 'settings', 'train'}, {'absl', 'jax', 'ml_collections'}),
     '__init__': (set(), set()),
 }
 
@@ -171,7 +179,8 @@ def test_configs_and_data_prep(folder):
             assert third <= {'configs', 'ml_collections'}, path
             assert not own, path
         else:
-            shapes = path.name == 'huggingface_shapes.py'  # asks the encoders for the shapes of their parameters
+            # The first asks the encoders for the shapes of their parameters, the second runs them.
+            shapes = path.name in ('huggingface_shapes.py', 'huggingface_check.py')
             assert third <= PREPARATION | ({'jax'} if shapes else set()), path
             assert own <= {'media', 'outputs', 'pretrained', 'records', 'protocols'} | (
                 {'encoders'} if shapes else set()

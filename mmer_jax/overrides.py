@@ -1,0 +1,205 @@
+"""Config files by name, and values of their keys from text: what `main --config...` and `table --set` have in common.
+
+`set_value(config, 'model.dropout', '0.3')` reads text as the key's own type: that of configs/base.py, of the field of
+the model's module, of a protocol's option. Keys that the config file does not spell out are set too, where something
+reads them; for any other one the known ones are listed.
+"""
+
+import importlib.util
+import re
+import sys
+import traceback
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from mmer_jax import model_fields, ranges, settings
+
+ROOT = Path(__file__).resolve().parents[1]  # of the checkout, where configs/ lies
+Override = tuple[str, str]  # dotted key, text
+
+
+# ---- files -----------------------------------------------------------------------------------------------------
+
+
+def find_file(path: str) -> Path:
+    """A file of the working directory or, where there is none, of the checkout; FileNotFoundError."""
+    for folder in (Path(), ROOT):
+        if (folder / path).is_file():
+            return folder / path
+    looked = dict.fromkeys((str(Path.cwd()), str(ROOT)))
+    folder = ROOT / Path(path).parent
+    near = settings.suggestion(Path(path).name, [file.name for file in folder.glob('*.py')]) if folder.is_dir() else ''
+    raise FileNotFoundError(f'{path}: no such file in {" or ".join(looked)}{near}')
+
+
+def load_module(path: str, function: str) -> ModuleType:
+    """The Python file as a module, which must define `function`; what it raises itself is told with its line."""
+    file = find_file(path)
+    specification = importlib.util.spec_from_file_location(file.stem, file)
+    if specification is None or specification.loader is None:
+        raise ValueError(f'{path} is no Python file: its name must end in .py')
+    if str(ROOT) not in sys.path:  # configs import configs.base
+        sys.path.append(str(ROOT))
+    module = importlib.util.module_from_spec(specification)
+    try:
+        specification.loader.exec_module(module)
+    except Exception as error:
+        raise ValueError(f'{path}{_line_of(error, file)}: {type(error).__name__}: {error}') from error
+    if not hasattr(module, function):
+        raise ValueError(f'{path} defines no {function}()')
+    return module
+
+
+def load_config(path: str, variant: str = '') -> ConfigDict:
+    """What get_config(variant) of the file returns, locked; FILE:VARIANT as one text is good too."""
+    file, _, named = path.partition(':')
+    get_config, variant = load_module(file, 'get_config').get_config, variant or named
+    try:
+        config = get_config(variant) if variant else get_config()
+    except ValueError:
+        raise
+    except Exception as error:
+        raise ValueError(f'{file}{_line_of(error, find_file(file))}: {type(error).__name__}: {error}') from error
+    if not isinstance(config, ConfigDict):
+        raise ValueError(f'{file}: get_config() returned {type(config).__name__}, expected a ConfigDict')
+    return config.lock()
+
+
+def _line_of(error: Exception, file: Path) -> str:
+    """', line 12' of the file, where the error passed through it."""
+    if isinstance(error, SyntaxError):
+        return f', line {error.lineno}'
+    lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if Path(frame.filename) == file]
+    return f', line {lines[-1]}' if lines else ''
+
+
+# ---- values by key ---------------------------------------------------------------------------------------------
+
+
+def split_arguments(arguments: Sequence[str]) -> tuple[list[str], list[Override]]:
+    """The arguments of a command -> (those that are no keys of a config, the keys and their texts).
+
+    --config.KEY=TEXT, --config.KEY TEXT; of true or false keys also --config.KEY and --noconfig.KEY.
+    """
+    rest, overrides, waiting = [], [], list(arguments)
+    while waiting:
+        found = re.fullmatch(r'--?(no)?config\.([^=]+)(=.*)?', argument := waiting.pop(0), re.DOTALL)
+        if not found:
+            rest.append(argument)
+            continue
+        no, key, text = found.groups()
+        if no:
+            if text is not None:
+                raise ValueError(f'{argument}: --noconfig.{key} takes no value')
+            overrides.append((key, 'false'))
+        elif text is not None:
+            overrides.append((key, text[1:]))
+        else:
+            has_value = waiting and not waiting[0].startswith('--')
+            overrides.append((key, waiting.pop(0) if has_value else 'true'))
+    return rest, overrides
+
+
+def apply(config: ConfigDict, overrides: Iterable[tuple[str, Any]], *, parse: bool = True) -> None:
+    """Sets every key: whole dictionaries first, then names, then what lies below them; of one key the last wins."""
+    for key, value in sorted(overrides, key=lambda pair: (pair[0].count('.'), not pair[0].endswith('name'))):
+        set_value(config, key, value, parse=parse)
+
+
+def set_value(config: ConfigDict, key: str, value: Any, *, parse: bool = True) -> None:
+    """Sets config.<key>; `parse` reads the value from text. ValueError names the key, what was found and expected."""
+    kind = kind_of(config.to_dict(), key)
+    if kind is None:
+        value = ranges.literal(value) if parse else value
+        if not isinstance(value, Mapping):
+            raise ValueError(f"config.{key}: found {value!r}, expected a dictionary such as {{'name': value}}")
+        value = ConfigDict(dict(value))
+    else:
+        try:
+            value = kind.parse(value) if parse else value
+        except ValueError as error:
+            raise ValueError(f'config.{key}: {error}') from None
+        if fault := kind.fault(value):
+            raise ValueError(f'config.{key}: {fault}')
+    node, parts = config, _parts(key)
+    with config.unlocked(), config.ignore_type():
+        for part in parts[:-1]:
+            if part not in node:
+                node[part] = ConfigDict()
+            node = node[part]
+        with node.unlocked(), node.ignore_type():
+            node[parts[-1]] = value
+
+
+def _parts(key: str) -> list[str]:
+    """The steps to a key; below an open dictionary with free names the rest is one name, dots and all."""
+    for above in settings.OPEN:
+        if key.startswith(f'{above}.') and above != 'model':
+            return [*above.split('.'), key[len(above) + 1 :]]
+    return key.split('.')
+
+
+def kind_of(values: Mapping[str, Any], key: str) -> ranges.Kind | None:
+    """What config.<key> may be, None for an open dictionary as a whole; ValueError lists the known keys."""
+    if key in settings.KEYS:
+        return settings.KEYS[key]
+    if key in settings.OPEN:
+        return None
+    above = next((name for name in settings.OPEN if key.startswith(f'{name}.')), None)
+    if above == 'model':
+        return _kind_of_field(values['model'], key)
+    if above is not None:
+        name, flat = key[len(above) + 1 :], dict(settings.leaves(values))
+        kinds = settings.open_kinds(above, flat)
+        if kinds is None:
+            return settings.named_kind(above, name)
+        if name not in kinds:
+            whose = f'protocol {flat["protocol.name"]}' if above == 'protocol.options' else f'config.{above}'
+            near = settings.suggestion(name, list(kinds))
+            raise ValueError(f'config.{key}: {whose} has no {name}{near}; known: {ranges.join(list(kinds))}')
+        return kinds[name]
+    raise ValueError(_no_key(values, key))
+
+
+def _no_key(values: Mapping[str, Any], key: str) -> str:
+    known = [*settings.KEYS, *settings.OPEN]
+    below = [name for name in known if name.startswith(f'{key}.')]
+    if below:
+        return f'config.{key} holds several values; set one of {", ".join(below)}'
+    whole = next((name for name in settings.KEYS if key.startswith(f'{name}.')), None)
+    if whole:
+        return f'config.{key} is no key: config.{whole} is one value, {settings.KEYS[whole].words}'
+    parent = key.rpartition('.')[0]
+    while parent and not any(name.startswith(f'{parent}.') for name in known):
+        parent = parent.rpartition('.')[0]
+    inside = [name for name in known if name.startswith(f'{parent}.')] if parent else known
+    shown = dict.fromkeys(name.removeprefix(f'{parent}.').split('.')[0] for name in inside)
+    group = f'config.{parent}' if parent else 'config'
+    return f'config.{key} is no key{settings.suggestion(key, known)}; {group} has {", ".join(shown)}'
+
+
+def _kind_of_field(model: Mapping[str, Any], key: str) -> ranges.Kind | None:
+    """What a field of config.model may be, by the modules that are named above it."""
+    path = key.split('.')[1:]
+    module, name_of, where = model_fields.follow(path, model)
+    what, table = model_fields.table_of(name_of)
+    if path[-1] == 'name':
+        return ranges.Text(tuple(table))
+    if module is None:
+        raise ValueError(
+            f'config.{key}: config.{where} names no {what}; set config.{where}.name to one of {", ".join(table)}'
+        )
+    fields = model_fields.fields_of(module)
+    if path[-1] in model_fields.GIVEN:
+        raise ValueError(f'config.{key} cannot be set: the data and config.compute_dtype decide it')
+    if path[-1] not in fields:
+        near = settings.suggestion(path[-1], list(fields))
+        raise ValueError(
+            f'config.{key}: {module.__name__} has no field {path[-1]}{near}; {model_fields.known_words(module)}'
+        )
+    annotation = fields[path[-1]]
+    return None if model_fields.is_module(annotation) else model_fields.kind_of(path[-1], annotation)

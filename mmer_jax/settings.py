@@ -1,0 +1,243 @@
+"""What every key of a config may be, in one place, and the check of a whole config before anything is loaded.
+
+`KEYS` has a line for each key of configs/base.py. Keys below the open dictionaries (`OPEN`) follow from what they are
+for: losses and their weights, options of the protocol, fields of the model's modules (model_fields.py).
+"""
+
+import difflib
+import inspect
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+from mmer_jax import model_fields, ranges
+from mmer_jax.augment import AUGMENTATIONS
+from mmer_jax.data import MODALITIES
+from mmer_jax.experiment import COMPUTE_DTYPES
+from mmer_jax.losses import LOSSES
+from mmer_jax.optimizer import OPTIMIZERS, SCHEDULES
+from mmer_jax.protocols import PROTOCOLS
+
+NAMES, PATTERNS = ranges.Items(ranges.NAME), ranges.Items(ranges.Text(pattern=True, filled=True))
+KEYS: dict[str, ranges.Kind] = {
+    'name': ranges.NAME,
+    'variant': ranges.TEXT,
+    'debug': ranges.FLAG,
+    'modalities': NAMES,
+    'data.directory': ranges.TEXT,
+    'data.batch_size': ranges.COUNT,
+    'data.eval_batch_size': ranges.COUNT_OR_0,
+    'data.max_shapes': ranges.COUNT,
+    'data.normalize': ranges.Items(ranges.Text(MODALITIES)),
+    'data.augment': ranges.Items(ranges.Anything("('name', {options})")),
+    'data.workers': ranges.PROCESSES,
+    'data.threads': ranges.Number(int, low=1, high=1024),
+    'protocol.name': ranges.Text(tuple(PROTOCOLS)),
+    'fresh': PATTERNS,
+    'compute_dtype': ranges.Text(tuple(COMPUTE_DTYPES)),
+    'seed': ranges.SEED,
+    'seeds': ranges.COUNT,
+    'seeds_by': ranges.Text(('auto', 'vmap', 'turns')),
+    'data_seed': ranges.NUMPY_SEED,
+    'epochs': ranges.COUNT,
+    'accumulate': ranges.COUNT,
+    'optimizer.name': ranges.Text(OPTIMIZERS),
+    'optimizer.learning_rate': ranges.POSITIVE,
+    'optimizer.schedule': ranges.Text(SCHEDULES),
+    'optimizer.warmup': ranges.FRACTION,
+    'optimizer.weight_decay': ranges.NOT_NEGATIVE,
+    'optimizer.b1': ranges.BELOW_1,
+    'optimizer.b2': ranges.BELOW_1,
+    'optimizer.momentum': ranges.BELOW_1,
+    'optimizer.freeze': PATTERNS,
+    'optimizer.no_decay': PATTERNS,
+    'optimizer.layer_decay': ranges.Number(float, above=0, high=1),
+    'optimizer.clip_norm': ranges.NOT_NEGATIVE,
+    'optimizer.clip_value': ranges.NOT_NEGATIVE,
+    'optimizer.average': ranges.BELOW_1,
+    'selection.metric': ranges.NAME,
+    'selection.patience': ranges.COUNT_OR_0,
+    'selection.plateau_patience': ranges.COUNT_OR_0,
+    'selection.plateau_factor': ranges.BETWEEN_0_AND_1,
+    'mesh.seed': ranges.COUNT,
+    'mesh.data': ranges.Number(int, low=1, high=ranges.LARGEST, also=(-1,)),
+    'log_every': ranges.COUNT,
+    'checkpoint_every': ranges.COUNT_OR_0,
+    'tensorboard': ranges.FLAG,
+    'headline': NAMES,
+    'evaluate_train': ranges.FLAG,
+}
+OPEN = ('data.max_length', 'protocol.options', 'model', 'pretrained', 'start_from', 'losses', 'published')
+# Options of protocols and augmentations, by name; where two of one name differ, by (function, name).
+OPTIONS: dict[Any, ranges.Kind] = {
+    'folds': ranges.Number(int, low=2, high=ranges.LARGEST),
+    ('speaker_disjoint_random', 'folds'): ranges.COUNT,
+    'validation_sessions': ranges.COUNT,
+    'test_sessions': ranges.COUNT,
+    'validation_speakers': ranges.COUNT,
+    'speakers_per_fold': ranges.COUNT,
+    'test_fraction': ranges.BETWEEN_0_AND_1,
+    'validation_fraction': ranges.BETWEEN_0_AND_1,
+    ('random_clips_shared_speakers', 'validation_fraction'): ranges.BELOW_1,
+    'seed': ranges.NUMPY_SEED,
+    'selection': ranges.Text(('validation', 'test')),
+    'modality': ranges.Text(MODALITIES),
+    'steps': ranges.COUNT,
+    'count': ranges.COUNT,
+    'bins': ranges.COUNT,
+    'size': ranges.COUNT,
+    'scale': ranges.Items(ranges.POSITIVE, 2),
+    ('gaussian_noise', 'scale'): ranges.POSITIVE,
+    'ratio': ranges.Items(ranges.POSITIVE, 2),
+    'probability': ranges.FRACTION,
+    'per': ranges.Text(('clip', 'frame')),
+}
+PUBLISHED = ranges.optional(ranges.FINITE)
+
+
+def check_config_values(config: Any, *, own_model: bool = False) -> None:
+    """ValueError, one line naming every key whose value is outside its range, unknown or missing.
+
+    own_model: a module is given instead of config.model, which is then not looked at.
+    """
+    faults = list(config_faults(config.to_dict(), own_model=own_model))
+    if faults:
+        raise ValueError('; '.join(faults))
+
+
+def config_faults(values: Mapping[str, Any], *, own_model: bool = False) -> Iterator[str]:
+    """The faults of a whole config, one line each, in the order of its keys."""
+    flat = dict(leaves(values))
+    for key in flat:
+        if key not in KEYS and key not in OPEN:
+            yield f'config.{key} is no key{suggestion(key, [*KEYS, *OPEN])}; configs/base.py has all of them'
+    missing = [key for key in [*KEYS, *OPEN] if key not in flat]
+    if missing:
+        yield f'the config lacks {", ".join(missing)}; begin it with get_base of configs/base.py'
+    for key, kind in KEYS.items():
+        if key in flat and (fault := kind.fault(flat[key])):
+            yield f'config.{key}: {fault}'
+    for key in OPEN:
+        if key in flat and not isinstance(flat[key], Mapping):
+            yield f'config.{key}: found {flat[key]!r}, expected a dictionary'
+        elif key in flat and not (key == 'model' and own_model):
+            yield from OPEN_FAULTS[key](flat[key], flat)
+    if not missing:
+        yield from _together(flat)
+
+
+def leaves(values: Mapping[str, Any], prefix: str = '') -> Iterator[tuple[str, Any]]:
+    """('data.batch_size', 32), ... of nested dictionaries; an open dictionary is one value."""
+    for name, value in values.items():
+        key = f'{prefix}{name}'
+        if isinstance(value, Mapping) and key not in OPEN:
+            yield from leaves(value, f'{key}.')
+        else:
+            yield key, value
+
+
+def suggestion(key: str, known: Sequence[str]) -> str:
+    """' (did you mean ...?)' for a misspelt key, or ''."""
+    near = difflib.get_close_matches(key, known, 1, 0.75)
+    return f' (did you mean {near[0]}?)' if near else ''
+
+
+def option_kinds(function: Callable, name: str, skip: int = 0) -> dict[str, ranges.Kind]:
+    """What the options of a protocol or augmentation may be; None too where it is the default."""
+    kinds = {}
+    for option, parameter in list(inspect.signature(function).parameters.items())[skip:]:
+        kind = OPTIONS.get((name, option), OPTIONS.get(option))
+        if kind is None:
+            simple: dict[Any, ranges.Kind] = {'bool': ranges.FLAG, 'str': ranges.TEXT}
+            kind = simple.get(getattr(parameter.annotation, '__name__', parameter.annotation), ranges.Anything())
+        kinds[option] = ranges.optional(kind) if parameter.default is None else kind
+    return kinds
+
+
+def protocol_kinds(name: str) -> dict[str, ranges.Kind]:
+    return option_kinds(PROTOCOLS[name], name, skip=1) if name in PROTOCOLS else {}
+
+
+def _each(where: str, values: Mapping[str, Any], kinds: Mapping[str, ranges.Kind], whose: str) -> Iterator[str]:
+    """Faults of the values of one dictionary, whose known names are those of `kinds`."""
+    for name, value in values.items():
+        if name not in kinds:
+            near, known = suggestion(name, list(kinds)), ranges.join(list(kinds))
+            yield f'{where}.{name}: {whose} has no {name}{near}; known: {known}'
+        elif fault := kinds[name].fault(value):
+            yield f'{where}.{name}: {fault}'
+
+
+def open_kinds(key: str, flat: Mapping[str, Any]) -> Mapping[str, ranges.Kind] | None:
+    """The kinds by name below an open dictionary other than the model; None where any name is good."""
+    if key == 'losses':
+        return dict.fromkeys(LOSSES, ranges.NOT_NEGATIVE)
+    if key == 'data.max_length':
+        return dict.fromkeys(MODALITIES, ranges.COUNT)
+    if key == 'protocol.options':
+        return protocol_kinds(flat['protocol.name'])
+    return None
+
+
+def named_kind(key: str, name: str) -> ranges.Kind:
+    """What a value of an open dictionary with free names may be: weights, runs, published numbers."""
+    if key == 'published':
+        return ranges.NAME if name in ('source', 'dataset') else PUBLISHED
+    return ranges.NAME
+
+
+def _open_faults(key: str) -> Callable[[Mapping[str, Any], Mapping[str, Any]], Iterator[str]]:
+    def faults(values, flat):
+        kinds = open_kinds(key, flat)
+        whose = f'protocol {flat["protocol.name"]}' if key == 'protocol.options' else f'config.{key}'
+        if key == 'protocol.options' and flat['protocol.name'] not in PROTOCOLS:
+            return  # named already
+        known = {name: named_kind(key, name) for name in values} if kinds is None else kinds
+        yield from _each(f'config.{key}', values, known, whose)
+
+    return faults
+
+
+OPEN_FAULTS: dict[str, Callable[[Mapping[str, Any], Mapping[str, Any]], Iterator[str]]] = {
+    **{key: _open_faults(key) for key in OPEN if key != 'model'},
+    'model': lambda values, flat: model_fields.faults(values),
+}
+
+
+def _together(flat: Mapping[str, Any]) -> Iterator[str]:
+    """What several keys must be together."""
+    size, parts, seed, seeds = (flat[key] for key in ('data.batch_size', 'accumulate', 'seed', 'seeds'))
+    if _whole(size, parts) and size % parts:
+        yield f'config.accumulate: found {parts}, expected a divisor of config.data.batch_size = {size}'
+    if _whole(seed + 1 if type(seed) is int else seed, seeds) and seed + seeds - 1 > ranges.LARGEST:
+        yield f'config.seed: found {seed} and {seeds} seeds, expected a last seed of at most {ranges.LARGEST}'
+    if _whole(seeds, flat['mesh.seed']) and seeds % flat['mesh.seed']:
+        yield f'config.mesh.seed: found {flat["mesh.seed"]}, expected a divisor of config.seeds = {seeds}'
+    weights = flat['losses']
+    if isinstance(weights, Mapping) and not any(weights.values()):
+        yield f'config.losses: found {dict(weights)}; name one or more of {", ".join(LOSSES)}, with a weight above 0'
+    modalities = flat['modalities']
+    if isinstance(modalities, tuple | list):
+        wrong = [m for m in modalities if m not in MODALITIES]
+        if wrong or not modalities or len(set(modalities)) < len(modalities):
+            yield f'config.modalities: found {tuple(modalities)}, expected one to three of {", ".join(MODALITIES)}'
+    if isinstance(flat['data.augment'], tuple | list):
+        yield from _augment_faults(flat['data.augment'])
+
+
+def _whole(*values: Any) -> bool:
+    return all(type(value) is int and value > 0 for value in values)
+
+
+def _augment_faults(entries: Sequence[Any]) -> Iterator[str]:
+    for number, entry in enumerate(entries):
+        where = f'config.data.augment[{number}]'
+        if not isinstance(entry, tuple | list) or len(entry) != 2 or not isinstance(entry[1], Mapping):
+            yield f"{where}: found {entry!r}, expected ('name', {{'modality': ..., ...}})"
+        elif entry[0] not in AUGMENTATIONS:
+            yield f'{where}: found {entry[0]!r}, expected one of {", ".join(AUGMENTATIONS)}'
+        else:
+            function = AUGMENTATIONS[entry[0]]
+            yield from _each(where, entry[1], option_kinds(function, entry[0]), entry[0])
+            needed = [n for n, p in inspect.signature(function).parameters.items() if p.default is p.empty]
+            if absent := [name for name in needed if name not in entry[1]]:
+                yield f'{where}: {entry[0]} needs {", ".join(absent)}'
