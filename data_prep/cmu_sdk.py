@@ -7,7 +7,8 @@
 Each interval of the labels file is one record, `video[n]` as in the SDK. Its words, audio and vision are the steps
 whose time overlaps it (data_prep/csd.py says how), each at its own rate: nothing is aligned, padded or cut to a
 length. Text is one GloVe vector a word, without the pauses; --times adds `<modality>_times` (T, 2), seconds from the
-start of the segment. Labels: the sentiment in [-3, 3] (the first column), or of MOSEI the presence of six emotions.
+start of the segment. A modality of which a segment has nothing but zeros is missing there. Labels: the sentiment in
+[-3, 3] (the first column), or of MOSEI the presence of six emotions.
 
 The video id stands for the speaker, since the SDK names no speakers; the standard folds share no video.
 """
@@ -27,7 +28,17 @@ import numpy as np
 from tqdm import tqdm
 
 from data_prep import csd
-from data_prep.pool import MISTAKES, PreparationError, Skipped, summary
+from data_prep.pool import (
+    MISTAKES,
+    PreparationError,
+    Remark,
+    Skipped,
+    holds_nothing,
+    missing,
+    nothing_usable,
+    summary,
+)
+from mmer_jax import ranges
 from mmer_jax.media.text import WordVectors, embed, is_pause, read_glove
 from mmer_jax.records import Feature, Label, RecordWriter, Schema
 
@@ -71,6 +82,7 @@ class Report:
 
     rows: list[dict[str, Any]] = dataclasses.field(default_factory=list)
     skipped: list[tuple[str, Skipped]] = dataclasses.field(default_factory=list)
+    remarks: list[tuple[str, Remark]] = dataclasses.field(default_factory=list)
     nonfinite: Counter = dataclasses.field(default_factory=Counter)  # modality -> values replaced
     untimed: Counter = dataclasses.field(default_factory=Counter)  # modality -> steps without a finite time
     tokens: int = 0
@@ -116,10 +128,12 @@ def replace_nonfinite(array: np.ndarray, fill: Fill, where: str) -> tuple[np.nda
 def make_schema(settings: Settings, sizes: dict[str, int], sources: dict[str, str] | None = None) -> Schema:
     """The schema of the records; `sizes` has the values a step of 'text' and of 'audio', 'vision' where given."""
     note = {'text': 'one word vector a word', 'audio': 'one frame a step', 'vision': 'one frame a step'}
-    features = {m: Feature((None, size), description=f'{note[m]}, not aligned') for m, size in sizes.items()}
+    features = {
+        m: Feature((None, size), description=f'{note[m]}, not aligned', optional=True) for m, size in sizes.items()
+    }
     if settings.times:
         seconds = 'start and end of each step, seconds from the start of the segment'
-        features |= {f'{m}_times': Feature((None, 2), description=seconds) for m in sizes}
+        features |= {f'{m}_times': Feature((None, 2), description=seconds, optional=True) for m in sizes}
     label = Label('regression') if settings.label == 'sentiment' else Label('binary', EMOTIONS)
     info = {'made_by': 'data_prep.cmu_sdk', **dataclasses.asdict(settings), 'sources': sources or {}}
     name = '_'.join((settings.dataset, *sizes)) + ('' if settings.label == 'sentiment' else '_emotions')
@@ -237,8 +251,8 @@ def prepare(
                 continue
             _write_video(writer, opened, vectors, labels, name, split, fills, settings, report)
         if not report.rows:
-            reasons = ', '.join(sorted({skipped.reason for _, skipped in report.skipped}))
-            raise PreparationError(f'no usable segment in {labels.path}: {reasons}; nothing was written')
+            hint = 'expected segments with the modalities asked for'
+            raise nothing_usable(f'no usable segment in {labels.path}', report.skipped, hint)
     return report
 
 
@@ -276,10 +290,15 @@ def write_segment(
     fills: dict[str, Fill],
     report: Report,
 ) -> None:
-    """Adds one record to the shards and its numbers to the report."""
+    """Adds one record to the shards and its numbers to the report; a modality of zeros is missing, with its times."""
+    modalities = [key for key in found.arrays if not key.endswith('_times')]
+    lacks = {m: 'zeros throughout' for m in modalities if holds_nothing(found.arrays[m])}
     for key, array in found.arrays.items():
         record[key], count = replace_nonfinite(array, fills.get(key, 0.0), f'{record["id"]}, {key}')
         report.nonfinite[key] += count
+        if key.removesuffix('_times') in lacks:
+            record[key] = None
+    report.remarks += [(record['id'], remark) for remark in missing(lacks, modalities)]
     report.tokens += len(found.words)
     report.unknown.update(found.unknown)
     writer.write(record, **columns)
@@ -302,7 +321,7 @@ def print_report(report: Report, output: Path) -> None:
     if report.absent:
         more = ', ...' if len(report.absent) > 5 else ''
         print(f'  videos of the folds without labels: {len(report.absent)} ({", ".join(report.absent[:5])}{more})')
-    summary(report.skipped)
+    summary(report.skipped, report.remarks)
     print(f'next: python -m mmer_jax.records verify {output}')
 
 
@@ -328,12 +347,9 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     add('--unknown', choices=('zero', 'drop'), default=default.unknown, help='what a word without a vector becomes')
     add('--keep_pauses', action='store_true', help="keep the pauses 'sp' as zero vectors")
     add('--times', action='store_true', help='store the times of the steps too')
-    add('--num_shards', type=int, default=4, help='files to spread the records over')
+    add('--num_shards', type=ranges.SHARDS, default=4, help='files to spread the records over')
     add('--overwrite', action='store_true', help='replace an existing output')
-    arguments = parser.parse_args(argv)
-    if arguments.num_shards < 1:
-        parser.error(f'--num_shards must be 1 or more, found {arguments.num_shards}')
-    return arguments
+    return parser.parse_args(argv)
 
 
 def main(argv: list[str] | None = None) -> int:

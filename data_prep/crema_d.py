@@ -30,7 +30,18 @@ from PIL import Image
 
 from data_prep import crema_d_layout as layout
 from data_prep import ravdess_video
-from data_prep.pool import MISTAKES, PreparationError, Skipped, process, summary
+from data_prep.pool import (
+    MISTAKES,
+    PreparationError,
+    Remark,
+    Skipped,
+    compare_spans,
+    missing,
+    nothing_usable,
+    process,
+    summary,
+)
+from mmer_jax import ranges
 from mmer_jax.media import MediaError, audio, faces, spectrogram_image, video
 from mmer_jax.records import Feature, Label, RecordWriter, Schema, encode_frames
 
@@ -46,7 +57,9 @@ CHOICES = {
 }
 SAMPLE_RATE, N_FFT, HOP_LENGTH, FPS = 22050, 2048, 512, 24.0
 LONGEST = 30.0  # seconds; the clips have 1.3 to 5, and all frames of one are in memory at a time
-APART = 0.5  # seconds by which the lengths of sound and pictures may differ before it is reported
+LEAST_SHARE = (
+    1 / 3
+)  # of the sound's length that the pictures last in a clip that was not cut; the real ones differ little
 
 
 @dataclasses.dataclass(frozen=True)
@@ -96,7 +109,7 @@ def make_schema(settings: Settings) -> Schema:
     texts = {'audio': f'{mel}, {sound}, {encoding}', 'vision': f'{pictures}, {encoding}'}
     widths = {'audio': settings.audio_width or settings.size, 'vision': settings.vision_width or settings.size}
     features = {
-        m: Feature((None, settings.size, widths[m], settings.channels), 'uint8', settings.encoding, texts[m])
+        m: Feature((None, settings.size, widths[m], settings.channels), 'uint8', settings.encoding, texts[m], True)
         for m in ('audio', 'vision')
     }
     info = {'dataset': 'crema_d', 'made_by': 'data_prep.crema_d', **dataclasses.asdict(settings)}
@@ -104,47 +117,59 @@ def make_schema(settings: Settings) -> Schema:
 
 
 def read_clip(job: Job) -> dict[str, Any]:
-    """Decodes one clip: {'record': {'id', 'label', 'audio', 'vision'}, 'columns': manifest columns}.
+    """Decodes one clip: {'record': {'id', 'label', 'audio', 'vision'}, 'columns': manifest columns, 'remarks'}.
 
-    'audio' and 'vision' are uint8 (T, H, W, C) of one length T, or JPEG Frames of them. MediaError where a file
-    cannot be used.
+    'audio' and 'vision' are uint8 (T, H, W, C) of one length T, or JPEG Frames of them; None for silence, and for
+    black pictures. MediaError where a file cannot be used.
     """
     clip, settings = job.clip, job.settings
     samples, rate = audio.load_audio(clip.wav, SAMPLE_RATE)
-    decibels = audio.log_mel(samples, rate, n_fft=N_FFT, hop_length=HOP_LENGTH, num_mels=settings.num_mels)
     frames, info = _read_frames(clip.flv, settings)
-    total = len(frames)
+    seconds, total = len(samples) / rate, len(frames)
+    if info.duration < LEAST_SHARE * seconds:
+        found = f'pictures of {info.duration:.3f} s, sound of {seconds:.3f} s in {clip.wav}'
+        raise MediaError(clip.flv, 'truncated', f'{found}; copy or download it again')
     numbers = np.arange(total)
     if total > settings.frames or settings.fill == 'repeat':
         numbers = spectrogram_image.spread(total, settings.frames)
-    cropped, share = faces.crop_faces(
-        frames[numbers],
-        settings.crop,
-        settings.size,
-        path=clip.flv,
-        detector=ravdess_video.make_detector(settings.min_face) if settings.crop == 'mtcnn' else None,
-    )
+    vision, share = _crop(frames[numbers], clip.flv, settings)
     count, chosen = (total, numbers) if settings.strips == 'frames' else (len(numbers), None)
-    drawn = spectrogram_image.draw_strips(
-        decibels,
-        count,
-        settings.size,
-        settings.audio_width or settings.size,
-        channels=settings.channels,
-        numbers=chosen,
-    )
+    record: dict[str, Any] = {
+        'audio': None if audio.is_silent(samples) else _draw(samples, rate, count, chosen, settings)
+    }
+    record |= {'id': clip.id, 'label': job.label, 'vision': vision}
+    why = {'audio': 'silence', 'vision': 'black pictures'}
+    remarks = compare_spans((0.0, seconds), (info.start, info.end))
+    remarks += missing({m: why[m] for m in why if record[m] is None}, why)
     columns = {
-        'duration': round(len(samples) / rate, 6),
+        'duration': round(seconds, 6),
         'peak': round(float(np.abs(samples).max()), 4),
         'video_fps': round(info.fps, 3),
+        'video_start': round(info.start, 3),
         'video_duration': round(info.duration, 3),
         'frames': total,
         'distinct_frames': len(np.unique(np.asarray(info.timestamps)[numbers])),
         'face_share': round(share, 4),
     }
+    return {'record': record, 'columns': columns, 'remarks': remarks}
+
+
+def _crop(frames: np.ndarray, path: Path, settings: Settings) -> tuple[Any, float]:
+    """(The pictures as they are stored, share of them with a face); (None, 0) where they are black."""
+    if video.is_black(frames):
+        return None, 0.0
+    detector = ravdess_video.make_detector(settings.min_face) if settings.crop == 'mtcnn' else None
+    cropped, share = faces.crop_faces(frames, settings.crop, settings.size, path=path, detector=detector)
     pictures = _convert(cropped, settings.vision_width or settings.size, settings.color)
-    record = {'id': clip.id, 'label': job.label, 'audio': _store(drawn, settings), 'vision': _store(pictures, settings)}
-    return {'record': record, 'columns': columns}
+    return _store(pictures, settings), share
+
+
+def _draw(samples: np.ndarray, rate: int, count: int, numbers: np.ndarray | None, settings: Settings) -> Any:
+    """The pictures of the sound as they are stored: `count` strips, of which those of `numbers` are drawn."""
+    decibels = audio.log_mel(samples, rate, n_fft=N_FFT, hop_length=HOP_LENGTH, num_mels=settings.num_mels)
+    width, channels = settings.audio_width or settings.size, settings.channels
+    drawn = spectrogram_image.draw_strips(decibels, count, settings.size, width, channels=channels, numbers=numbers)
+    return _store(drawn, settings)
 
 
 def _read_frames(path: Path, settings: Settings) -> tuple[np.ndarray, video.VideoInfo]:
@@ -186,8 +211,8 @@ def prepare(
     workers: int = 0,
     num_shards: int = 4,
     overwrite: bool = False,
-) -> tuple[list[dict[str, Any]], list[tuple[str, Skipped]], layout.Tables]:
-    """Writes the shard directory: (manifest columns of each record, skipped files, the csv tables).
+) -> tuple[list[dict[str, Any]], list[tuple[str, Skipped]], list[tuple[str, Remark]], layout.Tables]:
+    """Writes the shard directory: (manifest columns of each record, skipped files, remarks on records, csv tables).
 
     PreparationError where nothing can be written, FileExistsError where `output` exists without `overwrite`.
     """
@@ -200,6 +225,7 @@ def prepare(
         )
     clips, skipped = layout.list_clips(Path(source), drop)
     jobs, rows = [], []
+    remarks: list[tuple[str, Remark]] = []
     for clip in clips:
         label = layout.choose_label(clip, found.votes, settings.labels, settings.voted_by)
         if isinstance(label, Skipped):
@@ -215,14 +241,14 @@ def prepare(
             columns = {**job.clip.columns(), **found.columns(job.clip), **result['columns']}
             writer.write(result['record'], **columns)
             rows.append({**columns, 'label': job.label})
+            remarks += [(job.clip.id, remark) for remark in result['remarks']]
         if not rows:
-            example = f', for example {skipped[0][1].detail}' if skipped else ''
-            reasons = ', '.join(sorted({result.reason for _, result in skipped})) or 'its folders are empty'
-            raise PreparationError(f'no usable clip in {source}: {reasons}{example}; {layout.LAYOUT}')
-    return rows, skipped, found
+            hint = layout.LAYOUT if skipped else f'its folders are empty; {layout.LAYOUT}'
+            raise nothing_usable(f'no usable clip in {source}', skipped, hint)
+    return rows, skipped, remarks, found
 
 
-def _report(rows: list[dict[str, Any]], skipped, tables: layout.Tables, output: Path, settings: Settings) -> None:
+def _report(rows: list[dict[str, Any]], skipped, remarks, tables: layout.Tables, output: Path, settings: Settings):
     labels, actors = Counter(row['label'] for row in rows), {row['speaker'] for row in rows}
     print(f'{len(rows)} clips of {len(actors)} actors -> {output}')
     named = ((name, labels[number]) for number, name in enumerate(layout.EMOTIONS))
@@ -234,12 +260,7 @@ def _report(rows: list[dict[str, Any]], skipped, tables: layout.Tables, output: 
     for name, table in (('VideoDemographics.csv', tables.actors), ('tabulatedVotes.csv', tables.votes)):
         if not table:
             print(f'  without the columns of {name}, which was not found (--tables)')
-    counts = {
-        'silent': sum(row['peak'] == 0 for row in rows),
-        f'sound and pictures more than {APART:g} s apart in length': sum(
-            abs(row['duration'] - row['video_duration']) > APART for row in rows
-        ),
-    }
+    counts = {}
     if settings.layout == '3d':
         counts[f'more than {settings.frames} frames, of which {settings.frames} were taken'] = sum(
             row['frames'] > settings.frames for row in rows
@@ -250,7 +271,7 @@ def _report(rows: list[dict[str, Any]], skipped, tables: layout.Tables, output: 
     for what, count in counts.items():
         if count:
             print(f'  {what}: {count}')
-    summary(skipped)
+    summary(skipped, remarks)
     print(f'next: python -m mmer_jax.records verify {output}')
     print(f'      python -m data_prep.look {output} --output grid.png')
     if settings.layout == '2d':
@@ -282,23 +303,18 @@ def parse_arguments(argv: list[str]) -> argparse.Namespace:
     }
     for name, text in helps.items():
         add(f'--{name}', choices=CHOICES[name], default=getattr(default, name), help=text)
-    add('--size', type=int, default=default.size, help='height of the pictures, and their width unless given')
-    add('--vision_width', type=int, default=0, help='of the frames; 0: --size')
-    add('--audio_width', type=int, default=0, help='of the pictures of the sound; 0: --size')
-    add('--frames', type=int, default=default.frames, help='3d: pictures a clip')
-    add('--num_mels', type=int, default=default.num_mels, help='mel bands (the report: 128, its first version 512)')
-    add('--quality', type=int, default=default.quality, help='of JPEG, 1 to 95')
-    add('--min_face', type=int, default=default.min_face, help='side in pixels of the smallest face --crop mtcnn seeks')
+    add('--size', type=ranges.SIDE, default=default.size, help='height of the pictures, and their width unless given')
+    add('--vision_width', type=ranges.SIDE_OR_0, default=0, help='of the frames; 0: --size')
+    add('--audio_width', type=ranges.SIDE_OR_0, default=0, help='of the pictures of the sound; 0: --size')
+    add('--frames', type=ranges.FRAMES, default=default.frames, help='3d: pictures a clip')
+    add('--num_mels', type=ranges.MELS, default=default.num_mels, help='mel bands (the report: 128, at first 512)')
+    add('--quality', type=ranges.QUALITY, default=default.quality, help='of JPEG, 1 to 95')
+    add('--min_face', type=ranges.FACE, default=default.min_face, help='pixels, the smallest face --crop mtcnn seeks')
     add('--drop', choices=tuple(layout.DROPS), default='known', help='bad clips: all known, as the report did, none')
-    add('--workers', type=int, default=os.cpu_count() or 1, help='processes; 0 or 1: this one')
-    add('--num_shards', type=int, default=4, help='files to spread the records over')
+    add('--workers', type=ranges.PROCESSES, default=os.cpu_count() or 1, help='processes; 0 or 1: this one')
+    add('--num_shards', type=ranges.SHARDS, default=4, help='files to spread the records over')
     add('--overwrite', action='store_true', help='replace an existing output')
     arguments = parser.parse_args(argv)
-    limits = {'size': (16, 4096), 'vision_width': (0, 4096), 'audio_width': (0, 4096), 'frames': (1, 10**4)}
-    limits |= {'num_mels': (1, 1024), 'quality': (1, 95), 'min_face': (12, 1000), 'workers': (0, 10**4)}
-    for name, (least, most) in {**limits, 'num_shards': (1, 10**4)}.items():
-        if not least <= getattr(arguments, name) <= most:
-            parser.error(f'--{name} must be in {least}..{most}, found {getattr(arguments, name)}')
     if arguments.layout == '2d' and arguments.frames != 1:
         parser.error(f'--frames {arguments.frames} needs --layout 3d')
     return arguments
@@ -323,7 +339,7 @@ def main(argv: list[str] | None = None) -> int:
             return print_human(argv[1:])
         arguments = parse_arguments(argv)
         settings = Settings(**{field.name: getattr(arguments, field.name) for field in dataclasses.fields(Settings)})
-        rows, skipped, tables = prepare(
+        rows, skipped, remarks, tables = prepare(
             arguments.source,
             arguments.output,
             settings,
@@ -336,7 +352,7 @@ def main(argv: list[str] | None = None) -> int:
     except MISTAKES as error:
         print(f'error: {error}', file=sys.stderr)
         return 2
-    _report(rows, skipped, tables, arguments.output, settings)
+    _report(rows, skipped, remarks, tables, arguments.output, settings)
     return 0
 
 

@@ -29,7 +29,8 @@ import numpy as np
 from PIL import Image
 
 from data_prep.iemocap_layout import EMOTIONS, LAYOUT, SESSIONS, Utterance, list_utterances
-from data_prep.pool import MISTAKES, PreparationError, Skipped, process, summary
+from data_prep.pool import MISTAKES, Remark, Skipped, missing, nothing_usable, process, summary
+from mmer_jax import ranges
 from mmer_jax.media import audio, video
 from mmer_jax.media.tokens import TextTokenizer
 from mmer_jax.pretrained import find as pretrained_folder
@@ -90,10 +91,11 @@ class Job:
 
 @dataclasses.dataclass
 class Report:
-    """Manifest columns of each record, skipped names with reasons, and how often each label was left out."""
+    """Manifest columns of each record, skipped names, remarks on records, and how often each label was left out."""
 
     rows: list[dict[str, Any]] = dataclasses.field(default_factory=list)
     skipped: list[tuple[str, Skipped]] = dataclasses.field(default_factory=list)
+    remarks: list[tuple[str, Remark]] = dataclasses.field(default_factory=list)
     left_out: Counter = dataclasses.field(default_factory=Counter)
 
 
@@ -107,12 +109,12 @@ def make_schema(settings: Settings) -> Schema:
         info['tokenizer'] = name
     if 'audio' in settings.modalities:
         description = f'{SAMPLE_RATE} Hz mono, float = int16 / {PCM_SCALE}'
-        features['audio'] = Feature((None,), 'int16', description=description)
+        features['audio'] = Feature((None,), 'int16', description=description, optional=True)
         info |= {'sample_rate': SAMPLE_RATE, 'max_seconds': settings.max_seconds}
     if 'vision' in settings.modalities:
         part = {'speaker': "the speaker's half of the screen", 'whole': 'the whole screen'}[settings.screen]
         description = f'{settings.num_frames} RGB frames spread evenly over the utterance, {part}, JPEG {QUALITY}'
-        features['vision'] = Feature((None, settings.size, settings.size, 3), 'uint8', 'jpeg', description)
+        features['vision'] = Feature((None, settings.size, settings.size, 3), 'uint8', 'jpeg', description, True)
         info |= {'screen': settings.screen, 'num_frames': settings.num_frames, 'size': settings.size}
     return Schema('iemocap_raw', features, Label('classes', settings.class_names), info)
 
@@ -139,25 +141,46 @@ def choose(utterances: list[Utterance], settings: Settings, report: Report) -> l
 
 
 def read_utterance(job: Job) -> dict[str, Any]:
-    """Decodes the media of one utterance: {'record': 'audio' and/or 'vision', 'columns': manifest columns}.
+    """Decodes the media of one utterance: {'record': 'audio' and/or 'vision', 'columns', 'remarks'}.
 
-    'audio' is int16 (S,), 'vision' JPEG Frames. MediaError where a file cannot be used.
+    'audio' is int16 (S,), None for silence; 'vision' JPEG Frames, None for black pictures. MediaError where a file
+    cannot be used.
     """
     utterance, settings = job.utterance, job.settings
     record: dict[str, Any] = {}
     columns: dict[str, Any] = {}
+    lacks: dict[str, str] = {}
     if 'audio' in settings.modalities:
         samples, rate = audio.load_audio(utterance.wav, SAMPLE_RATE, duration=settings.max_seconds or None)
         record['audio'] = np.clip(np.round(samples * PCM_SCALE), -PCM_SCALE, PCM_SCALE - 1).astype(np.int16)
+        if audio.is_silent(samples):
+            record['audio'], lacks['audio'] = None, 'silence'
         columns['duration'] = round(len(samples) / rate, 6)
     if 'vision' in settings.modalities:
         start, end = utterance.start, utterance.end
         frames, info = video.read_frames(utterance.avi, settings.num_frames, start=start, end=end)
-        pictures = resize(take_screen(frames, settings.screen, utterance.on_left), settings.size)
-        record['vision'] = encode_frames(pictures, QUALITY)
-        columns['video_seconds'] = round(min(end, info.duration) - start, 6)
+        frames = take_screen(frames, settings.screen, utterance.on_left)
+        if video.is_black(frames):
+            record['vision'], lacks['vision'] = None, 'black pictures'
+        else:
+            record['vision'] = encode_frames(resize(frames, settings.size), QUALITY)
+        columns['video_seconds'] = round(min(end, info.end) - max(start, info.start), 6)
         columns['distinct_frames'] = len(np.unique(info.timestamps))
-    return {'record': record, 'columns': columns}
+    remarks = missing(lacks, settings.modalities) + _compare_times(columns, utterance, settings)
+    return {'record': record, 'columns': columns, 'remarks': remarks}
+
+
+def _compare_times(columns: dict[str, Any], utterance: Utterance, settings: Settings) -> list[Remark]:
+    """Remarks where the sound or the pictures are shorter than the evaluation says."""
+    remarks, stated = [], utterance.end - utterance.start
+    heard = min(stated, settings.max_seconds or np.inf)
+    if columns.get('duration', np.inf) < heard - TOLERANCE:
+        detail = f'{columns["duration"]:.3f} s of {heard:.3f} s'
+        remarks.append(Remark('sound shorter than the evaluation says', detail))
+    if columns.get('video_seconds', np.inf) < stated - TOLERANCE:
+        detail = f'{columns["video_seconds"]:.3f} s of {stated:.3f} s'
+        remarks.append(Remark('pictures end before the utterance', detail))
+    return remarks
 
 
 def take_screen(frames: np.ndarray, screen: str, left: bool) -> np.ndarray:
@@ -218,10 +241,10 @@ def prepare(
             columns = {**utterance.columns(), **result['columns']}
             writer.write(record, **columns)
             report.rows.append({**columns, 'class': name})
+            report.remarks += [(utterance.id, remark) for remark in result['remarks']]
         if not report.rows:
-            example = f', for example {report.skipped[0][1].detail}' if report.skipped else ''
-            reasons = ', '.join(sorted({result.reason for _, result in report.skipped})) or 'no utterance of a class'
-            raise PreparationError(f'no usable utterance in {source}: {reasons}{example}; {LAYOUT}; nothing written')
+            hint = LAYOUT if report.skipped else f'no utterance of a class; {LAYOUT}'
+            raise nothing_usable(f'no usable utterance in {source}', report.skipped, hint)
     return report
 
 
@@ -234,29 +257,19 @@ def _print_report(report: Report, output: Path, settings: Settings) -> None:
     if report.left_out:
         counts = {f'{EMOTIONS[code]} ({code})': count for code, count in report.left_out.most_common()}
         print('  left out, of no class: ' + _listed(counts))
-    short = sum(row.get('duration', np.inf) < _stated(row, settings) - TOLERANCE for row in rows)
-    if short:
-        print(f'  sound shorter than the evaluation says: {short} (see the column duration)')
-    ends = sum(row.get('video_seconds', np.inf) < row['end'] - row['start'] - TOLERANCE for row in rows)
-    if ends:
-        print(f'  pictures end before the utterance: {ends} (see the column video_seconds)')
     repeated = sum(row.get('distinct_frames', settings.num_frames) < settings.num_frames for row in rows)
     if repeated:
         print(
             f'  with fewer than {settings.num_frames} frames of their own: {repeated} (see the column distinct_frames)'
         )
     _compare(classes, sessions, settings)
-    summary(report.skipped)
+    summary(report.skipped, report.remarks)
     print(f'next: python -m mmer_jax.records verify {output}')
     if 'vision' in settings.modalities:
         print(f'      python -m data_prep.look {output} --output grid.png')
     for m, config in CONFIGS.items():
         if m in settings.modalities:
             print(f'      python -m mmer_jax.main --config=configs/{config}.py --config.data.directory={output}')
-
-
-def _stated(row: dict[str, Any], settings: Settings) -> float:
-    return min(row['end'] - row['start'], settings.max_seconds or np.inf)
 
 
 def _compare(classes: Counter, sessions: Counter, settings: Settings) -> None:
@@ -287,20 +300,15 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     add('--modalities', nargs='+', choices=MODALITIES, default=list(MODALITIES), help='what to store')
     add('--classes', choices=CLASSES, default=default.classes, help='four: excited is happy; all: every label but xxx')
     add('--tokenizer', default=default.tokenizer, help='folder of converted weights whose token ids to store')
-    add('--max_seconds', type=float, default=default.max_seconds, help='of sound to take; 0: all of it')
+    add('--max_seconds', type=ranges.SECONDS_OR_0, default=default.max_seconds, help='of sound to take; 0: all of it')
     add('--screen', choices=SCREENS, default=default.screen, help="the speaker's half of the pictures, or all of them")
-    add('--num_frames', type=int, default=default.num_frames, help='frames an utterance')
-    add('--size', type=int, default=default.size, help='height and width of the pictures stored')
-    add('--workers', type=int, default=os.cpu_count() or 1, help='processes; 0 or 1: this one')
-    add('--num_shards', type=int, default=4, help='files to spread the records over')
+    add('--num_frames', type=ranges.FRAMES, default=default.num_frames, help='frames an utterance')
+    add('--size', type=ranges.SIDE, default=default.size, help='height and width of the pictures stored')
+    add('--workers', type=ranges.PROCESSES, default=os.cpu_count() or 1, help='processes; 0 or 1: this one')
+    add('--num_shards', type=ranges.SHARDS, default=4, help='files to spread the records over')
     add('--overwrite', action='store_true', help='replace an existing output')
     arguments = parser.parse_args(argv)
     arguments.modalities = tuple(name for name in MODALITIES if name in arguments.modalities)
-    for name, least in {'num_frames': 1, 'size': 16, 'num_shards': 1, 'workers': 0}.items():
-        if getattr(arguments, name) < least:
-            parser.error(f'--{name} must be {least} or more, found {getattr(arguments, name)}')
-    if arguments.max_seconds and not 0.1 <= arguments.max_seconds < float('inf'):
-        parser.error(f'--max_seconds must be 0 (all of it), or 0.1 or more, found {arguments.max_seconds}')
     if 'text' in arguments.modalities and not arguments.tokenizer:
         parser.error('text needs --tokenizer NAME, the model whose token ids to store; or leave it out of --modalities')
     if 'text' not in arguments.modalities and arguments.tokenizer:

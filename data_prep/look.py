@@ -16,6 +16,7 @@ from PIL import Image, ImageDraw
 from PIL.PngImagePlugin import PngInfo
 
 from data_prep.pool import MISTAKES
+from mmer_jax import ranges
 from mmer_jax.media import audio
 from mmer_jax.outputs import MADE_BY, check_file
 from mmer_jax.records import Feature, RecordSource
@@ -110,11 +111,9 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog='python -m data_prep.look', description=__doc__.split('\n')[0])
     parser.add_argument('directory', type=Path, help='shard directory')
     parser.add_argument('--output', type=Path, required=True, help='picture to write, .png or .jpg')
-    parser.add_argument('--records', type=int, default=12, help='rows')
-    parser.add_argument('--columns', type=int, default=10, help='frames of a row')
+    parser.add_argument('--records', type=ranges.Number(int, low=1, high=1000), default=12, help='rows')
+    parser.add_argument('--columns', type=ranges.Number(int, low=1, high=1000), default=10, help='frames of a row')
     arguments = parser.parse_args(argv)
-    if min(arguments.records, arguments.columns) < 1:
-        parser.error(f'--records and --columns must be 1 or more, found {arguments.records} and {arguments.columns}')
     if arguments.output.suffix.lower() not in ('.png', '.jpg', '.jpeg'):
         parser.error(f'--output must end in .png or .jpg, found {arguments.output}')
     try:

@@ -5,12 +5,16 @@
 Source: {aligned_50,unaligned_50}.pkl of github.com/thuiar/MMSA: BERT vectors of the words, audio and faces, split into
 train, valid and test and padded on the right. The length of the text is that of its attention mask (`text_bert`), the
 others are `audio_lengths` and `vision_lengths`; in an aligned file all three have the text's. Where the file gives no
-length, the steps after the last that is not all zero are padding. A record of length 0 keeps one step.
+length, the steps after the last that is not all zero are padding. A modality of length 0, or of zeros only, is missing
+in its record: masked in batches, and named.
 
 The label is the sentiment, in [-3, 3] (SIMS: [-1, 1]); those that SIMS gives for one modality alone are the manifest
-columns label_T, label_A and label_V. The transcript is the column raw_text, cut to 200 characters.
+columns label_T, label_A and label_V. The transcript is the column raw_text, cut to 200 characters. Another --dataset is
+any file of this layout: one to three modalities, and the label that --label_kind, --label_column and --classes choose
+(data_prep/pickled_labels.py), such as --label_column regression_labels_T.
 """
 
+import functools
 import os
 import sys
 from collections.abc import Mapping
@@ -19,7 +23,8 @@ from typing import Any
 
 import numpy as np
 
-from data_prep import sequences
+from data_prep import pickle_command, pickled_labels, pickled_records, sequences
+from data_prep.pickled_records import NO_OPTIONS, Options, Ragged
 from data_prep.pool import PreparationError
 from data_prep.restricted_pickle import load
 from data_prep.sequences import MODALITIES, SPLITS, Split, Summary
@@ -47,7 +52,7 @@ def make_schema(dataset: str, sizes: Mapping[str, int] | None = None, info: Mapp
     """The schema of 'mosi', 'mosei' or 'sims'; `sizes` {m: features} are the published ones unless given."""
     sizes = SIZES[dataset] if sizes is None else sizes
     descriptions = {'text': 'BERT, one vector a token', 'audio': 'audio features', 'vision': 'face features'}
-    features = {m: Feature((None, sizes[m]), description=descriptions[m]) for m in MODALITIES}
+    features = {m: Feature((None, sizes[m]), description=descriptions[m], optional=True) for m in MODALITIES}
     info = {'dataset': dataset, 'made_by': 'data_prep.mmsa_pickle', **(info or {})}
     return Schema(f'{dataset}_mmsa', features, Label('regression'), info)
 
@@ -86,18 +91,24 @@ def read_columns(part: Mapping, ids: list[str], where: str) -> list[dict[str, st
     return columns
 
 
-def read_split(part: Mapping, name: str, where: str) -> Split:
+def read_split(
+    part: Mapping, name: str, where: str, *, keys: Mapping[str, str], options: Options, known: bool
+) -> Split:
     """One split of the file, checked; its arrays stay on the disk."""
-    arrays = sequences.take_arrays(part, where)
-    count, steps = len(arrays['text']), {m: array.shape[1] for m, array in arrays.items()}
+    take_arrays = sequences.take_arrays if known else functools.partial(pickled_records.take_arrays, keys=keys)
+    arrays = take_arrays(part, where=where)
+    count, steps = len(next(iter(arrays.values()))), {m: array.shape[1] for m, array in arrays.items()}
     lengths = {
-        m: read_lengths(part[key], count, steps[m], f'{where}, {key}') for m, key in LENGTH_KEYS.items() if key in part
+        m: read_lengths(part[key], count, steps[m], f'{where}, {key}')
+        for m, key in LENGTH_KEYS.items()
+        if key in part and m in arrays
     }
-    if 'text_bert' in part:
+    if 'text_bert' in part and 'text' in arrays:
         lengths['text'] = read_mask(part['text_bert'], count, steps['text'], f'{where}, text_bert')
-    aligned = is_aligned(part)
+    lengths |= {m: array.lengths for m, array in arrays.items() if isinstance(array, Ragged)}
+    aligned = is_aligned(part, arrays)
     if aligned and 'text' in lengths:
-        lengths = dict.fromkeys(MODALITIES, lengths['text'])
+        lengths = dict.fromkeys(arrays, lengths['text'])
 
     def spans(block, start):
         found = {}
@@ -109,14 +120,17 @@ def read_split(part: Mapping, name: str, where: str) -> Split:
                 found[m] = sequences.right_padded(array)
         return sequences.common(found) if aligned else found
 
-    ids = [sequences.to_text(value) for value in sequences.take_column(part['id'], count, f'{where}, id')]
-    labels = sequences.take_numbers(part['regression_labels'], count, f'{where}, regression_labels').tolist()
+    ids = [''] * count
+    if 'id' in part:
+        ids = [sequences.to_text(value) for value in sequences.take_column(part['id'], count, f'{where}, id')]
+    values, place = pickled_labels.take(part, options.labels, 'regression_labels', where)
+    labels = pickled_labels.read(values, options.labels, count, place)
     return Split(name, arrays, spans, labels, ids, read_columns(part, ids, where))
 
 
-def is_aligned(part: Mapping) -> bool:
+def is_aligned(part: Mapping, arrays: Mapping[str, Any]) -> bool:
     """Whether the modalities have equal numbers of steps and no lengths of their own."""
-    return len({np.shape(part[m])[1:2] for m in MODALITIES}) == 1 and not set(LENGTH_KEYS.values()) & set(part)
+    return pickled_records.are_aligned(arrays) and not set(LENGTH_KEYS.values()) & set(part)
 
 
 def prepare(
@@ -127,6 +141,7 @@ def prepare(
     nonfinite: str = 'zero',
     num_shards: int = 4,
     overwrite: bool = False,
+    options: Options = NO_OPTIONS,
 ) -> tuple[str, Summary]:
     """Writes the shard directory; returns (data set, what was written).
 
@@ -136,21 +151,43 @@ def prepare(
     source = Path(source)
     content = load(source)
     dataset = dataset or sequences.guess_dataset(source, list(SIZES))
-    parts = sequences.take_parts(content, source, (*MODALITIES, 'id', 'regression_labels'))
-    splits = [read_split(part, SPLITS[key], f'{source}, split {key!r}') for key, part in parts.items()]
+    if options.glove or options.tokenizer:
+        raise PreparationError(f'{source} holds features: --glove and --tokenizer are for data_prep.mult_pickle')
+    known = dataset in SIZES and not options
+    parts = sequences.take_parts(content, source, (*MODALITIES, 'id', 'regression_labels') if known else ())
+    keys = options.keep(pickled_records.find_modalities(parts, str(source)), str(source))
+    splits = [
+        read_split(part, SPLITS[key], f'{source}, split {key!r}', keys=keys, options=options, known=known)
+        for key, part in parts.items()
+    ]
     sizes = sequences.take_sizes(splits, source)
-    schema = make_schema(dataset, sizes, {'source': source.name, 'aligned': is_aligned(parts['train'])})
+    info = {'source': source.name, 'aligned': is_aligned(parts['train'], splits[0].arrays)}
+    if known:
+        schema = make_schema(dataset, sizes, info)
+        notes = sequences.differences(splits, sizes, RECORDS[dataset], SIZES[dataset])
+    else:
+        info = {'dataset': dataset, 'made_by': 'data_prep.mmsa_pickle', **info}
+        schema = pickled_records.make_schema(f'{dataset}_mmsa', splits, options, sizes, info)
+        notes = [f'note: {dataset} is none of {", ".join(SIZES)}: read as the file and the flags say']
     summary = sequences.write(
-        Path(output), schema, splits, nonfinite=nonfinite, num_shards=num_shards, overwrite=overwrite
+        Path(output),
+        schema,
+        splits,
+        nonfinite=nonfinite,
+        num_shards=num_shards,
+        overwrite=overwrite,
+        sources=[source],
     )
-    summary.notes += sequences.differences(splits, sizes, RECORDS[dataset], SIZES[dataset])
+    summary.is_known = known
+    summary.notes += notes if dataset not in SIZES or known else []
     return dataset, summary
 
 
 def main(argv: list[str] | None = None) -> int:
     """The command line; returns the exit status: 0, or 2 with one line on stderr."""
     name, description = 'python -m data_prep.mmsa_pickle', 'Feature files of MMSA -> record shards.'
-    return sequences.run(prepare, sequences.parse_arguments(argv, name, description, list(SIZES)), CONFIGS)
+    arguments = pickle_command.parse_arguments(argv, name, description, list(SIZES), pickled_records.add_arguments)
+    return pickle_command.run(prepare, arguments, CONFIGS, pickled_records.of_arguments)
 
 
 if __name__ == '__main__':

@@ -17,7 +17,7 @@ A subset of GloVe may lack words that carry much of the sentiment ("terrible", "
 first layer learns a vector for it; `--indicators unknown` gives one to the words without a GloVe vector alone,
 `--indicators none` to no word.
 `--tokenizer NAME` stores the token ids (T,) of a pretrained model instead, from the transcript as it is written; NAME
-is a folder of weights, or below $MMER_PRETRAINED.
+is a folder of weights, or below $MMER_PRETRAINED. Manifest columns: text, the transcript, and tokens, those of the ids.
 
 **Audio** (73,): one vector a segment, no time axis. The rows of the CSV files carry no ids. Their order is that of
 bc-LSTM's data: videos numbered 1 to 62 (third column of transcripts.csv) in `train`, the others in `test`; in each
@@ -40,7 +40,8 @@ import numpy as np
 
 from data_prep import csd
 from data_prep.cmu_sdk import NONFINITE, NONFINITE_HELP, Report, Segment, make_fill, print_report, write_segment
-from data_prep.pool import MISTAKES, PreparationError, Skipped
+from data_prep.pool import MISTAKES, PreparationError, Skipped, nothing_usable
+from mmer_jax import ranges
 from mmer_jax.media.text import WordVectors, embed, is_pause, read_glove
 from mmer_jax.media.textfile import read_rows
 from mmer_jax.media.tokens import TextTokenizer
@@ -86,10 +87,10 @@ def make_schema(
 
     With `tokenizer`, the name of a model, the text is its token ids.
     """
-    audio = Feature((AUDIO_SIZE,), description='one vector of acoustic values an utterance (bc-LSTM)')
+    audio = Feature((AUDIO_SIZE,), description='one vector of acoustic values an utterance (bc-LSTM)', optional=True)
     info: dict[str, Any] = {'dataset': 'mosi', 'made_by': 'data_prep.mosi', 'words': words}
     if tokenizer:
-        text = Feature((None,), 'int32', description=f'token ids of {tokenizer}')
+        text = Feature((None,), 'int32', description=f'token ids of {tokenizer}', optional=True)
         return Schema(
             'mosi_tokens', {'text': text, 'audio': audio}, Label('regression'), info | {'tokenizer': tokenizer}
         )
@@ -97,7 +98,7 @@ def make_schema(
     if indicators:
         description += f'; then {len(indicators)} indicators of training words'
     features = {
-        'text': Feature((None, text_size + len(indicators)), description=description),
+        'text': Feature((None, text_size + len(indicators)), description=description, optional=True),
         'audio': audio,
     }
     info |= {'glove': glove, 'indicators': indicators}
@@ -284,14 +285,18 @@ def prepare(
             array, words_found, unknown = segment(lines_by_id[identity])
             skipped = 'the video is in no fold' if video not in folds else 'no words' if not words_found else ''
             if skipped:
-                report.skipped.append((identity, Skipped(skipped)))
+                report.skipped.append((identity, Skipped(skipped, f'{source / TRANSCRIPTS}, {identity}: {skipped}')))
                 continue
             part = Segment({'text': array, 'audio': audio[identity]}, words_found, unknown)
             columns: dict[str, Any] = {'speaker': video, 'session': '', 'split': folds[video]}
             columns |= {'start': round(start, 3), 'end': round(end, 3), 'text': ' '.join(words_found)}
+            if tokenizer:
+                columns |= {'text': lines_by_id[identity].text, 'tokens': ' '.join(words_found)}
             write_segment(writer, {'id': identity, 'label': sentiment}, part, columns, fills, report)
         if not report.rows:
-            raise PreparationError(f'no video of {source / FOLDS} has labels in {source / LABELS}')
+            raise nothing_usable(
+                f'no usable segment in {source / LABELS}', report.skipped, f'{FOLDS} should name its videos'
+            )
     report.absent = sorted(set(folds) - {identity.rsplit('[', 1)[0] for identity in labels})
     return report, {**facts, 'timed': timed}
 
@@ -341,12 +346,9 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     add('--indicators', choices=INDICATORS, default='frequent', help='training words with a dimension of their own')
     add('--tokenizer', default='', help='folder of converted weights: token ids of that model instead of word vectors')
     add('--nonfinite', choices=list(NONFINITE), default='zero', help=NONFINITE_HELP)
-    add('--num_shards', type=int, default=4, help='files to spread the records over')
+    add('--num_shards', type=ranges.SHARDS, default=4, help='files to spread the records over')
     add('--overwrite', action='store_true', help='replace an existing output')
-    arguments = parser.parse_args(argv)
-    if arguments.num_shards < 1:
-        parser.error(f'--num_shards must be 1 or more, found {arguments.num_shards}')
-    return arguments
+    return parser.parse_args(argv)
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -5,8 +5,9 @@
 Source: the files of github.com/yaohungt/Multimodal-Transformer, {mosi,mosei_senti,iemocap}_data[_noalign].pkl: GloVe
 words, COVAREP audio and FACET faces, word-aligned or not, split into train, valid and test. Sequences are padded with
 zeros on the left: the steps before the first that is not all zero are dropped, modality by modality, or together where
-the file is aligned. (So a sequence that truly begins with zeros loses them; zeros inside stay.) A record of only zeros
-keeps one step. The audio holds -inf (log of silence); what becomes of it, --nonfinite says.
+the file is aligned. (So a sequence that truly begins with zeros loses them; zeros inside stay.) Where a record has only
+zeros the modality is missing: masked in batches, and named. The audio holds -inf (log of silence); what becomes of it,
+--nonfinite says.
 
 MOSI and MOSEI: a sentiment in [-3, 3]. IEMOCAP: four emotions, each present or not.
 """
@@ -19,7 +20,16 @@ from typing import Any
 
 import numpy as np
 
-from data_prep import sequences
+from data_prep import pickle_command, pickled_labels, pickled_records, sequences
+from data_prep.pickled_records import (
+    NO_OPTIONS,
+    Options,
+    is_list_of_records,
+    padding_spans,
+    read_records,
+    take_arrays,
+    video_of,
+)
 from data_prep.pool import PreparationError
 from data_prep.restricted_pickle import load
 from data_prep.sequences import MODALITIES, SPLITS, Split, Summary
@@ -44,7 +54,7 @@ DESCRIPTIONS = {'text': 'GloVe word vectors', 'audio': 'COVAREP', 'vision': 'FAC
 def make_schema(dataset: str, sizes: Mapping[str, int] | None = None, info: Mapping[str, Any] | None = None) -> Schema:
     """The schema of 'mosi', 'mosei' or 'iemocap'; `sizes` {m: features} are the published ones unless given."""
     sizes = SIZES[dataset] if sizes is None else sizes
-    features = {m: Feature((None, sizes[m]), description=DESCRIPTIONS[m]) for m in MODALITIES}
+    features = {m: Feature((None, sizes[m]), description=DESCRIPTIONS[m], optional=True) for m in MODALITIES}
     label = Label('binary', EMOTIONS) if dataset == 'iemocap' else Label('regression')
     return Schema(
         f'{dataset}_mult', features, label, {'dataset': dataset, 'made_by': 'data_prep.mult_pickle', **(info or {})}
@@ -74,23 +84,31 @@ def read_ids(ids: Any, count: int, where: str) -> tuple[list[str], list[str]]:
     rows = [
         [sequences.to_text(part) for part in np.ravel(row).tolist()] for row in sequences.take_column(ids, count, where)
     ]
-    return [f'{row[0]}[{"-".join(row[1:])}]' if row[1:] else ''.join(row) for row in rows], [
-        ''.join(row[:1]) for row in rows
-    ]
+    names = [f'{row[0]}[{"-".join(row[1:])}]' if row[1:] else ''.join(row) for row in rows]
+    return names, [''.join(row[:1]) for row in rows]
 
 
-def read_split(part: Mapping, name: str, dataset: str, where: str, *, aligned: bool) -> Split:
+def read_split(
+    part: Mapping, name: str, dataset: str, where: str, *, keys: Mapping[str, str], options: Options
+) -> Split:
     """One split of the file, checked; its arrays stay on the disk."""
-    arrays = sequences.take_arrays(part, where)
-    count = len(arrays['text'])
-
-    def spans(block, start):
-        found = {m: sequences.left_padded(array) for m, array in block.items()}
-        return sequences.common(found) if aligned else found
-
+    known = is_known(dataset, options)
+    arrays = sequences.take_arrays(part, where) if known else take_arrays(part, keys, where)
+    count = len(next(iter(arrays.values())))
     ids, videos = read_ids(part.get('id'), count, f'{where}, id')
-    columns = [{'speaker': video} for video in videos]
-    return Split(name, arrays, spans, read_labels(part['labels'], dataset, count, where), ids, columns)
+    if known:
+        labels = read_labels(part['labels'], dataset, count, where)
+    else:
+        values, place = pickled_labels.take(part, options.labels, 'labels', where)
+        labels = pickled_labels.read(values, options.labels, count, place)
+        videos = [video if '[' in name else video_of(name) for name, video in zip(ids, videos, strict=True)]
+    spans = padding_spans(arrays, sequences.left_padded)
+    return Split(name, arrays, spans, labels, ids, [{'speaker': video} for video in videos])
+
+
+def is_known(dataset: str, options: Options) -> bool:
+    """Whether the file must be the published one, in the shape of its labels and with all three modalities."""
+    return dataset in SIZES and not options
 
 
 def prepare(
@@ -101,6 +119,7 @@ def prepare(
     nonfinite: str = 'zero',
     num_shards: int = 4,
     overwrite: bool = False,
+    options: Options = NO_OPTIONS,
 ) -> tuple[str, Summary]:
     """Writes the shard directory; returns (data set, what was written).
 
@@ -110,25 +129,58 @@ def prepare(
     source = Path(source)
     content = load(source)
     dataset = dataset or sequences.guess_dataset(source, list(SIZES))
-    parts = sequences.take_parts(content, source, (*MODALITIES, 'labels'))
-    aligned = len({np.shape(parts['train'][m])[1:2] for m in MODALITIES}) == 1
+    text, notes, info = None, [], {'source': source.name, 'aligned': True}
+    if is_list_of_records(content):
+        splits, text, notes = read_records(content, source, options)
+    else:
+        splits, info['aligned'] = _read_arrays(content, source, dataset, options)
+    sizes = sequences.take_sizes(splits, source)
+    if is_known(dataset, options) and text is None:
+        schema = make_schema(dataset, sizes, info)
+        notes += sequences.differences(splits, sizes, RECORDS[dataset], SIZES[dataset])
+    else:
+        info = {'dataset': dataset, 'made_by': 'data_prep.mult_pickle', **info}
+        schema = pickled_records.make_schema(f'{dataset}_mult', splits, options, sizes, info, text)
+    if dataset not in SIZES:
+        notes.append(f'note: {dataset} is none of {", ".join(SIZES)}: read as the file and the flags say')
+    summary = sequences.write(
+        Path(output),
+        schema,
+        splits,
+        nonfinite=nonfinite,
+        num_shards=num_shards,
+        overwrite=overwrite,
+        sources=[source],
+    )
+    summary.is_known = is_known(dataset, options) and text is None
+    summary.notes += notes + ([] if text is None else text.notes())
+    return dataset, summary
+
+
+def _read_arrays(content: Any, source: Path, dataset: str, options: Options) -> tuple[list[Split], bool]:
+    """(splits, whether their modalities are aligned) of a file of arrays."""
+    if options.glove or options.tokenizer:
+        raise PreparationError(f'{source} holds features and no words: leave --glove and --tokenizer out')
+    if is_known(dataset, options):
+        parts, keys = (
+            sequences.take_parts(content, source, (*MODALITIES, 'labels')),
+            dict(zip(MODALITIES, MODALITIES, strict=True)),
+        )
+    else:
+        parts = sequences.take_parts(content, source, ())
+        keys = options.keep(pickled_records.find_modalities(parts, str(source)), str(source))
     splits = [
-        read_split(part, SPLITS[key], dataset, f'{source}, split {key!r}', aligned=aligned)
+        read_split(part, SPLITS[key], dataset, f'{source}, split {key!r}', keys=keys, options=options)
         for key, part in parts.items()
     ]
-    sizes = sequences.take_sizes(splits, source)
-    schema = make_schema(dataset, sizes, {'source': source.name, 'aligned': aligned})
-    summary = sequences.write(
-        Path(output), schema, splits, nonfinite=nonfinite, num_shards=num_shards, overwrite=overwrite
-    )
-    summary.notes += sequences.differences(splits, sizes, RECORDS[dataset], SIZES[dataset])
-    return dataset, summary
+    return splits, pickled_records.are_aligned(splits[0].arrays)
 
 
 def main(argv: list[str] | None = None) -> int:
     """The command line; returns the exit status: 0, or 2 with one line on stderr."""
     name, description = 'python -m data_prep.mult_pickle', 'Feature files of the MulT release -> record shards.'
-    return sequences.run(prepare, sequences.parse_arguments(argv, name, description, list(SIZES)), CONFIGS)
+    arguments = pickle_command.parse_arguments(argv, name, description, list(SIZES), pickled_records.add_arguments)
+    return pickle_command.run(prepare, arguments, CONFIGS, pickled_records.of_arguments)
 
 
 if __name__ == '__main__':

@@ -27,7 +27,8 @@ from typing import Any
 import numpy as np
 
 from data_prep import ravdess_video
-from data_prep.pool import MISTAKES, PreparationError, Skipped, process, summary
+from data_prep.pool import MISTAKES, PreparationError, Remark, Skipped, missing, nothing_usable, process, summary
+from mmer_jax import ranges
 from mmer_jax.media import audio
 from mmer_jax.records import Feature, Label, RecordWriter, Schema
 
@@ -35,6 +36,7 @@ EMOTIONS = ('neutral', 'calm', 'happy', 'sad', 'angry', 'fearful', 'disgust', 's
 FEATURES = ('mfcc', 'log_mel', 'waveform', 'none')
 SUFFIXES = ('.wav', '.flac', '.mp4')
 NUM_MELS = 128
+MFCC = ranges.Number(int, low=1, high=NUM_MELS)
 PCM_SCALE = 32768  # int16 = float * 32768, so 16-bit files come back unchanged
 NAME = re.compile(r'(0[1-3])-(0[12])-(0[1-8])-(0[12])-(0[12])-(0[12])-(0[1-9]|1\d|2[0-4])')
 LAYOUT = 'expected Actor_01 .. Actor_24 folders below it, with files such as Actor_01/03-01-01-01-01-01-01.wav'
@@ -174,27 +176,33 @@ def _parse(path: Path, *, song: bool, vision: bool, video_only: bool) -> Clip | 
 
 
 def read_clip(job: Job) -> dict[str, Any]:
-    """Decodes one clip: {'record': {'id', 'label', 'audio' and/or 'vision'}, 'columns': manifest columns}.
+    """Decodes one clip: {'record': {'id', 'label', 'audio' and/or 'vision'}, 'columns', 'remarks'}.
 
-    'audio' is float32 (T, num_mfcc) or (T, 128), or int16 (S,); 'vision' is JPEG Frames. MediaError where the file
-    cannot be used.
+    'audio' is float32 (T, num_mfcc) or (T, 128), or int16 (S,), None for silence; 'vision' is JPEG Frames, None for
+    black pictures. MediaError where the file cannot be used.
     """
     clip, settings = job.clip, job.settings
     record: dict[str, Any] = {'id': clip.id, 'label': int(clip.emotion) - 1}
     columns: dict[str, Any] = clip.columns()
+    remarks: list[Remark] = []
     if settings.features != 'none':
         record['audio'], columns['duration'] = _read_sound(clip.path, settings)
     if settings.vision is not None:
-        record['vision'], added = ravdess_video.read_pictures(clip.path, settings.vision, job.landmarks)
+        record['vision'], added, remarks = ravdess_video.read_pictures(clip.path, settings.vision, job.landmarks)
         columns |= added
-    return {'record': record, 'columns': columns}
+        remarks = remarks if 'audio' in record else []
+    why = {'audio': 'silence', 'vision': 'black pictures'}
+    lacks = {m: why[m] for m in why if m in record and record[m] is None}
+    return {'record': record, 'columns': columns, 'remarks': remarks + missing(lacks, set(why) & set(record))}
 
 
-def _read_sound(path: Path, settings: Settings) -> tuple[np.ndarray, float]:
-    """The array of 'audio' and the seconds of sound it was made from."""
+def _read_sound(path: Path, settings: Settings) -> tuple[np.ndarray | None, float]:
+    """The array of 'audio', None for silence, and the seconds of sound it was made from."""
     samples, rate = audio.load_audio(
         path, settings.sample_rate, offset=settings.offset, duration=settings.duration or None
     )
+    if audio.is_silent(samples):
+        return None, round(len(samples) / rate, 6)
     if settings.features == 'mfcc':
         array = audio.mfcc(samples, rate, num_mfcc=settings.num_mfcc, hop_length=settings.hop_length)
     elif settings.features == 'log_mel':
@@ -211,13 +219,13 @@ def make_schema(settings: Settings, *, song: bool = False) -> Schema:
     features = {}
     if settings.features == 'mfcc':
         description = f'MFCC (librosa defaults), {frames}'
-        features['audio'] = Feature((None, settings.num_mfcc), 'float32', description=description)
+        features['audio'] = Feature((None, settings.num_mfcc), description=description, optional=True)
     elif settings.features == 'log_mel':
         description = f'mel power in dB of full scale, {frames}'
-        features['audio'] = Feature((None, NUM_MELS), 'float32', description=description)
+        features['audio'] = Feature((None, NUM_MELS), description=description, optional=True)
     elif settings.features == 'waveform':
         description = f'{settings.sample_rate} Hz mono, float = int16 / {PCM_SCALE}'
-        features['audio'] = Feature((None,), 'int16', description=description)
+        features['audio'] = Feature((None,), 'int16', description=description, optional=True)
     info = {'dataset': 'ravdess', 'made_by': 'data_prep.ravdess', 'song': song, **dataclasses.asdict(settings)}
     parts = [settings.features] if settings.features != 'none' else []
     if settings.vision is None:
@@ -239,14 +247,15 @@ def prepare(
     workers: int = 0,
     num_shards: int = 4,
     overwrite: bool = False,
-) -> tuple[list[dict[str, Any]], list[tuple[str, Skipped]]]:
-    """Writes the shard directory: (manifest columns of each record, skipped files).
+) -> tuple[list[dict[str, Any]], list[tuple[str, Skipped]], list[tuple[str, Remark]]]:
+    """Writes the shard directory: (manifest columns of each record, skipped files, remarks on records).
 
     PreparationError where nothing can be written, FileExistsError where `output` exists without `overwrite`.
     """
     tables = ravdess_video.find_inputs(settings.vision, landmarks)
     clips, skipped = list_clips(source, song=song, vision=settings.vision is not None, video_only=video_only)
-    rows = []
+    rows: list[dict[str, Any]] = []
+    remarks: list[tuple[str, Remark]] = []
     sources = [source, landmarks or source]
     options: dict[str, Any] = {'num_shards': num_shards, 'overwrite': overwrite, 'sources': sources}
     with RecordWriter(output, make_schema(settings, song=song), **options) as writer:
@@ -257,11 +266,11 @@ def prepare(
                 continue
             writer.write(result['record'], **result['columns'])
             rows.append(result['columns'])
+            remarks += [(job.clip.id, remark) for remark in result['remarks']]
         if not rows:
-            example = f', for example {skipped[0][1].detail}' if skipped else ''
-            reasons = ', '.join(sorted({result.reason for _, result in skipped})) or 'the Actor_XX folders are empty'
-            raise PreparationError(f'no usable clip below {source}: {reasons}{example}; {LAYOUT}; nothing was written')
-    return rows, skipped
+            hint = LAYOUT if skipped else f'the Actor_XX folders are empty; {LAYOUT}'
+            raise nothing_usable(f'no usable clip below {source}', skipped, hint)
+    return rows, skipped, remarks
 
 
 def _table_of(clip: Clip, tables: Mapping[str, Path]) -> dict[str, Path]:
@@ -269,7 +278,7 @@ def _table_of(clip: Clip, tables: Mapping[str, Path]) -> dict[str, Path]:
     return {key: tables[key]} if key in tables else {}
 
 
-def _report(rows: list[dict[str, Any]], skipped, output: Path, settings: Settings) -> None:
+def _report(rows: list[dict[str, Any]], skipped, remarks, output: Path, settings: Settings) -> None:
     actors = Counter(row['speaker'] for row in rows)
     emotions = Counter(row['emotion'] for row in rows)
     print(f'{len(rows)} clips of {len(actors)} actors -> {output}')
@@ -280,7 +289,7 @@ def _report(rows: list[dict[str, Any]], skipped, output: Path, settings: Setting
         ravdess_video.report(rows, settings.vision)
     if short and settings.features != 'waveform':  # whose duration is a limit
         print(f'  shorter than the {settings.duration:g} s asked for: {short} (see the column duration)')
-    summary(skipped)
+    summary(skipped, remarks)
     print(f'next: python -m mmer_jax.records verify {output}')
     if settings.vision is not None:
         print(f'      python -m data_prep.look {output} --output grid.png')
@@ -323,25 +332,17 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
         default=Settings.features,
         help='what to store of the sound; waveform, int16 samples: 16000 Hz and the first 10 s unless said otherwise',
     )
-    add('--sample_rate', type=int, default=default.sample_rate, help='Hz, after resampling')
-    add('--num_mfcc', type=int, default=default.num_mfcc, help='coefficients a frame, 1 to 128')
-    add('--hop_length', type=int, default=default.hop_length, help='samples from one frame to the next')
-    add('--offset', type=float, default=default.offset, help='seconds to leave out at the start')
-    add('--duration', type=float, default=default.duration, help='seconds to take; 0: the whole clip')
+    add('--sample_rate', type=ranges.SAMPLE_RATE, default=default.sample_rate, help='Hz, after resampling')
+    add('--num_mfcc', type=MFCC, default=default.num_mfcc, help='coefficients a frame, 1 to 128')
+    add('--hop_length', type=ranges.COUNT, default=default.hop_length, help='samples from one frame to the next')
+    add('--offset', type=ranges.NOT_NEGATIVE, default=default.offset, help='seconds to leave out at the start')
+    add('--duration', type=ranges.NOT_NEGATIVE, default=default.duration, help='seconds to take; 0: the whole clip')
     ravdess_video.add_arguments(parser)
     add('--song', action='store_true', help='take the songs too, not only speech')
-    add('--workers', type=int, default=os.cpu_count() or 1, help='processes; 0 or 1: this one')
-    add('--num_shards', type=int, default=4, help='files to spread the records over')
+    add('--workers', type=ranges.PROCESSES, default=os.cpu_count() or 1, help='processes; 0 or 1: this one')
+    add('--num_shards', type=ranges.SHARDS, default=4, help='files to spread the records over')
     add('--overwrite', action='store_true', help='replace an existing output')
     arguments = parser.parse_args(argv)
-    for name, least in {'sample_rate': 1, 'num_mfcc': 1, 'hop_length': 1, 'num_shards': 1, 'workers': 0}.items():
-        if getattr(arguments, name) < least:
-            parser.error(f'--{name} must be {least} or more, found {getattr(arguments, name)}')
-    if arguments.num_mfcc > NUM_MELS:
-        parser.error(f'--num_mfcc must be {NUM_MELS} (the number of mel bands) or less, found {arguments.num_mfcc}')
-    for name in ('offset', 'duration'):
-        if not 0 <= getattr(arguments, name) < float('inf'):
-            parser.error(f'--{name} must be a number of seconds, 0 or more, found {getattr(arguments, name)}')
     arguments.vision = ravdess_video.from_arguments(parser, arguments)
     return arguments
 
@@ -351,7 +352,7 @@ def main(argv: list[str] | None = None) -> int:
     arguments = parse_arguments(argv)
     settings = Settings(**{field.name: getattr(arguments, field.name) for field in dataclasses.fields(Settings)})
     try:
-        rows, skipped = prepare(
+        rows, skipped, remarks = prepare(
             arguments.source,
             arguments.output,
             settings,
@@ -365,7 +366,7 @@ def main(argv: list[str] | None = None) -> int:
     except MISTAKES as error:
         print(f'error: {error}', file=sys.stderr)
         return 2
-    _report(rows, skipped, arguments.output, settings)
+    _report(rows, skipped, remarks, arguments.output, settings)
     return 0
 
 

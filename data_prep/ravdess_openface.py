@@ -22,7 +22,18 @@ from typing import Any
 import numpy as np
 
 from data_prep import ravdess
-from data_prep.pool import MISTAKES, PreparationError, Skipped, process, summary
+from data_prep.pool import (
+    MISTAKES,
+    PreparationError,
+    Remark,
+    Skipped,
+    holds_nothing,
+    missing,
+    nothing_usable,
+    process,
+    summary,
+)
+from mmer_jax import ranges
 from mmer_jax.media import MediaError
 from mmer_jax.media.download import check_download
 from mmer_jax.records import Feature, Label, RecordWriter, Schema
@@ -72,9 +83,9 @@ def take_of(name: str) -> tuple[str, ...] | None:
 
 def make_schema(audio: str = 'mfcc') -> Schema:
     """audio 'mfcc': (T, 13) as data_prep.ravdess makes it; 'values': (259,). vision (35,)."""
-    values = Feature((VALUES,), description='audio values of the table, one vector a clip')
+    values = Feature((VALUES,), description='audio values of the table, one vector a clip', optional=True)
     sound = ravdess.make_schema(ravdess.Settings()).features['audio'] if audio == 'mfcc' else values
-    vision = Feature((ACTION_UNITS,), description='OpenFace action units, one vector a clip')
+    vision = Feature((ACTION_UNITS,), description='OpenFace action units, one vector a clip', optional=True)
     info = {'dataset': 'ravdess', 'made_by': 'data_prep.ravdess_openface', 'audio': audio}
     name = 'ravdess_openface' if audio == 'mfcc' else 'ravdess_openface_values'
     return Schema(name, {'audio': sound, 'vision': vision}, Label('classes', ravdess.EMOTIONS), info)
@@ -88,13 +99,15 @@ def prepare(
     workers: int = 0,
     num_shards: int = 4,
     overwrite: bool = False,
-) -> tuple[int, list[tuple[str, Skipped]]]:
-    """Writes the shard directory: (number of records, what was skipped). source None: the table's own audio values.
+) -> tuple[int, list[tuple[str, Skipped]], list[tuple[str, Remark]]]:
+    """Writes the shard directory: (number of records, what was skipped, remarks on records).
 
-    PreparationError where nothing can be written, FileExistsError where `output` exists without `overwrite`.
+    source None: the table's own audio values. A vector of zeros is a missing modality, as silence is. PreparationError
+    where nothing can be written, FileExistsError where `output` exists without `overwrite`.
     """
     rows = read_table(table)
     skipped: list[tuple[str, Skipped]] = []
+    remarks: list[tuple[str, Remark]] = []
     schema, count = make_schema('values' if source is None else 'mfcc'), 0
     options: dict[str, Any] = {'num_shards': num_shards, 'overwrite': overwrite, 'sources': [table, source or table]}
     with RecordWriter(output, schema, **options) as writer:
@@ -104,7 +117,7 @@ def prepare(
                 path = Path('-'.join(('01', *take[1:], actor)))
                 clip = ravdess.Clip(actor, channel, emotion, intensity, statement, repetition, '01', path)
                 record = {'id': clip.path.name, 'label': int(clip.emotion) - 1, 'audio': row[ACTION_UNITS:]}
-                writer.write({**record, 'vision': row[:ACTION_UNITS]}, **clip.columns())
+                writer.write(_without_zeros({**record, 'vision': row[:ACTION_UNITS]}, remarks), **clip.columns())
                 count += 1
         else:
             clips, skipped = ravdess.list_clips(source)
@@ -116,11 +129,24 @@ def prepare(
                 if isinstance(result, Skipped):
                     skipped.append((job.clip.path.name, result))
                     continue
-                writer.write({**result['record'], 'vision': rows[job.clip.take][:ACTION_UNITS]}, **result['columns'])
+                record = {**result['record'], 'vision': rows[job.clip.take][:ACTION_UNITS]}
+                writer.write(_without_zeros(record, remarks), **result['columns'])
                 count += 1
         if not count:
-            raise PreparationError(f'no clip below {source} is in {table}; nothing was written')
-    return count, skipped
+            raise nothing_usable(f'no clip below {source} is in {table} and can be read', skipped, ravdess.LAYOUT)
+    return count, skipped, remarks
+
+
+def _without_zeros(record: dict[str, Any], remarks: list[tuple[str, Remark]]) -> dict[str, Any]:
+    """The record with None for what holds nothing, which the remarks say."""
+    lacks = {}
+    for m in ('audio', 'vision'):
+        if record[m] is None:
+            lacks[m] = 'silence'
+        elif holds_nothing(record[m]):
+            lacks[m], record[m] = 'zeros throughout', None
+    remarks += [(record['id'], remark) for remark in missing(lacks, ('audio', 'vision'))]
+    return record
 
 
 def _jobs(clips: list[ravdess.Clip], rows: Mapping, skipped: list) -> list[ravdess.Job]:
@@ -139,22 +165,20 @@ def main(argv: list[str] | None = None) -> int:
     add('--source', type=Path, help='folder with Actor_XX folders somewhere below it, for --audio mfcc')
     add('--audio', choices=AUDIO, default='mfcc', help="mfcc of the clips, or the table's own values")
     add('--output', type=Path, required=True, help='shard directory to write')
-    add('--workers', type=int, default=os.cpu_count() or 1, help='processes; 0 or 1: this one')
-    add('--num_shards', type=int, default=4, help='files to spread the records over')
+    add('--workers', type=ranges.PROCESSES, default=os.cpu_count() or 1, help='processes; 0 or 1: this one')
+    add('--num_shards', type=ranges.SHARDS, default=4, help='files to spread the records over')
     add('--overwrite', action='store_true', help='replace an existing output')
     arguments = parser.parse_args(argv)
     if (arguments.audio == 'mfcc') != (arguments.source is not None):
         parser.error('--audio mfcc needs --source, the folder of the clips; --audio values takes none')
-    if arguments.num_shards < 1 or arguments.workers < 0:
-        parser.error(f'--num_shards {arguments.num_shards} and --workers {arguments.workers}: expected 1 and 0 or more')
     options = {name: getattr(arguments, name) for name in ('source', 'workers', 'num_shards', 'overwrite')}
     try:
-        count, skipped = prepare(arguments.table, arguments.output, **options)
+        count, skipped, remarks = prepare(arguments.table, arguments.output, **options)
     except MISTAKES as error:
         print(f'error: {error}', file=sys.stderr)
         return 2
     print(f'{count} clips -> {arguments.output}')
-    summary(skipped)
+    summary(skipped, remarks)
     print(f'next: python -m mmer_jax.records verify {arguments.output}')
     if arguments.audio == 'mfcc':
         config = 'configs/audio_visual_ravdess_openface.py:concat_fc'

@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from data_prep.pool import PreparationError
+from data_prep.pool import PreparationError, Remark, compare_spans
+from mmer_jax import ranges
 from mmer_jax.media import faces, video
 from mmer_jax.records import Feature, encode_frames
 
@@ -33,7 +34,7 @@ def make_feature(vision: Vision) -> Feature:
     """The schema's entry 'vision'."""
     choice = {'even': 'spread evenly over the clip', 'consecutive': 'from the beginning on'}[vision.frame_choice]
     description = f'{vision.frames} RGB frames {choice}, crop {vision.crop!r}, JPEG quality {vision.quality}'
-    return Feature((None, vision.size, vision.size, 3), 'uint8', 'jpeg', description)
+    return Feature((None, vision.size, vision.size, 3), 'uint8', 'jpeg', description, optional=True)
 
 
 def find_inputs(vision: Vision | None, folder: Path | None) -> dict[str, Path]:
@@ -66,9 +67,28 @@ def make_detector(min_face: int) -> faces.Detector:
     return dataclasses.replace(mtcnn.load(), min_size=min_face)
 
 
-def read_pictures(path: Path, vision: Vision, landmarks: Mapping[str, Path]) -> tuple[Any, dict[str, Any]]:
-    """(Frames, manifest columns): frame rate, length, share of frames with a face, distinct frames. MediaError."""
+def read_pictures(
+    path: Path, vision: Vision, landmarks: Mapping[str, Path]
+) -> tuple[Any, dict[str, Any], list[Remark]]:
+    """(Frames, manifest columns, remarks). MediaError where the file cannot be used; None for pictures all black.
+
+    The columns: frame rate, start and length in seconds, those of the file's own sound, share of frames with a face,
+    distinct frames.
+    """
     frames, info = video.read_frames(path, vision.frames, vision.frame_choice)
+    columns: dict[str, Any] = {
+        'video_fps': round(info.fps, 3),
+        'video_start': round(info.start, 3),
+        'video_duration': round(info.duration, 3),
+    }
+    remarks = []
+    if info.sound is not None:
+        start, end = info.sound
+        columns |= {'sound_start': round(start, 3), 'sound_duration': round(end - start, 3)}
+        remarks = compare_spans(info.sound, (info.start, info.end))
+    columns |= {'face_share': 0.0, 'distinct_frames': len(np.unique(info.timestamps))}
+    if video.is_black(frames):
+        return None, columns, remarks
     cropped, share = faces.crop_faces(
         frames,
         vision.crop,
@@ -78,34 +98,26 @@ def read_pictures(path: Path, vision: Vision, landmarks: Mapping[str, Path]) -> 
         landmarks=landmarks.get(path.stem[3:], path.with_suffix('.csv')) if vision.crop == 'landmarks' else None,
         detector=make_detector(vision.min_face) if vision.crop == 'mtcnn' else None,
     )
-    columns = {
-        'video_fps': round(info.fps, 3),
-        'video_duration': round(info.duration, 3),
-        'face_share': round(share, 4),
-        'distinct_frames': len(np.unique(info.timestamps)),
-    }
-    return encode_frames(cropped, vision.quality), columns
+    columns['face_share'] = round(share, 4)
+    return encode_frames(cropped, vision.quality), columns, remarks
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     default = Vision()
     add = parser.add_argument
     add('--vision', choices=('none', 'frames'), default='none', help='what to store of the pictures')
-    add('--frames', type=int, default=default.frames, help='frames a clip')
+    add('--frames', type=ranges.FRAMES, default=default.frames, help='frames a clip')
     add('--frame_choice', choices=FRAME_CHOICES, default=default.frame_choice, help='over the whole clip, or its first')
     add('--crop', choices=faces.CROPS, default=default.crop, help='what of a frame to keep')
-    add('--size', type=int, default=default.size, help='height and width of the pictures stored')
-    add('--quality', type=int, default=default.quality, help='of JPEG, 1 to 95')
-    add('--min_face', type=int, default=default.min_face, help='side in pixels of the smallest face --crop mtcnn seeks')
+    add('--size', type=ranges.SIDE, default=default.size, help='height and width of the pictures stored')
+    add('--quality', type=ranges.QUALITY, default=default.quality, help='of JPEG, 1 to 95')
+    add('--min_face', type=ranges.FACE, default=default.min_face, help='pixels, the smallest face --crop mtcnn seeks')
     add('--landmarks', type=Path, help="folder with RAVDESS's FacialTracking tables, for --crop landmarks")
     add('--video_only', action='store_true', help='take files without sound (02-) too; with --features none')
 
 
 def from_arguments(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> Vision | None:
     """The settings asked for, None without --vision frames; parser.error where they make no sense."""
-    for name, least, most in (('frames', 1, 10**4), ('size', 16, 4096), ('quality', 1, 95), ('min_face', 12, 1000)):
-        if not least <= getattr(arguments, name) <= most:
-            parser.error(f'--{name} must be in {least}..{most}, found {getattr(arguments, name)}')
     if arguments.vision == 'none':
         if arguments.features == 'none':
             parser.error('--features none needs --vision frames: nothing would be stored')

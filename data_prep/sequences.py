@@ -1,10 +1,9 @@
 """What the readers of published feature files share: padded arrays of three splits -> records of true lengths.
 
 A file is read in blocks of rows, so arrays may be larger than memory. Padding is found before values that are not
-finite are replaced: a step of -inf is a step.
+finite are replaced: a step of -inf is a step. A modality of a record in which no number but 0 is left is missing there.
 """
 
-import argparse
 import dataclasses
 import re
 import sys
@@ -16,11 +15,12 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from data_prep.pool import MISTAKES, PreparationError
+from data_prep.pool import PreparationError, Remark, holds_nothing, missing
 from mmer_jax.records import RecordWriter, Schema
 
 MODALITIES = ('text', 'audio', 'vision')
 SPLITS = {'train': 'train', 'valid': 'validation', 'test': 'test'}  # key of the file -> word of the manifest
+VALID = ('valid', 'dev', 'validation', 'val')  # what files call the second
 POLICIES = {
     'zero': 'replaced by 0, as the published code does for -inf',
     'mean': 'replaced by the mean of the finite values of the feature over the training split',
@@ -46,54 +46,92 @@ class Split:
     labels: Sequence[Any]
     ids: list[str]
     columns: list[dict[str, str]]
+    extra: Callable[[int], Arrays] | None = None  # more features of a record, made when it is written
 
 
 @dataclasses.dataclass
 class Summary:
-    """What was written: records by split, lengths by modality, replaced values by kind, rows without content."""
+    """What was written: records by split, lengths by modality, replaced values by kind, and what is missing in them."""
 
     records: dict[str, int] = dataclasses.field(default_factory=dict)
     lengths: dict[str, list[int]] = dataclasses.field(default_factory=lambda: {m: [] for m in MODALITIES})
     replaced: dict[str, Counter] = dataclasses.field(default_factory=lambda: {m: Counter() for m in MODALITIES})
     empty: Counter = dataclasses.field(default_factory=Counter)
     notes: list[str] = dataclasses.field(default_factory=list)
+    remarks: list[tuple[str, Remark]] = dataclasses.field(default_factory=list)
+    is_known: bool = True  # the data set and layout that a config of ours is for
 
 
 # ---- taking a file apart -------------------------------------------------------------------------------------
 
 
+def take_splits(content: Any, path: Path, kind: type | tuple[type, ...], expected: str) -> dict[str, Any]:
+    """{'train': part, 'valid': part, 'test': part}, each of a kind; PreparationError says what is missing or other."""
+    if not isinstance(content, dict):
+        raise PreparationError(f'{path} holds {describe(content)}, expected a dict with the keys {list(SPLITS)}')
+    known = {split: (split,) for split in SPLITS} | {'valid': VALID}
+    names = {split: next((key for key in keys if key in content), '') for split, keys in known.items()}
+    for split, name in names.items():
+        if not name:
+            raise PreparationError(
+                f'{path} has no split {split!r}: found {sorted(map(str, content))}, expected the keys {list(SPLITS)}'
+            )
+        if not isinstance(content[name], kind):
+            raise PreparationError(f'{path}, split {name!r} is {describe(content[name])}, expected {expected}')
+    return {split: content[name] for split, name in names.items()}
+
+
+def describe(value: Any) -> str:
+    """What a value of a file is, in a few words: 'a list of 4 tuples'."""
+    kind = type(value).__name__
+    if isinstance(value, np.ndarray):
+        return f'an array {value.shape} of {value.dtype}'
+    if isinstance(value, (list, tuple)) and len(value):
+        return f'a {kind} of {len(value)}, the first of which is a {type(value[0]).__name__}'
+    return f'an empty {kind}' if isinstance(value, (list, tuple, dict)) and not value else f'a {kind}'
+
+
+def take_lists(content: Any, path: Path) -> dict[str, Sequence[Any]]:
+    """The splits of a file of lists of records, none of them empty."""
+    parts = take_splits(content, path, (list, tuple), 'a list of records as in the other splits')
+    for split, part in parts.items():
+        if not part:
+            raise PreparationError(f'{path}, split {split!r} is empty, expected a record or more')
+    return parts
+
+
 def take_parts(content: Any, path: Path, keys: Iterable[str]) -> dict[str, Mapping]:
     """{'train': part, 'valid': part, 'test': part}, dicts with the keys; PreparationError says what is missing."""
-    for split in SPLITS:
-        if not isinstance(content, dict) or not isinstance(content.get(split), dict):
-            found = sorted(map(str, content)) if isinstance(content, dict) else type(content).__name__
-            raise PreparationError(f'{path} has no split {split!r}: found {found}, expected the keys {list(SPLITS)}')
-        if missing := [key for key in keys if key not in content[split]]:
+    parts = take_splits(content, path, dict, f'a dict with the keys {list(keys)}')
+    for split, part in parts.items():
+        if missing := [key for key in keys if key not in part]:
             raise PreparationError(
-                f'{path}, split {split!r} lacks {missing}: found {sorted(map(str, content[split]))}; '
+                f'{path}, split {split!r} lacks {missing}: found {sorted(map(str, part))}; '
                 'is it a file of another release?'
             )
-    return {split: content[split] for split in SPLITS}
+    return parts
 
 
 def take_arrays(part: Mapping, where: str) -> Arrays:
-    """The arrays {m: (N, T_m, D_m)} of a split; PreparationError where they are not three of one N above 0."""
-    for m in MODALITIES:
+    """The arrays {m: (N, T_m, D_m)} of a split; PreparationError where they are not numbers of one N above 0."""
+    present = [m for m in MODALITIES if m in part]
+    for m in present:
         array = part[m]
-        if not isinstance(array, np.ndarray) or array.ndim != 3 or array.dtype.kind not in 'fiu' or not array.size:
+        shape = getattr(array, 'shape', ())
+        if len(shape) != 3 or array.dtype.kind not in 'fiu' or 0 in shape:
             found = f'{array.shape} of {array.dtype}' if isinstance(array, np.ndarray) else type(array).__name__
             raise PreparationError(
                 f'{where}, {m!r}: found {found}, expected numbers of shape (records, steps, features)'
             )
-    if len({len(part[m]) for m in MODALITIES}) > 1:
-        counts = ', '.join(f'{m} {len(part[m])}' for m in MODALITIES)
+    if len({len(part[m]) for m in present}) > 1:
+        counts = ', '.join(f'{m} {len(part[m])}' for m in present)
         raise PreparationError(f'{where}: the modalities have different numbers of records: {counts}')
-    return {m: part[m] for m in MODALITIES}
+    return {m: part[m] for m in present}
 
 
 def take_sizes(splits: Sequence[Split], path: Path) -> dict[str, int]:
     """{m: D_m}, the same in every split or PreparationError."""
-    sizes = {m: splits[0].arrays[m].shape[2] for m in MODALITIES}
+    sizes = {m: array.shape[2] for m, array in splits[0].arrays.items()}
     for split in splits:
         for m, array in split.arrays.items():
             if array.shape[2] != sizes[m]:
@@ -192,16 +230,26 @@ def differences(
     ]
     return notes + [
         f'note: {m} has {sizes[m]} features, the published file {published[m]}'
-        for m in MODALITIES
+        for m in sizes
         if sizes[m] != published[m]
     ]
+
+
+def guess_dataset(path: Path, names: Sequence[str]) -> str:
+    """The data set that the file's name, or else one of its two folders, names; PreparationError asks for it."""
+    for part in reversed(path.absolute().parts[-3:]):
+        found = [name for name in names if re.search(rf'(?<![a-z]){name}(?![a-z])', part.lower())]
+        if len(found) == 1:
+            return found[0]
+    known = ', '.join(names)
+    raise PreparationError(f'{path}: the name tells no data set; pass --dataset, one of {known}, or a name of your own')
 
 
 # ---- writing -------------------------------------------------------------------------------------------------
 
 
 def blocks(split: Split) -> Iterator[tuple[int, Arrays, Arrays]]:
-    """(number of the first row, {m: (n, T_m, D_m) in memory}, {m: spans (n, 2), at least one step each})."""
+    """(number of the first row, {m: (n, T_m, D_m) in memory}, {m: spans (n, 2)})."""
     row = max(array[:1].nbytes for array in split.arrays.values())
     rows = max(1, BLOCK // row)
     for start in range(0, len(split.ids), rows):
@@ -213,9 +261,11 @@ def training_means(split: Split) -> Arrays:
     """{m: (D_m,) float32}: means of the finite values over the real steps of a split; 0 where there is none."""
     totals = {m: np.zeros((2, array.shape[2])) for m, array in split.arrays.items()}
     for _, block, spans in blocks(split):
-        for m in MODALITIES:
+        for m in block:
             for row, (first, stop) in zip(block[m], spans[m], strict=True):
                 steps = to_float32(row[first:stop])
+                if holds_nothing(steps):
+                    continue
                 finite = np.isfinite(steps)
                 totals[m] += np.where(finite, steps, 0).sum(0, dtype=np.float64), finite.sum(0)
     return {m: (total / np.maximum(number, 1)).astype(np.float32) for m, (total, number) in totals.items()}
@@ -247,21 +297,30 @@ def clean(steps: np.ndarray, where: str, fill: np.ndarray | None, counts: Counte
 
 
 def write(
-    output: Path, schema: Schema, splits: Sequence[Split], *, nonfinite: str, num_shards: int, overwrite: bool
+    output: Path,
+    schema: Schema,
+    splits: Sequence[Split],
+    *,
+    nonfinite: str,
+    num_shards: int,
+    overwrite: bool,
+    sources: Iterable[Path] = (),
 ) -> Summary:
     """Writes the shard directory, whole or not at all; the counts of replaced values go into the schema's info."""
     summary = Summary(notes=make_unique(splits))
     schema.info.update(nonfinite=nonfinite)
-    with RecordWriter(output, schema, num_shards=num_shards, overwrite=overwrite) as writer:
-        fills: dict[str, Any] = {m: np.zeros(schema.features[m].step_shape, np.float32) for m in MODALITIES}
+    options: dict[str, Any] = {'num_shards': num_shards, 'overwrite': overwrite, 'sources': sources}
+    with RecordWriter(output, schema, **options) as writer:
+        arrays = splits[0].arrays
+        fills: dict[str, Any] = {m: np.zeros(schema.features[m].step_shape, np.float32) for m in arrays}
         if nonfinite != 'zero':
-            fills = training_means(splits[0]) if nonfinite == 'mean' else dict.fromkeys(MODALITIES)
+            fills = training_means(splits[0]) if nonfinite == 'mean' else dict.fromkeys(arrays)
         total = sum(len(split.ids) for split in splits)
         with tqdm(desc=schema.name, total=total, file=sys.stderr, mininterval=0.5) as bar:
             for split in splits:
                 summary.records[split.name] = len(split.ids)
                 for start, block, spans in blocks(split):
-                    for row in range(len(block['text'])):
+                    for row in range(len(next(iter(block.values())))):
                         _write_row(
                             writer,
                             split,
@@ -278,77 +337,19 @@ def write(
 
 
 def _write_row(writer: RecordWriter, split: Split, number: int, rows: dict, fills: dict, summary: Summary) -> None:
-    arrays = {}
+    arrays: dict[str, np.ndarray | None] = {}
     for m, (row, first, stop) in rows.items():
-        first = min(int(first), len(row) - 1)
-        steps = row[first : max(int(stop), first + 1)]  # a record of padding only keeps one step
-        summary.empty[m] += int(first == stop or not steps.any())
+        steps = row[int(first) : int(stop)]
         arrays[m] = clean(steps, f'record {split.ids[number]!r} of {split.name}, {m}', fills[m], summary.replaced[m])
-        summary.lengths[m].append(len(steps))
+        if holds_nothing(steps):
+            arrays[m] = None
+        summary.empty[m] += arrays[m] is None
+        summary.lengths[m].append(0 if arrays[m] is None else len(steps))
+    lacks = {m: 'zeros throughout' for m in arrays if arrays[m] is None}
+    for m, array in (split.extra(number) if split.extra is not None else {}).items():
+        arrays[m] = array if len(array) else None
+        lacks |= {} if len(array) else {m: 'no words'}
+        summary.lengths[m].append(len(array))
+    summary.remarks += [(split.ids[number], remark) for remark in missing(lacks, arrays)]
     record = {'id': split.ids[number], 'label': split.labels[number], **arrays}
     writer.write(record, split=split.name, **split.columns[number])
-
-
-# ---- the command line ----------------------------------------------------------------------------------------
-
-
-def guess_dataset(path: Path, names: Sequence[str]) -> str:
-    """The data set that the file's name, or else one of its two folders, names; PreparationError asks for it."""
-    for part in reversed(path.absolute().parts[-3:]):
-        found = [name for name in names if re.search(rf'(?<![a-z]){name}(?![a-z])', part.lower())]
-        if len(found) == 1:
-            return found[0]
-    raise PreparationError(f'{path}: the name tells no data set; pass --dataset, one of {", ".join(names)}')
-
-
-def parse_arguments(argv: list[str] | None, prog: str, description: str, names: Sequence[str]) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        prog=prog, description=description, formatter_class=argparse.ArgumentDefaultsHelpFormatter
-    )
-    add = parser.add_argument
-    add('--source', type=Path, required=True, help='the .pkl file')
-    add('--output', type=Path, required=True, help='shard directory to write')
-    add('--dataset', choices=names, help='what the file holds; guessed from its name when not given')
-    meaning = '; '.join(f'{name}: {what}' for name, what in POLICIES.items())
-    add('--nonfinite', choices=list(POLICIES), default='zero', help=f'values that are not finite ({meaning})')
-    add('--num_shards', type=int, default=4, help='files to spread the records over')
-    add('--overwrite', action='store_true', help='replace an existing output')
-    arguments = parser.parse_args(argv)
-    if arguments.num_shards < 1:
-        parser.error(f'--num_shards must be 1 or more, found {arguments.num_shards}')
-    return arguments
-
-
-def run(prepare: Callable[..., tuple[str, Summary]], arguments: argparse.Namespace, configs: Mapping[str, str]) -> int:
-    """Prepares and reports; returns the exit status: 0, or 2 with one line on stderr."""
-    try:
-        dataset, summary = prepare(
-            arguments.source,
-            arguments.output,
-            dataset=arguments.dataset,
-            nonfinite=arguments.nonfinite,
-            num_shards=arguments.num_shards,
-            overwrite=arguments.overwrite,
-        )
-    except MISTAKES as error:
-        print(f'error: {error}', file=sys.stderr)
-        return 2
-    report(summary, arguments.output, arguments.nonfinite, configs.get(dataset, ''))
-    return 0
-
-
-def report(summary: Summary, output: Path, nonfinite: str, config: str) -> None:
-    """Prints what was written and the next command."""
-    counts = ', '.join(f'{name} {number}' for name, number in summary.records.items())
-    print(f'{sum(summary.records.values())} records -> {output}: {counts}')
-    for m, lengths in summary.lengths.items():
-        zero = f'; zero throughout: {summary.empty[m]}' if summary.empty[m] else ''
-        print(f'  {m}: {min(lengths)} / {np.median(lengths):g} / {max(lengths)} steps (least, median, most){zero}')
-        if summary.replaced[m]:
-            kinds = ', '.join(f'{number} {kind}' for kind, number in summary.replaced[m].items())
-            print(f'  {m}: {kinds}: {POLICIES[nonfinite]}')
-    for note in summary.notes:
-        print(note)
-    print(f'next: python -m mmer_jax.records verify {output}')
-    if config:
-        print(f'      python -m mmer_jax.main --config={config} --config.data.directory={output}')

@@ -17,7 +17,7 @@ from mmer_jax.media.text import read_glove
 from mmer_jax.media.textfile import decode_word, stream_lines
 
 HEADS = ('mean', 'max', 'all')
-TEXT_COLUMNS = ('text', 'raw_text')  # of the manifest
+TEXT_COLUMNS = ('tokens', 'text', 'raw_text')  # of the manifest; tokens: what stands at each step, where it is no word
 Modalities = tuple[str, ...]
 
 
@@ -199,7 +199,7 @@ def axes_of_record(
 ) -> tuple[dict[str, Axis], list[str]]:
     """The axis of each modality of a record of a RecordSource, and notes on what stands along it.
 
-    Words where they are known: the manifest's column text or raw_text if it has as many as the record has steps, or
+    Words where they are known: the manifest's column tokens, text or raw_text if it has as many as the record has steps, or
     those of the vectors in the GloVe file `glove`; other modalities have them too where the whole data set is aligned
     to words. Else seconds, from the columns start and end, or duration; else numbers of steps, from 1.
 
@@ -210,7 +210,7 @@ def axes_of_record(
     seconds, axes = _seconds(source.manifest, number), {}
     for m, count in steps.items():
         whole, skipped = int(source.manifest.get(f'length_{m}', {number: 1})[number]), lengths[m] - count
-        aligned = m == 'text' or np.array_equal(source.manifest.get(f'length_{m}'), source.manifest.get('length_text'))
+        aligned = m == 'text' or _go_together(source.manifest, m)
         if not source.schema.features[m].is_sequence:
             axes[m] = Axis(m, count, ('whole clip',))
         elif words and aligned:
@@ -221,6 +221,15 @@ def axes_of_record(
         else:
             axes[m] = Axis(m, count, (), skipped + 0.5, lengths[m] + 0.5)
     return axes, notes
+
+
+def _go_together(manifest: Mapping[str, np.ndarray], m: str) -> bool:
+    """Whether a modality has a step for each word in all records that have both."""
+    steps, words = manifest.get(f'length_{m}'), manifest.get('length_text')
+    if steps is None or words is None:
+        return False
+    both = (steps > 0) & (words > 0)
+    return bool(both.any()) and np.array_equal(steps[both], words[both])
 
 
 def _words(source: Any, number: int, glove: str | Path | None, notes: list[str]) -> list[str]:

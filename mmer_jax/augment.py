@@ -109,12 +109,17 @@ def horizontal_flip(modality: str, probability: float = 0.5, per: str = 'clip') 
 
 
 def _of_pictures(name: str, modality: str, per: str, change: Callable[..., Image.Image]) -> Augmentation:
-    """change(picture, generator) of every picture, all from one draw or each from its own; Frames stay undecoded."""
+    """change(picture, generator) of every picture, all from one draw or each from its own; Frames stay undecoded.
+
+    A record without pictures stays as it is.
+    """
     if per not in ('clip', 'frame'):
         raise ValueError(f"{name}: per={per!r}, expected 'clip' or 'frame'")
 
     def augment(record, generator):
         pictures = record[modality]
+        if not len(pictures):
+            return record
         seeds = generator.integers(2**62, size=len(pictures) if per == 'frame' else 1)
         # A change draws from its own seed when it is made: by then the size of the picture is known.
         edits: list[Edit] = [

@@ -9,11 +9,13 @@ the number of workers or processes was before.
 import dataclasses
 import functools
 import itertools
+import multiprocessing
 from collections.abc import Generator, Mapping, Sequence
 from typing import Any
 
 import grain
 import numpy as np
+from absl import flags
 
 from mmer_jax.augment import Augmentation, Record
 from mmer_jax.records import Feature, Frames, RecordSource, Schema
@@ -36,7 +38,10 @@ def check_modalities(modalities: Sequence[str], schema: Schema) -> None:
 def record_lengths(
     source: RecordSource, modalities: Sequence[str], max_length: Mapping[str, int]
 ) -> dict[str, np.ndarray]:
-    """Steps of each modality in every record, (R,) each, after the cut to max_length; a vector has one step."""
+    """Steps of each modality in every record, (R,) each, after the cut to max_length; a vector has one step.
+
+    0 where the modality is missing: such a record has an all-False mask of it.
+    """
     lengths = {}
     for m in modalities:
         column = source.manifest.get(f'length_{m}', np.ones(len(source), np.int64))
@@ -57,9 +62,12 @@ def plan_shapes(lengths: Mapping[str, np.ndarray], max_shapes: int, candidates: 
 
     Records are sorted by total length (each modality relative to its mean); dynamic programming then cuts the
     sorted order into groups so that the sum of (group size x group maximum) is least. Shapes grow in every
-    modality, so that a record left over in one group fits the next.
+    modality, so that a record left over in one group fits the next. Every shape has a step, also of a modality that is
+    missing in all records of its group. Modalities that go step by step together (words and the sound of each word)
+    get equal lengths in a group whose longest record lacks one of them.
     """
-    relative = np.stack([lengths[m] / lengths[m].mean() for m in lengths])
+    lengths = _with_partners(lengths)
+    relative = np.stack([lengths[m] / max(lengths[m].mean(), 1e-9) for m in lengths])
     order = np.argsort(relative.sum(0), kind='stable')
     total = len(order)
     cuts = np.unique(np.linspace(0, total, min(candidates, total) + 1).astype(int))
@@ -78,7 +86,17 @@ def plan_shapes(lengths: Mapping[str, np.ndarray], max_shapes: int, candidates: 
     for choice in reversed(back):
         ends.append(int(choice[ends[-1]]))
     ends = sorted(set(ends) - {0})
-    return [{m: int(lengths[m][order[: cuts[end]]].max()) for m in lengths} for end in ends]
+    return [{m: max(int(lengths[m][order[: cuts[end]]].max()), 1) for m in lengths} for end in ends]
+
+
+def _with_partners(lengths: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """The lengths, with those of a missing modality taken from one that it equals wherever a record has both."""
+    filled = {m: column.copy() for m, column in lengths.items()}
+    for m, other in itertools.permutations(lengths, 2):
+        both = (lengths[m] > 0) & (lengths[other] > 0)
+        if np.array_equal(lengths[m][both], lengths[other][both]):
+            filled[m] = np.where(filled[m] > 0, filled[m], lengths[other])
+    return filled
 
 
 @dataclasses.dataclass(frozen=True)
@@ -155,7 +173,7 @@ class BatchPlan:
 class LoadBatch:
     """Reads, normalises, augments, pads and masks the rows of one planned batch that belong to this process.
 
-    A hidden modality is all zeros, with an all-False mask: what a model makes of its absence.
+    A hidden modality is all zeros, with an all-False mask, in every row; one that a record lacks is so in its row.
     """
 
     source: RecordSource
@@ -223,8 +241,8 @@ class LoadBatch:
 
 
 def _with_time(array: Any, feature: Feature) -> Any:
-    """A feature without a time axis as a sequence of one step; one JPEG picture already is one."""
-    return array if feature.is_sequence or isinstance(array, Frames) else array[None]
+    """A feature without a time axis as a sequence of one step, or of none where it is missing; Frames are one."""
+    return array if isinstance(array, Frames) or array.ndim > len(feature.step_shape) else array[None]
 
 
 def feature_statistics(
@@ -232,7 +250,8 @@ def feature_statistics(
 ) -> dict[str, tuple[np.ndarray, np.ndarray]]:
     """Mean and standard deviation of each feature over all steps of the given (training) records, float32 each.
 
-    A feature that does not vary gets deviation 1. Pictures are refused: their encoders normalise them.
+    A feature that does not vary gets deviation 1. ValueError for pictures, which their encoders normalise, and for a
+    modality that all of these records lack.
     """
     pictures = [m for m in modalities if source.schema.features[m].is_image]
     if pictures:
@@ -246,6 +265,8 @@ def feature_statistics(
             sums[m] = [sums[m][0] + len(array), sums[m][1] + array.sum(0), sums[m][2] + (array**2).sum(0)]
     statistics = {}
     for m, (count, first, second) in sums.items():
+        if not count:
+            raise ValueError(f'{m} is missing in all {len(numbers)} training records; take it out of config.modalities')
         mean = first / count
         deviation = np.sqrt(np.maximum(second / count - mean**2, 0))
         deviation = np.where(deviation > 1e-6, deviation, 1)
@@ -267,6 +288,10 @@ def batches(
     options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=prefetch)
     iterable = dataset.to_iter_dataset(options)
     if workers:
+        check_main_guard()
+        if not flags.FLAGS.is_parsed():
+            # grain hands its flags to the workers. Who parses flags later still can: this only gives the defaults.
+            flags.FLAGS.mark_as_parsed()
         iterable = iterable.mp_prefetch(grain.MultiprocessingOptions(num_workers=workers))
     iterator = iter(iterable)
     try:
@@ -275,3 +300,15 @@ def batches(
         close = getattr(iterator, 'close', None)
         if close is not None:
             close()
+
+
+def check_main_guard() -> None:
+    """RuntimeError in a process that multiprocessing is just starting, while it runs the user's script once more.
+
+    Such a process imports the script again; what is not under the guard then starts processes of its own.
+    """
+    if getattr(multiprocessing.current_process(), '_inheriting', False):
+        raise RuntimeError(
+            "data.workers > 0 starts your script once more in every worker: put what trains under \"if __name__ == "
+            "'__main__':\", or set data.workers to 0"
+        )

@@ -26,7 +26,7 @@ from typing import Any
 import numpy as np
 from absl import logging
 
-from mmer_jax import data, trained, writer
+from mmer_jax import data, ranges, trained, writer
 from mmer_jax.experiment import SPLITS, folds_of, open_source
 from mmer_jax.leakage import EXTRACTED, SUFFIX
 from mmer_jax.outputs import check_shards
@@ -235,10 +235,10 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument('--output', type=Path, help='folder of the features; WORKDIR/features by default')
     parser.add_argument('--level', choices=LEVELS, default='pooled', help='one vector a record, or one a step')
     parser.add_argument('--data', help='another shard directory')
-    parser.add_argument('--fold', type=int, help='one fold; all by default')
-    parser.add_argument('--seed', type=int, help='one of the seeds of the run; its first by default')
-    parser.add_argument('--num_processes', type=int, default=1, help='processes that share the work')
-    parser.add_argument('--process_id', type=int, default=0, help='number of this one, from 0')
+    parser.add_argument('--fold', type=ranges.COUNT_OR_0, help='one fold; all by default')
+    parser.add_argument('--seed', type=ranges.SEED, help='one of the seeds of the run; its first by default')
+    parser.add_argument('--num_processes', type=ranges.COUNT, default=1, help='processes that share the work')
+    parser.add_argument('--process_id', type=ranges.COUNT_OR_0, default=0, help='number of this one, from 0')
     arguments = parser.parse_args(argv)
     if not 0 <= arguments.process_id < arguments.num_processes:
         parser.error(f'--process_id {arguments.process_id}: expected 0 to {arguments.num_processes - 1}')

@@ -27,12 +27,16 @@ class Feature:
     is 'values' for float32 and 'raw' otherwise (an Int64List of pixels or samples is 50 times slower to read).
     'jpeg' stores uint8 pictures, grey or RGB, of shape (None, H, W, C) or (H, W, C) as a BytesList with one JPEG
     file a frame, so that any reader of tf.train.Example can open them and a frame that is not used is not decoded.
+
+    An `optional` feature may be missing in a record (silence, black pictures, rows of zeros): it is given as None and
+    read back as an array of no steps, (0, ...) in front of a step's shape. In a batch its mask is False throughout.
     """
 
     shape: tuple[int | None, ...]
     dtype: str = 'float32'
     encoding: str = ''
     description: str = ''
+    optional: bool = False
 
     def __post_init__(self):
         object.__setattr__(self, 'shape', tuple(self.shape))
@@ -58,6 +62,15 @@ class Feature:
         return tuple(size for size in self.shape if size is not None)
 
     @property
+    def has_length(self) -> bool:
+        """Whether records differ in how many steps they have of it: the manifest then has a column of them."""
+        return self.is_sequence or self.optional
+
+    def missing(self) -> np.ndarray:
+        """What a record has where the feature is missing: (0, *step_shape)."""
+        return np.zeros((0, *self.step_shape), self.dtype)
+
+    @property
     def is_image(self) -> bool:
         """Whether a step is a picture (H, W, C) of uint8, grey or RGB."""
         return self.dtype == 'uint8' and len(self.step_shape) == 3 and self.step_shape[-1] in JPEG_MODES
@@ -70,13 +83,18 @@ class Frames(Sequence):
     """The JPEG frames of one record, not decoded yet: len(frames), frames[2:5] (Frames), np.asarray(frames).
 
     `where` names the record and the feature in errors. `edit` adds changes that are made when a frame is decoded, so
-    that a frame cut away afterwards costs nothing.
+    that a frame cut away afterwards costs nothing. `step_shape` (H, W, C) is for an optional feature, which may have no
+    frame at all.
     """
 
     def __init__(
-        self, encoded: Sequence[bytes], where: str = 'frames', edits: Sequence[tuple[Edit, ...]] | None = None
+        self,
+        encoded: Sequence[bytes],
+        where: str = 'frames',
+        edits: Sequence[tuple[Edit, ...]] | None = None,
+        step_shape: tuple[int, ...] | None = None,
     ):
-        self.encoded, self.where = tuple(encoded), where
+        self.encoded, self.where, self.step_shape = tuple(encoded), where, step_shape
         self.edits = tuple(edits) if edits is not None else ((),) * len(self.encoded)
 
     def __len__(self) -> int:
@@ -85,11 +103,13 @@ class Frames(Sequence):
     def __getitem__(self, key):
         """A slice is Frames again, a number is one decoded picture, uint8 (H, W, C)."""
         if isinstance(key, slice):
-            return Frames(self.encoded[key], self.where, self.edits[key])
+            return Frames(self.encoded[key], self.where, self.edits[key], self.step_shape)
         return self._decode(range(len(self))[key])
 
     def __array__(self, dtype=None, copy=None) -> np.ndarray:
         """Decodes: uint8 (T, H, W, C)."""
+        if not len(self) and self.step_shape is not None:
+            return np.zeros((0, *self.step_shape), np.uint8 if dtype is None else dtype)
         if not len(self):
             raise RecordError(f'{self.where} is empty: a sequence needs at least one step')
         array = np.stack([self._decode(number) for number in range(len(self))])
@@ -98,7 +118,7 @@ class Frames(Sequence):
     def edit(self, edits: Sequence[Edit]) -> 'Frames':
         """Frames with one more change of each picture; `edits` has one function for every frame."""
         added = [(*before, edit) for before, edit in zip(self.edits, edits, strict=True)]
-        return Frames(self.encoded, self.where, added)
+        return Frames(self.encoded, self.where, added, self.step_shape)
 
     def open(self, number: int) -> Image.Image:
         """Frame `number` as stored, its header read and its pixels not. RecordError where that is no JPEG file."""
@@ -176,7 +196,8 @@ class Schema:
                 return tfds_features.Text()
             if feature.encoding == 'jpeg':
                 return tfds_features.Sequence(tfds_features.Text())
-            return tfds_features.Tensor(shape=feature.shape, dtype=np.float32)
+            shape = feature.shape if feature.is_sequence or not feature.optional else (None, *feature.shape)
+            return tfds_features.Tensor(shape=shape, dtype=np.float32)
 
         label = {
             'classes': lambda: tfds_features.Scalar(np.int64),
@@ -189,7 +210,8 @@ class Schema:
     def check(self, record: Mapping[str, Any]) -> dict[str, Any]:
         """The record with its label and arrays as stored; RecordError where it does not fit the schema.
 
-        A 'jpeg' feature may be given as an array or as Frames (encode_frames), whose headers are read.
+        A 'jpeg' feature may be given as an array or as Frames (encode_frames), whose headers are read; an optional one
+        that is missing as None.
         """
         where = f'record {record.get("id", "without id")!r}'
         expected = {'id', 'label', *self.features}
@@ -197,12 +219,14 @@ class Schema:
             raise RecordError(f'{where} has the keys {sorted(record)}, expected {sorted(expected)}')
         values: dict[str, Any] = {'id': str(record['id']), 'label': self._check_label(record['label'], where)}
         for key, feature in self.features.items():
-            name = f'{where}, feature {key!r}'
-            if isinstance(record[key], Frames):
-                values[key] = Frames(record[key].encoded, name, record[key].edits)
+            name, value = f'{where}, feature {key!r}', record[key]
+            if value is None and not feature.optional:
+                raise RecordError(f'{name} is None, but the feature is not optional; expected an array {feature.shape}')
+            if isinstance(value, Frames):
+                values[key] = Frames(value.encoded, name, value.edits, feature.step_shape)
                 check_frames(values[key], feature, name)
             else:
-                values[key] = np.asarray(record[key])
+                values[key] = feature.missing() if value is None else np.asarray(value)
                 check_array(values[key], feature, name)
         return values
 
@@ -211,7 +235,9 @@ class Schema:
         values = self.check(record)
         for key, feature in self.features.items():
             value = values[key]
-            if feature.encoding == 'raw':
+            if feature.encoding == 'values' and feature.optional:
+                values[key] = value.reshape(-1, *feature.step_shape)  # a vector is stored as none or one
+            elif feature.encoding == 'raw':
                 values[key] = value.astype('<' + np.dtype(feature.dtype).str[1:]).tobytes()
             elif feature.encoding == 'jpeg':
                 frames = value if isinstance(value, Frames) else encode_frames(value.reshape(-1, *feature.step_shape))
@@ -236,15 +262,23 @@ class Schema:
         for key, feature in self.features.items():
             array = values[key]
             if feature.encoding == 'raw':
+                kind = np.dtype(feature.dtype).newbyteorder('<')
                 shape = [-1 if n is None else n for n in feature.shape]
-                array = np.frombuffer(array, np.dtype(feature.dtype).newbyteorder('<')).reshape(shape)
+                missing = not array and feature.optional
+                array = feature.missing() if missing else np.frombuffer(array, kind).reshape(shape)
             elif feature.encoding == 'jpeg':
-                array = Frames(array, f'record {record["id"]!r}, feature {key!r}')
+                array = Frames(array, f'record {record["id"]!r}, feature {key!r}', step_shape=feature.step_shape)
+            elif feature.optional and not feature.is_sequence and len(array) == 1:
+                array = array[0]
             record[key] = array
         return record
 
     def to_json(self) -> dict[str, Any]:
-        return {'format': FORMAT, **dataclasses.asdict(self)}
+        content = {'format': FORMAT, **dataclasses.asdict(self)}
+        for spec in content['features'].values():
+            if not spec['optional']:  # as it was before features could be
+                del spec['optional']
+        return content
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> 'Schema':
@@ -252,16 +286,24 @@ class Schema:
         return cls(name=value['name'], features=features, label=Label(**value['label']), info=value['info'])
 
 
+def count_steps(value: Any, feature: Feature) -> int:
+    """The steps that a record has of a feature: 0 where it is missing, 1 of a vector or a single picture."""
+    if value is None:
+        return 0
+    return len(value) if feature.is_sequence or isinstance(value, Frames) or np.shape(value)[:1] == (0,) else 1
+
+
 def check_array(array: np.ndarray, feature: Feature, where: str) -> None:
     """RecordError where an array's dtype, shape or finiteness is not what its feature says."""
     if array.dtype != np.dtype(feature.dtype):
         raise RecordError(f'{where} has dtype {array.dtype}, expected {feature.dtype}')
+    missing = feature.optional and array.shape == (0, *feature.step_shape)
     fits = array.ndim == len(feature.shape) and all(
         expected in (None, found) for expected, found in zip(feature.shape, array.shape, strict=True)
     )
-    if not fits:
+    if not fits and not missing:
         raise RecordError(f'{where} has shape {array.shape}, expected {feature.shape}')
-    if feature.is_sequence and len(array) == 0:
+    if feature.is_sequence and len(array) == 0 and not missing:
         raise RecordError(f'{where} is empty: a sequence needs at least one step')
     if array.dtype.kind == 'f' and not np.isfinite(array).all():
         nan, infinite = int(np.isnan(array).sum()), int(np.isinf(array).sum())
@@ -275,6 +317,8 @@ def check_frames(frames: Frames, feature: Feature, where: str) -> None:
     """RecordError where JPEG frames are not the pictures that their feature says, by their headers."""
     if feature.encoding != 'jpeg':
         raise RecordError(f'{where} is given as JPEG frames, but its encoding is {feature.encoding!r}')
+    if feature.optional and not len(frames):
+        return
     if not len(frames) or (not feature.is_sequence and len(frames) != 1):
         expected = 'at least one' if feature.is_sequence else 'one'
         raise RecordError(f'{where} has {len(frames)} frames, expected {expected}')

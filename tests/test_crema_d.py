@@ -1,5 +1,6 @@
 """data_prep.crema_d: both layouts, labels and votes, the human rows, every unusable file named."""
 
+import re
 import shutil
 from fractions import Fraction
 
@@ -398,7 +399,7 @@ def test_errors_of_the_source(source, tmp_path, capsys):
 
 @pytest.mark.parametrize(
     ('options', 'message'),
-    [(['--frames', 8], '--frames 8 needs --layout 3d'), (['--size', 8], '--size must be in 16..4096, found 8')],
+    [(['--frames', 8], '--frames 8 needs --layout 3d'), (['--size', 8], '--size: found 8, expected a whole number from 16')],
 )
 def test_errors_of_the_options(source, tmp_path, capsys, options, message):
     with pytest.raises(SystemExit):
@@ -447,15 +448,38 @@ def test_spread():
         spectrogram_image.spread(0, 1)
 
 
+@pytest.mark.parametrize('layout', ['2d', '3d'])
+def test_a_cut_video_is_refused_by_its_header_or_by_the_sound(source, tmp_path, capsys, layout):
+    """To a tenth of its bytes: the header states 1 s; without a header, the wav beside it is far longer."""
+    for name in crema_d_layout.FOLDERS:
+        keep = {f'{one}.{suffix}' for one in NAMES[:3] for suffix in ('wav', 'flv')}
+        shutil.copytree(source / name, tmp_path / name, ignore=lambda _, names, keep=keep: set(names) - keep)
+    path = tmp_path / 'VideoFlash' / f'{NAMES[0]}.flv'
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 10])
+    write_flv(tmp_path / 'VideoFlash' / f'{NAMES[1]}.flv', frames=9)  # whole, but not of a sound of 1 s
+    assert run(tmp_path, tmp_path / 'out', '--layout', layout, '--frames', 1 if layout == '2d' else 8) == 0
+    assert RecordSource(tmp_path / 'out').manifest['id'].tolist() == [NAMES[2]]
+    assert f'truncated: {NAMES[0]}, {NAMES[1]}' in capsys.readouterr().out
+    (tmp_path / 'VideoFlash' / f'{NAMES[2]}.flv').unlink()
+    assert run(tmp_path, tmp_path / 'none') == 2
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert re.search(rf'the first cause: {path}: truncated; 0\.9\d+ s announced, 0\.[01]\d+ s found', error), error
+    assert 'no file in VideoFlash (1), truncated (2)' in error
+
+
 def test_silence_lengths_apart_and_long_clips_are_reported(source, tmp_path, monkeypatch, capsys):
     for name in crema_d_layout.FOLDERS:
         shutil.copytree(source / name, tmp_path / name, ignore=lambda _, names: set(names) - {f'{NAMES[0]}.flv'})
     soundfile.write(tmp_path / 'AudioWAV' / f'{NAMES[0]}.wav', np.zeros(2 * RATE), RATE)
     assert run(tmp_path, tmp_path / 'out') == 0
     out = capsys.readouterr().out
-    assert 'silent: 1' in out
-    assert 'sound and pictures more than 0.5 s apart in length: 1' in out
-    assert not np.asarray(RecordSource(tmp_path / 'out')[0]['audio']).any()
+    assert f'audio is missing (silence; masked in batches): 1\n      {NAMES[0]}\n' in out
+    times = rf'{NAMES[0]}: sound 0\.000 to 2\.000 s, pictures 0\.000 to 0\.9\d+ s'
+    assert re.search(rf'sound and pictures more than 0\.2 s apart: 1\n      {times}\n', out), out
+    assert verify(tmp_path / 'out') == []
+    records = RecordSource(tmp_path / 'out')
+    assert (records.manifest['length_audio'].tolist(), records.manifest['length_vision'].tolist()) == ([0], [1])
+    assert records[0]['audio'].shape == (0, 32, 32, 3)
     monkeypatch.setattr(crema_d, 'LONGEST', 0.9)
     assert run(tmp_path, tmp_path / 'long', '--layout', '3d', '--frames', 8) == 2
     assert 'too long for a clip of CREMA-D' in capsys.readouterr().err

@@ -214,7 +214,7 @@ def files(tmp_path):
     audio = {v: (np.stack([np.arange(40.0), np.ones(40)], axis=1), frames.copy()) for v in labels if v != 'v4'}
     audio['v1'][0][3] = [-np.inf, np.nan]
     audio['v3'][1][5] = np.nan
-    vision = {v: (np.full((4, 3), n), INTERVALS[::-1]) for n, v in enumerate(labels)}
+    vision = {v: (np.full((4, 3), n), INTERVALS[::-1]) for n, v in enumerate(labels, start=1)}
     folds = {**FOLDS, 'standard_test_fold': ['v4', 'v5']}
     (tmp_path / 'folds.json').write_text(json.dumps(folds))
     return {
@@ -290,6 +290,31 @@ def test_audio_is_cleaned_counted_and_missing_audio_skips(files, tmp_path, capsy
     assert 'without a finite time, left out: audio 1' in printed
     assert 'the video has no audio: v4[0], v4[1]' in printed
     assert 'configs/mfsa_mosei.py' in printed
+
+
+def test_a_modality_of_zeros_is_missing_with_its_times(files, tmp_path, capsys):
+    """v1 has no face (zeros), v3 words without a vector; the other modalities and records are as they were."""
+    with csd.Sequence(files['vision']) as vision:
+        content = {name: vision.read(name) for name in vision.videos}
+    content['v1'][0][:] = 0
+    files['vision'] = write_csd(tmp_path / 'zeros.csd', content)
+    assert run(files, tmp_path / 'before', '--times') == 0
+    with csd.Sequence(files['words']) as words:
+        content = {name: words.read(name) for name in words.videos}
+    content['v3'][0][:] = 'zyx'
+    files['words'] = write_csd(tmp_path / 'zyx.csd', content)
+    assert run(files, tmp_path / 'out', '--times') == 0
+    assert verify(tmp_path / 'out') == []
+    source, before = RecordSource(tmp_path / 'out'), RecordSource(tmp_path / 'before')
+    assert source.manifest['length_vision'].tolist() == [0, 0, 2, 2, 2, 2]
+    assert source.manifest['length_text'][4:].tolist() == [0, 0]
+    assert (source[0]['vision'].shape, source[0]['vision_times'].shape) == ((0, 3), (0, 2))
+    assert (source[4]['text'].shape, source[4]['text_times'].shape) == ((0, 4), (0, 2))
+    for key in ('audio', 'audio_times', 'text', 'text_times'):
+        np.testing.assert_array_equal(source[0][key], before[0][key])
+    printed = capsys.readouterr().out
+    assert 'vision is missing (zeros throughout; masked in batches): 2\n      v1[0], v1[1]' in printed
+    assert 'text is missing (zeros throughout; masked in batches): 2\n      v3[0], v3[1]' in printed
 
 
 def test_emotions_pauses_and_dropped_words(files, tmp_path, capsys):
@@ -381,6 +406,6 @@ def test_the_real_mosi_sequences(tmp_path, capsys):
     with csd.Sequence(files['labels']) as labels:
         assert count == {name: len(labels.read(name)[0]) for name in names}
     place = manifest['id'].tolist().index('2WGyTLYerpo[43]')
-    assert (manifest['start'][place], manifest['length_text'][place]) == (manifest['end'][place], 1)
+    assert (manifest['start'][place], manifest['text'][place]) == (manifest['end'][place], 'shes')
     assert (manifest['text'][0], manifest['label'][0]) == ('get her anyhow it was really', '2.4')
     assert 'the video is in no fold: ' in capsys.readouterr().out

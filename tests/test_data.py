@@ -182,6 +182,76 @@ def test_a_feature_that_does_not_vary_is_only_centred(tmp_path):
     assert next(iter(batches(load)))['vision'].shape == (4, 1, 2)  # a vector is a sequence of one step
 
 
+@pytest.fixture(scope='module')
+def partly_missing(tmp_path_factory):
+    """12 records with text, and audio of one step a word; records 3, 7 and 11 (the longest) lack the audio, 5 the text
+    and both of its pictures; 0 lacks the vector."""
+    from mmer_jax.records import Feature, Label, RecordWriter, Schema
+
+    features = {
+        'text': Feature((None, 2), optional=True),
+        'audio': Feature((None, 3), optional=True),
+        'vision': Feature((4,), optional=True),
+    }
+    folder = tmp_path_factory.mktemp('missing') / 'x'
+    generator = np.random.default_rng(0)
+    with RecordWriter(folder, Schema('x', features, Label('regression')), num_shards=2) as writer:
+        for n in range(12):
+            arrays = {'text': generator.normal(size=(n + 1, 2)), 'audio': generator.normal(size=(n + 1, 3)) + 5}
+            arrays['vision'] = np.ones(4)
+            record = {m: array.astype(np.float32) for m, array in arrays.items()}
+            record |= {'audio': None} if n in (3, 7, 11) else {}
+            record |= {'text': None} if n == 5 else {}
+            record |= {'vision': None} if n == 0 else {}
+            writer.write({'id': str(n), 'label': float(n), **record})
+    return RecordSource(folder)
+
+
+@pytest.mark.parametrize('max_shapes', [1, 3])
+def test_a_missing_modality_is_masked_and_its_record_kept(partly_missing, max_shapes):
+    lengths = data.record_lengths(partly_missing, MODALITIES, {})
+    load = make_loader(partly_missing, shapes=plan_shapes(lengths, max_shapes), batch_size=4)
+    seen = {}
+    for batch in batches(load):
+        assert batch['text'].shape[:2] == batch['audio'].shape[:2]  # words and their sound keep one number of steps
+        for row, name in enumerate(batch['id']):
+            if not name:
+                continue
+            seen[int(name)] = {m: int(batch[f'{m}_mask'][row].sum()) for m in MODALITIES}
+            assert batch['weight'][row] == 1
+            for m in MODALITIES:
+                assert batch[m][row][~batch[f'{m}_mask'][row]].any() == False  # noqa: E712
+    assert seen == {
+        n: {'text': (n + 1) * (n != 5), 'audio': (n + 1) * (n not in (3, 7, 11)), 'vision': int(n != 0)}
+        for n in range(12)
+    }
+
+
+def test_statistics_are_those_of_the_records_that_have_the_modality(partly_missing):
+    mean, _ = data.feature_statistics(partly_missing, np.arange(12), ('audio',))['audio']
+    rows = np.concatenate([partly_missing[n]['audio'] for n in range(12)])
+    np.testing.assert_allclose(mean, rows.mean(0), rtol=1e-5)
+    load = make_loader(partly_missing, ('audio',), statistics={'audio': (mean, mean)}, batch_size=12)
+    batch = next(iter(batches(load)))
+    assert not batch['audio'][~batch['audio_mask']].any()  # not minus the mean
+    with pytest.raises(ValueError, match='audio is missing in all 3 training records; take it out of'):
+        data.feature_statistics(partly_missing, np.array([3, 7, 11]), ('audio',))
+
+
+@pytest.mark.parametrize('name', ['gaussian_noise', 'random_crop', 'time_mask', 'frequency_mask'])
+def test_augmentations_leave_a_missing_modality_missing(partly_missing, name):
+    options = {'gaussian_noise': {'scale': 1.0}, 'random_crop': {'steps': 3}, 'time_mask': {'steps': 3}}
+    options |= {'frequency_mask': {'bins': 1}}
+    change = augment.make_augmentations([(name, {'modality': 'audio', **options[name]})])
+    load = make_loader(partly_missing, ('audio',), augmentations=change, batch_size=12)
+    batch = next(iter(batches(load)))
+    assert [int(name) for name, mask in zip(batch['id'], batch['audio_mask'], strict=True) if not mask.any()] == [
+        3,
+        7,
+        11,
+    ]
+
+
 def test_an_augmentation_that_lengthens_is_refused(source):
     load = make_loader(source, ('audio',), augmentations=(lambda r, g: {**r, 'audio': np.tile(r['audio'], (3, 1))},))
     with pytest.raises(ValueError, match='may shorten a sequence, not lengthen it'):

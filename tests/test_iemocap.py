@@ -5,6 +5,7 @@ import dataclasses
 import re
 import shutil
 
+import av
 import numpy as np
 import pytest
 import soundfile
@@ -15,6 +16,7 @@ from mmer_jax.protocols import make_folds
 from mmer_jax.records import RecordSource, verify
 from tests import iemocap_release
 from tests.iemocap_release import BLUE, LENGTH, POINTER, RED, green, write_release, write_tokenizer
+from tests.test_announced import write_media
 
 LOSS = 40  # what MPEG-4, JPEG and half the colour resolution may change of a value; RED and BLUE differ by 200
 
@@ -185,7 +187,7 @@ def test_sound_is_the_wav_itself_cut_and_resampled(release, copied, tmp_path, ca
     assert np.abs(stored[other] - same)[100:-100].max() < 100
     assert float(records.manifest['duration'][place[short]]) == pytest.approx(0.3)
     printed = capsys.readouterr().out
-    assert 'sound shorter than the evaluation says: 2' in printed
+    assert f'sound shorter than the evaluation says: 2\n      {short}: 0.300 s of 0.500 s\n' in printed
     assert 'configs/bert_iemocap.py' not in printed  # it needs text
 
 
@@ -323,11 +325,48 @@ def test_video_that_ends_early(copied, tmp_path, capsys):
     printed = capsys.readouterr().out
     behind = ['Ses01F_impro01_F001', 'Ses01F_impro01_M001', 'Ses01F_impro01_F002']
     assert skipped_lines(printed) == {'start beyond the end': behind}
-    assert 'pictures end before the utterance: 1' in printed
+    assert 'pictures end before the utterance: 1\n      Ses01F_impro01_M000: 0.300 s of 0.600 s\n' in printed
     manifest = RecordSource(tmp_path / 'out').manifest
     seconds = dict(zip(manifest['id'].tolist(), manifest['video_seconds'].astype(float).tolist(), strict=True))
     assert seconds['Ses01F_impro01_M000'] == pytest.approx(0.3)
     assert seconds['Ses01F_impro01_F000'] == pytest.approx(LENGTH)
+
+
+def test_silence_and_black_pictures_are_missing(copied, tmp_path, capsys):
+    folder, paths = copied
+    soundfile.write(paths['Ses01F_impro01_F000'].wav, np.zeros(9600), 16000)
+    with av.open(str(paths['Ses02F_impro01_F000'].avi), 'w') as container:
+        stream = container.add_stream('mpeg4', rate=10)
+        stream.width, stream.height, stream.pix_fmt = 96, 48, 'yuv420p'
+        for _ in range(90):
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(np.zeros((48, 96, 3), np.uint8), format='rgb24')))
+        container.mux(stream.encode(None))
+    assert run(folder, tmp_path / 'out', '--modalities', 'audio', 'vision') == 0
+    printed = capsys.readouterr().out
+    assert 'audio is missing (silence; masked in batches): 1\n      Ses01F_impro01_F000\n' in printed
+    assert 'vision is missing (black pictures; masked in batches): 5\n      Ses02F_impro01_F000, ' in printed
+    records = RecordSource(tmp_path / 'out')
+    lengths = {
+        m: dict(zip(records.manifest['id'], records.manifest[f'length_{m}'], strict=True)) for m in ('audio', 'vision')
+    }
+    assert [name for name, length in lengths['audio'].items() if not length] == ['Ses01F_impro01_F000']
+    assert [lengths['vision'][f'Ses02F_impro01_{k}'] for k in ('F000', 'M000', 'F001', 'M001', 'F002')] == [0] * 5
+    assert sum(lengths['vision'].values()) == 3 * 45
+    assert verify(tmp_path / 'out') == []
+
+
+def test_a_dialog_that_is_cut_is_refused_with_both_lengths(copied, tmp_path, capsys):
+    folder, paths = copied
+    avi = paths['Ses01F_impro01_F000'].avi
+    write_media(avi, 'mpeg4', None, 16000, seconds=8.0)
+    avi.write_bytes(avi.read_bytes()[: avi.stat().st_size // 2])
+    for session in ('Session2', 'Session3', 'Session4', 'Session5'):
+        shutil.rmtree(folder / session)
+    paths['Ses01M_script01_1_F000'].avi.unlink()
+    assert run(folder, tmp_path / 'out', '--modalities', 'vision') == 2
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert re.search(rf'the first cause: {avi}: truncated; 8\.000 s announced, [1-5]\.\d+ s found', error), error
+    assert 'no avi of the dialog (5), truncated (5)' in error
 
 
 def test_existing_output_and_failure(release, tmp_path, capsys, monkeypatch):
@@ -346,8 +385,8 @@ def test_existing_output_and_failure(release, tmp_path, capsys, monkeypatch):
         return read(job)
 
     monkeypatch.setattr(iemocap, 'read_utterance', stop)
-    with pytest.raises(OSError, match='disk'):
-        run(release[0], output, *audio, '--max_seconds', 0.2, '--overwrite')
+    assert run(release[0], output, *audio, '--max_seconds', 0.2, '--overwrite') == 2
+    assert 'error: disk' in capsys.readouterr().err
     assert contents(output) == before
     assert [path.name for path in tmp_path.iterdir()] == ['out']
     monkeypatch.undo()
@@ -372,8 +411,8 @@ def test_source_folders(release, tmp_path):
     [
         ([], 'text needs --tokenizer NAME'),
         (['--modalities', 'audio', '--tokenizer', 'x'], 'needs text among --modalities'),
-        (['--modalities', 'audio', '--max_seconds', 0.01], '--max_seconds must be 0'),
-        (['--modalities', 'vision', '--num_frames', 0], '--num_frames must be 1 or more'),
+        (['--modalities', 'audio', '--max_seconds', 0.01], '--max_seconds: found 0.01, expected a finite number of at least 0.1, or 0'),
+        (['--modalities', 'vision', '--num_frames', 0], '--num_frames: found 0, expected a whole number'),
         (['--modalities', 'smell'], 'invalid choice'),
     ],
 )
@@ -391,5 +430,6 @@ def test_mistakes_end_in_one_sentence_and_no_output(release, tmp_path, capsys):
     assert run(empty, tmp_path / 'out', '--modalities', 'audio') == 2
     error = capsys.readouterr().err
     assert 'no usable utterance' in error
-    assert 'missing session, no EmoEvaluation files' in error
+    assert 'missing session (4), no EmoEvaluation files (1)' in error
+    assert 'the first cause: expected .txt files in' in error
     assert [path.name for path in tmp_path.iterdir()] == ['empty']

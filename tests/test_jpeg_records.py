@@ -210,6 +210,24 @@ def test_records_of_before_stay_readable(tiny):
     assert RecordSource(tiny)[0]['audio'].dtype == np.float32
 
 
+def test_pictures_may_be_missing_where_they_are_optional(tmp_path):
+    feature = Feature((None, 8, 8, 3), 'uint8', 'jpeg', optional=True)
+    with RecordWriter(tmp_path / 'x', Schema('x', {'vision': feature}, Label('regression'))) as writer:
+        writer.write({'id': 'none', 'label': 0.0, 'vision': None})
+        writer.write({'id': 'two', 'label': 0.0, 'vision': np.full((2, 8, 8, 3), 9, np.uint8)})
+    assert records.verify(tmp_path / 'x') == []
+    source = RecordSource(tmp_path / 'x')
+    assert source.manifest['length_vision'].tolist() == [0, 2]
+    assert [source[n]['vision'].shape for n in (0, 1)] == [(0, 8, 8, 3), (2, 8, 8, 3)]
+    lazy = source.read(0, lazy=True)['vision'][:5]
+    assert (np.asarray(lazy).shape, np.asarray(lazy).dtype) == ((0, 8, 8, 3), np.uint8)
+    for name in ('random_resized_crop', 'horizontal_flip'):
+        for per in ('clip', 'frame'):
+            (change,) = make_augmentations([(name, {'modality': 'vision', 'per': per})])
+            for pictures in (lazy, np.zeros((0, 8, 8, 3), np.uint8)):
+                assert len(change({'vision': pictures}, np.random.default_rng(0))['vision']) == 0
+
+
 def test_empty_frames_cannot_be_decoded():
     with pytest.raises(RecordError, match='is empty'):
         np.asarray(Frames([], "record 'x', feature 'vision'"))

@@ -127,7 +127,9 @@ def test_token_ids_of_a_pretrained_model(source, tmp_path, capsys):
         tokens = tokenizer.tokens(record['text'])
         assert tokens[0] == '[CLS]'
         assert tokens[-1] == '[SEP]'
-        assert ' '.join(tokens) == manifest['text'][number]
+        assert ' '.join(tokens) == manifest['tokens'][number]
+    written = {line.id: line.text for line in mosi.read_transcripts(source / mosi.TRANSCRIPTS)}
+    assert [written[name] for name in manifest['id'].tolist()] == manifest['text'].tolist()
     assert run(source, tmp_path / 'other', '--tokenizer', str(tmp_path / 'nowhere')) == 2
     assert 'nowhere' in capsys.readouterr().err
     assert not (tmp_path / 'other').exists()
@@ -208,7 +210,7 @@ def change_row(name, number, change):
             lambda s: (s / mosi.FOLDS).write_text(
                 json.dumps({f'standard_{fold}_fold': [f'x{fold}'] for fold in ('train', 'valid', 'test')})
             ),
-            'no video of',
+            r'no usable segment in .*; the first cause: .*\[0\]: the video is in no fold; all reasons: .* \(48\); std_folds',
         ),
     ],
 )

@@ -109,18 +109,24 @@ def test_padding_is_found_before_infinities_are_replaced(tmp_path):
     audio[0, 5] = [1, -np.inf, 2, np.inf, np.nan]
     audio[0, 6] = 0  # a silent step inside stays
     audio[0, 7:] = 3
-    audio[1] = 0  # nothing at all: one zero step
+    audio[1] = 0  # nothing at all
+    audio[2] = 0
+    audio[2, -2:] = -np.inf  # nothing either, once it is replaced
     content['test']['vision'][0, -1, 0] = np.inf
     _, summary = prepare(save(tmp_path / 'mosi_data_noalign.pkl', content), tmp_path / 'out')
     records = RecordSource(tmp_path / 'out')
     np.testing.assert_array_equal(records[0]['audio'], [[0] * 5, [1, 0, 2, 0, 0], [0] * 5, [3] * 5, [3] * 5])
-    np.testing.assert_array_equal(records[1]['audio'], np.zeros((1, 5)))
+    assert records[1]['audio'].shape == records[2]['audio'].shape == (0, 5)
     assert records[9]['vision'][-1, 0] == 0
-    replaced = {'text': {}, 'audio': {'NaN': 1, '-inf': 6, '+inf': 1}, 'vision': {'+inf': 1}}
+    replaced = {'text': {}, 'audio': {'NaN': 1, '-inf': 16, '+inf': 1}, 'vision': {'+inf': 1}}
     assert records.schema.info['replaced'] == replaced
-    assert records.schema.info['all_zero'] == {'text': 0, 'audio': 1, 'vision': 0}
+    assert records.schema.info['all_zero'] == {'text': 0, 'audio': 2, 'vision': 0}
     assert {m: dict(counts) for m, counts in summary.replaced.items()} == replaced
-    assert records.manifest['length_audio'][:2].tolist() == [5, 1]
+    assert records.manifest['length_audio'][:3].tolist() == [5, 0, 0]
+    missing = 'audio is missing (zeros throughout; masked in batches)'
+    assert [(name, remark.reason) for name, remark in summary.remarks] == [
+        (records.manifest['id'][number], missing) for number in (1, 2)
+    ]
 
 
 def test_mean_is_that_of_the_training_split_without_padding(tmp_path, monkeypatch):
@@ -267,7 +273,7 @@ def test_other_files_are_refused(tmp_path, capsys):
         (pickle.dumps({**content, 'extra': Call()}), 'builtins.print'),
         (whole[: len(whole) // 2], 'truncated'),
         (b'version https://git-lfs.github.com/spec/v1\n', 'git-LFS pointer'),
-        (pickle.dumps([1]), 'found list, expected the keys'),
+        (pickle.dumps([1]), 'holds a list of 1, the first of which is a int, expected a dict with the keys'),
     ):
         source.write_bytes(data)
         assert mult_pickle.main(['--source', str(source), '--output', str(tmp_path / 'out')]) == 2

@@ -9,8 +9,9 @@ import pytest
 import soundfile
 
 from data_prep import pool, ravdess
+from mmer_jax import data
 from mmer_jax.media import MediaError, audio
-from mmer_jax.records import RecordError, RecordSource, verify
+from mmer_jax.records import RecordSource, verify
 
 DATA = Path(__file__).resolve().parents[2] / 'shared' / 'data' / 'ravdess'
 SPEECH = 'Audio_Speech_Actors_01-24'
@@ -262,7 +263,7 @@ def test_senseless_options(option, capsys):
     with pytest.raises(SystemExit) as caught:
         ravdess.main(['--source', 'a', '--output', 'b', option])
     assert caught.value.code == 2
-    assert option.split('=')[0] + ' must be' in capsys.readouterr().err
+    assert f'error: argument {option.split("=")[0]}: found ' in capsys.readouterr().err
 
 
 def test_a_fault_midway_leaves_nothing(source, tmp_path, monkeypatch):
@@ -319,7 +320,7 @@ def square(number):
 def test_pool_keeps_the_order_and_skips_media_faults(workers):
     results = list(pool.process(square, range(30), workers=workers, description='squares'))
     assert [job for job, _ in results] == list(range(30))
-    assert results[3][1] == pool.Skipped('empty file', 'three.wav: empty file; 0 bytes')
+    assert results[3][1] == pool.Skipped('empty file', 'three.wav: empty file; 0 bytes', is_fault=True)
     assert [result[0] for job, result in results if job != 3] == [n**2 for n in range(30) if n != 3]
     assert (os.getpid() in {result[1] for job, result in results if job != 3}) == (workers == 0)
 
@@ -350,8 +351,73 @@ def test_summary_groups_by_reason(capsys):
     assert third.split(maxsplit=1) == ['1', 'damaged: x.wav']
 
 
-def test_same_id_twice_is_refused_by_the_writer(source, tmp_path, monkeypatch):
+def test_remarks_are_named_one_by_one(capsys):
+    missing = pool.missing({'audio': 'silence'}, ('audio', 'vision'))
+    spans = pool.compare_spans((0.0, 2.0), (0.5, 1.9))
+    assert pool.compare_spans((0.0, 2.0), (0.2, 1.8)) == []
+    nothing = pool.missing({'audio': 'silence', 'vision': 'black pictures'}, ('audio', 'vision'))
+    named = [('a', missing[0]), ('b', spans[0]), *(('c', remark) for remark in nothing), ('d', spans[0])]
+    pool.summary([], [*named, *((f'e{n}', missing[0]) for n in range(150))])
+    assert capsys.readouterr().out.splitlines() == [
+        '  audio is missing (silence; masked in batches): 152',
+        f'      a, c, {", ".join(f"e{n}" for n in range(98))}',
+        '      and 52 more (manifest.csv has their lengths and times)',
+        '  sound and pictures more than 0.2 s apart: 2',
+        '      b: sound 0.000 to 2.000 s, pictures 0.500 to 1.900 s',
+        '      d: sound 0.000 to 2.000 s, pictures 0.500 to 1.900 s',
+        '  vision is missing (black pictures; masked in batches): 1',
+        '      c',
+        '  every modality is missing: 1',
+        '      c',
+        'skipped: 0',
+    ]
+
+
+def test_the_first_cause_is_what_was_tried_and_failed():
+    """Not the first file that was passed by, which is another one and no cause."""
+    passed_by = ('02.mp4', pool.Skipped('video only, no sound', 'raw/02.mp4'))
+    faults = [
+        (n, pool.Skipped('empty file', f'raw/{n}: empty file; 0 bytes', is_fault=True)) for n in ('01.mp4', '03.mp4')
+    ]
+    message = str(pool.nothing_usable('no usable clip below raw', [passed_by, *faults], 'expected Actor_01'))
+    assert message == (
+        'no usable clip below raw; the first cause: raw/01.mp4: empty file; 0 bytes; all reasons: empty file (2), '
+        'video only, no sound (1); nothing was written'
+    )
+    message = str(pool.nothing_usable('no usable clip below raw', [passed_by], 'expected Actor_01'))
+    assert 'the first cause: raw/02.mp4; all reasons: video only, no sound (1); expected Actor_01;' in message
+    assert str(pool.nothing_usable('no clip', [], 'an empty folder')) == 'no clip: an empty folder; nothing was written'
+
+
+@pytest.mark.parametrize('features', ['mfcc', 'log_mel', 'waveform'])
+def test_silence_is_missing_sound(tmp_path, capsys, features):
+    """Digital zeros and a constant alike; masked in batches, named in the summary, kept as a record."""
+    folder = tmp_path / 'raw' / 'Actor_01'
+    clip(folder, '03-01-03-01-01-01-01.wav')
+    soundfile.write(folder / '03-01-05-01-01-01-01.wav', np.zeros(19200), 16000)
+    soundfile.write(folder / '03-01-06-01-01-01-01.flac', np.full(19200, 0.25), 16000)
+    samples = np.zeros(19200)
+    samples[:6000] = 0.5 * np.sin(np.arange(6000) / 5)  # before the offset: nothing of it is stored
+    soundfile.write(folder / '03-01-08-01-01-01-01.wav', samples, 16000)
+    assert run(tmp_path / 'raw', tmp_path / 'out', '--features', features, '--sample_rate', 16000) == 0
+    records = RecordSource(tmp_path / 'out')
+    assert verify(tmp_path / 'out') == []
+    lengths = records.manifest['length_audio']
+    assert lengths[0] > 0
+    assert lengths[1:].tolist() == [0, 0, 0]
+    assert records[1]['audio'].shape[0] == 0
+    printed = capsys.readouterr().out
+    names = '03-01-05-01-01-01-01, 03-01-06-01-01-01-01, 03-01-08-01-01-01-01'
+    assert f'  audio is missing (silence; masked in batches): 3\n      {names}\n' in printed
+    assert f'  every modality is missing: 3\n      {names}\n' in printed
+    plan = data.BatchPlan(np.arange(4), {'audio': lengths}, data.plan_shapes({'audio': lengths}, 1), batch_size=4)
+    batch = next(iter(data.batches(data.LoadBatch(records, ('audio',), plan, {}, {}))))
+    assert batch['audio_mask'].any(1).tolist() == [True, False, False, False]
+    assert batch['weight'].tolist() == [1, 1, 1, 1]
+
+
+def test_same_id_twice_is_refused_by_the_writer(source, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(ravdess.Clip, 'id', 'same')
-    with pytest.raises(RecordError, match='unique'):
-        run(source, tmp_path / 'out')
+    assert run(source, tmp_path / 'out') == 2
+    assert "error: record id 'same' was written before; ids must be unique" in capsys.readouterr().err
     assert not (tmp_path / 'out').exists()

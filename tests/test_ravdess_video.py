@@ -1,15 +1,18 @@
 """data_prep.ravdess with pictures: frames, crops, sound beside them, every unusable file named; data_prep.look."""
 
+import re
 import shutil
 
+import av
 import numpy as np
 import pytest
 from PIL import Image
 
-from data_prep import look, ravdess
+from data_prep import look, ravdess, ravdess_video
 from mmer_jax import data
 from mmer_jax.media import audio, video
 from mmer_jax.records import Feature, RecordSource, verify
+from tests.test_announced import write_media
 from tests.test_faces import write_table
 from tests.test_video import levels, write_video
 
@@ -136,6 +139,7 @@ def test_landmarks(source, tmp_path, capsys):
     write_table(tables / '01-01-01-01-01-01-01.csv', found)
     write_table(tables / '01-01-03-01-01-01-01.csv', [(t, int(t < 0.55), x, y) for t, _, x, y in found])
     write_table(tables / '01-01-01-01-01-01-02.csv', [(t, 0, 0, 0) for t in seconds])
+    assert 'success' not in (tables / '01-01-01-01-01-01-01.csv').read_text()  # as the published tables
     options = ('--features', 'none', '--crop', 'landmarks', '--landmarks', tables.parent)
     assert run(source, tmp_path / 'out', *options) == 0
     out = capsys.readouterr().out
@@ -147,6 +151,76 @@ def test_landmarks(source, tmp_path, capsys):
     assert 'a face in 75.00 % of all frames; 1 clips have frames that borrowed a box' in out
     assert 'no face found: 01-01-01-01-01-01-02.mp4' in out
     assert 'no landmarks: 01-01-03-01-01-01-02.mp4' in out
+
+
+def test_the_first_cause_of_no_clip_at_all_is_its_own_table(source, tmp_path, capsys):
+    """Not one of the files without sound, which nobody wanted to read."""
+    tables = tmp_path / 'FacialTracking'
+    tables.mkdir()
+    for path in sorted(source.glob('*/Actor_01/01-01-*.mp4')) + sorted(source.glob('Actor_02/01-01-*.mp4')):
+        write_table(tables / f'{path.stem}.csv', [(0.0, 1, 200, 100)], names=['frame', 'timestamp', 'x_0'])
+    options = ('--features', 'none', '--crop', 'landmarks', '--landmarks', tables)
+    assert run(source, tmp_path / 'out', *options) == 2
+    error = capsys.readouterr().err.splitlines()[-1]
+    first = tables / '01-01-01-01-01-01-01.csv'
+    assert error.startswith(
+        f'error: no usable clip below {source}; the first cause: {first}: landmarks cannot be read; '
+    )
+    assert "135 of them are missing, such as 'x_1'" in error
+    assert 'video only, no sound (2)' in error
+    assert not (tmp_path / 'out').exists()
+
+
+def test_lengths_and_starts_of_sound_and_pictures_are_compared(tmp_path, capsys):
+    """Clip by clip, with the times of both; black pictures and silence are missing, not steps of zeros."""
+    folder = tmp_path / 'raw' / 'Actor_01'
+    folder.mkdir(parents=True)
+    how = ('libx264', 'aac', 16000, {})
+    write_media(folder / '01-01-01-01-01-01-01.mp4', *how, seconds=1.2)
+    write_media(folder / '01-01-03-01-01-01-01.mp4', *how, seconds=1.2, sound_at=0.5)
+    write_media(folder / '01-01-04-01-01-01-01.mp4', *how, seconds=1.2, pictures_at=0.5)
+    clip(folder, '01-01-05-01-01-01-01.mp4', frames=10)  # half a second of pictures, 1.2 s of sound
+    write_silent_black(folder / '01-01-06-01-01-01-01.mp4')
+    assert run(tmp_path / 'raw', tmp_path / 'out') == 0
+    printed = capsys.readouterr().out
+    apart = printed.split('sound and pictures more than 0.2 s apart: 3\n')[1].splitlines()
+    found = {line.split(':')[0].strip(): [float(x) for x in re.findall(r'\d+\.\d+', line)] for line in apart[:3]}
+    assert found == {
+        '01-01-03-01-01-01-01': pytest.approx([0.5, 1.7, 0, 1.2], abs=0.1),
+        '01-01-04-01-01-01-01': pytest.approx([0, 1.2, 0.5, 1.7], abs=0.1),
+        '01-01-05-01-01-01-01': pytest.approx([0, 1.2, 0, 0.5], abs=0.1),
+    }
+    for m, why in (('audio', 'silence'), ('vision', 'black pictures')):
+        assert f'{m} is missing ({why}; masked in batches): 1\n      01-01-06-01-01-01-01\n' in printed
+    assert 'every modality is missing: 1\n      01-01-06-01-01-01-01\n' in printed
+    records = RecordSource(tmp_path / 'out')
+    assert verify(tmp_path / 'out') == []
+    assert records.manifest['length_vision'].tolist() == [6, 6, 6, 6, 0]
+    assert (records.manifest['length_audio'] > 0).tolist() == [True] * 4 + [False]
+    assert (records[4]['vision'].shape, records[4]['audio'].shape) == ((0, 32, 32, 3), (0, 13))
+    assert records.manifest['video_start'].astype(float) == pytest.approx([0, 0, 0.5, 0, 0], abs=0.05)
+    # The landmarks count from the first picture: a table of it crops the pictures that begin later, too.
+    table = write_table(tmp_path / '01-01-04-01-01-01-01.csv', [(t, 1, 640, 360) for t in np.arange(0, 0.7, 0.05)])
+    vision = ravdess_video.Vision(frames=6, size=32, crop='landmarks')
+    path = folder / '01-01-04-01-01-01-01.mp4'
+    _, columns, _ = ravdess_video.read_pictures(path, vision, {path.stem[3:]: table})
+    assert columns['face_share'] == pytest.approx(4 / 6, abs=0.01)  # it ends 0.65 s after they began, and NEAREST
+    assert look.main([str(tmp_path / 'out'), '--output', str(tmp_path / 'x.png')]) == 0
+
+
+def write_silent_black(path):
+    with av.open(str(path), 'w') as container:
+        pictures = container.add_stream('libx264', rate=20)
+        pictures.width, pictures.height, pictures.pix_fmt = 64, 48, 'yuv420p'
+        sound = container.add_stream('aac', rate=16000, layout='mono')
+        for _ in range(24):
+            container.mux(pictures.encode(av.VideoFrame.from_ndarray(np.zeros((48, 64, 3), np.uint8))))
+        container.mux(pictures.encode(None))
+        for start in range(0, 19200, 1024):
+            frame = av.AudioFrame.from_ndarray(np.zeros((1, min(1024, 19200 - start)), np.float32), 'fltp', 'mono')
+            frame.sample_rate, frame.pts = 16000, start
+            container.mux(sound.encode(frame))
+        container.mux(sound.encode(None))
 
 
 @pytest.mark.parametrize(
@@ -169,8 +243,8 @@ def test_what_a_crop_needs_is_asked_for_before_the_work(source, tmp_path, capsys
 @pytest.mark.parametrize(
     ('options', 'message'),
     [
-        (['--frames', 0], '--frames must be in 1..10000, found 0'),
-        (['--quality', 100], '--quality must be in 1..95, found 100'),
+        (['--frames', 0], 'argument --frames: found 0, expected a whole number from 1 to 10000'),
+        (['--quality', 100], 'argument --quality: found 100, expected a whole number from 1 to 95'),
         (['--features', 'none', '--vision', 'none'], '--features none needs --vision frames'),
         (['--video_only'], '--video_only needs --features none: those files have no mfcc'),
         (['--video_only', '--vision', 'none'], '--video_only needs --vision frames'),

@@ -190,6 +190,47 @@ def test_wrong_records_are_refused_before_anything_is_kept(tmp_path, change, mes
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_missing_feature_is_none_and_comes_back_as_no_steps(tmp_path):
+    """Sequences and vectors of every encoding; what is not optional cannot be missing."""
+    features = {
+        'audio': Feature((None, 3), optional=True),
+        'vector': Feature((4,), optional=True),
+        'pcm': Feature((None,), 'int16', optional=True),
+        'codes': Feature((2,), 'int64', optional=True),
+        'always': Feature((None, 2)),
+    }
+    schema = Schema('x', features, Label('regression'))
+    full = {key: np.ones([n or 2 for n in f.shape], f.dtype) for key, f in features.items()}
+    none = {key: None for key in features if key != 'always'}
+    with RecordWriter(tmp_path / 'x', schema, num_shards=2) as writer:
+        writer.write({'id': 'full', 'label': 0.5, **full})
+        writer.write({'id': 'none', 'label': 0.5, **none, 'always': full['always']})
+        writer.write(
+            {'id': 'empty', 'label': 0.5, **{key: features[key].missing() for key in none}, 'always': full['always']}
+        )
+        with pytest.raises(RecordError, match="feature 'always' is None, but the feature is not optional"):
+            writer.write({'id': 'bad', 'label': 0.5, **full, 'always': None})
+        with pytest.raises(RecordError, match="feature 'always' is empty: a sequence needs at least one step"):
+            writer.write({'id': 'bad', 'label': 0.5, **full, 'always': np.zeros((0, 2), np.float32)})
+        with pytest.raises(RecordError, match=r"feature 'vector' has shape \(0, 5\), expected \(4,\)"):
+            writer.write({'id': 'bad', 'label': 0.5, **full, 'vector': np.zeros((0, 5), np.float32)})
+    source = RecordSource(tmp_path / 'x')
+    assert source.schema == schema
+    assert records.verify(tmp_path / 'x') == []
+    for key, feature in features.items():
+        assert source[0][key].shape == full[key].shape
+        if key in none:
+            lengths = [2 if feature.is_sequence else 1, 0, 0]
+            assert source.manifest[f'length_{key}'].tolist() == lengths
+            assert source[1][key].shape == source[2][key].shape == (0, *feature.step_shape)
+            assert source[1][key].dtype == np.dtype(feature.dtype)
+
+
+def test_schemas_without_optional_features_are_written_as_before(directory):
+    content = json.loads((directory / 'features.json').read_text())
+    assert set(content['features']['audio']) == {'shape', 'dtype', 'encoding', 'description'}
+
+
 def test_repeated_ids_and_empty_output_are_refused(tmp_path):
     with pytest.raises(RecordError, match="'r0' was written before"), RecordWriter(tmp_path / 'a', SCHEMA) as writer:
         writer.write(record(0))
