@@ -277,7 +277,8 @@ def class_lines(confusions: np.ndarray, class_names: Sequence[str]) -> list[str]
 
 def confusions(run: Run) -> np.ndarray:
     """(N, C, C) counts of the test records of all folds, for each seed; rows are true classes."""
-    classes, total = len(run.results['class_names']), 0
+    classes = len(run.results['class_names'])
+    total: Any = 0
     for folder in run.folds.values():
         path = folder / 'predictions' / 'test.npz'
         if not path.is_file():

@@ -20,8 +20,9 @@ ANY_SCALE = {'mae', 'rmse', 'corr', 'ccc'}
     ('labels', 'kind'),
     [
         ([-3.0, -1.2, 0.0, 2.4], 'sentiment'),
-        ([-3.0000001, 1.0], 'sentiment'),  # a mean of votes in float32
+        ([-3.0000002, 1.0], 'sentiment'),  # a mean of votes in float32
         ([-1.8, 1.6], 'sentiment'),  # a part of MOSI
+        ([-1.0000001, 0.5], 'polarity'),
         ([-1.0, -0.2, 0.0, 1.0], 'polarity'),  # CH-SIMS; valence of RECOLA and Aff-Wild
         ([1, 2, 3, 4, 5], 'regression'),  # ratings: with MOSI's metrics Acc-2 was 100 %
         ([0.0, 1.0, 2.0, 3.0], 'regression'),  # MOSEI's intensities of emotions

@@ -171,7 +171,6 @@ class TransformerEncoder(nn.Module):
     dtype: Any = jnp.float32
 
     attends_to_all = False  # whether every position of a row is seen, as where rows have one fixed size
-    layouts = ('BT', 'BTC')  # axes of the input
 
     def setup(self):
         if not -self.num_layers - 1 <= self.return_layer <= self.num_layers:
@@ -197,13 +196,17 @@ class TransformerEncoder(nn.Module):
             self.project = nn.Dense(self.projector, kernel_init=INIT, dtype=self.dtype, name='projector')
         self.pool_drop = nn.Dropout(self.pool_dropout)
 
+    def _layouts(self) -> tuple[str, ...]:
+        """The axes that the input may have."""
+        return 'BT', 'BTC'
+
     def embed(self, x: Array, mask: Array, *, train: bool) -> tuple[Array, Array]:
         """Input and its mask -> embeddings (B, T, D) and their mask (B, T)."""
         raise NotImplementedError
 
     def _run_layers(self, x, mask, train):
         """num_layers + 1 states before any final norm, the embeddings first, and their mask."""
-        h_BTD, mask_BT = self.embed(x, check_mask(self, x, mask, self.layouts), train=train)
+        h_BTD, mask_BT = self.embed(x, check_mask(self, x, mask, self._layouts()), train=train)
         visible_BT = None if self.attends_to_all else mask_BT
         states = [h_BTD]
         for layer in self.layer:

@@ -153,7 +153,8 @@ class Vit(PatchEncoder):
     mean: tuple[float, ...] = (0.5, 0.5, 0.5)
     std: tuple[float, ...] = (0.5, 0.5, 0.5)
 
-    layouts = ('BTHWC', 'BHWC')
+    def _layouts(self) -> tuple[str, ...]:
+        return 'BTHWC', 'BHWC'
 
     def setup(self):
         super().setup()
@@ -236,7 +237,8 @@ class VideoMae(PatchEncoder):
     mean: tuple[float, ...] = IMAGENET_MEAN
     std: tuple[float, ...] = IMAGENET_STD
 
-    layouts = ('BTHWC',)
+    def _layouts(self) -> tuple[str, ...]:
+        return ('BTHWC',)
 
     def setup(self):
         super().setup()
