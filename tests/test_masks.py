@@ -16,7 +16,7 @@ import pytest
 
 from mmer_jax import encoders, fusion, layers
 from mmer_jax.losses import make_loss
-from mmer_jax.models import check_module
+from mmer_jax.models import StackedInput, check_module
 from mmer_jax.step import init_state, make_eval_step, make_train_step
 from tests.test_models import CASES, make, make_batch
 
@@ -242,6 +242,19 @@ def test_what_is_wrong_with_a_batch_is_one_line(name):
     refused(rf'{m} has shape \({mask.shape[1]}, \d+\), expected \(B, T|the mask of {m} has shape', **{m: good[m][0]})
     if len(modalities) > 1:
         refused(rf"'{m}': 3, .*rows, expected as many of every modality", **{m: good[m][:3], f'{m}_mask': mask[:3]})
+
+
+def test_pictures_that_are_joined_are_checked_too():
+    model = StackedInput(('audio', 'vision'), 3, encoders.Simple3D(num_frames=64, features=2), 'width')
+    pictures, mask = np.zeros((2, 3, 64, 64, 1), np.uint8), np.ones((2, 3), bool)
+    batch = {'audio': pictures, 'audio_mask': mask, 'vision': pictures, 'vision_mask': mask}
+    jax.eval_shape(lambda: model.init(jax.random.key(0), batch, train=False))
+    for changed, message in (
+        ({'vision_mask': mask[..., None]}, r'StackedInput: the mask of vision has shape \(2, 3, 1\)'),
+        ({'audio_mask': mask.astype(np.float32)}, 'StackedInput: the mask of audio is float32'),
+    ):
+        with pytest.raises(ValueError, match=message):
+            jax.eval_shape(lambda changed=changed: model.init(jax.random.key(0), {**batch, **changed}, train=False))
 
 
 # ---- a module of one's own -----------------------------------------------------------------------------------
