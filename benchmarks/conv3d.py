@@ -27,6 +27,7 @@ from flax import traverse_util
 from torch.nn import functional
 
 from data_prep.convert_weights import resnext3d
+from mmer_jax import ranges
 from mmer_jax.encoders.convolution import conv3d_frames, conv3d_native
 from mmer_jax.encoders.resnext3d import ResNeXt3D
 
@@ -224,10 +225,10 @@ def measure_layer(name: str, batch: int, repeats: int) -> None:
 
 def main():
     parser = argparse.ArgumentParser(prog='python -m benchmarks.conv3d', description=__doc__.split('\n')[0])
-    parser.add_argument('--batch', type=int, default=2, help='clips')
-    parser.add_argument('--frames', type=int, default=30)
-    parser.add_argument('--size', type=int, default=112)
-    parser.add_argument('--steps', type=int, default=5, help='steps of each side')
+    parser.add_argument('--batch', type=ranges.COUNT, default=2, help='clips')
+    parser.add_argument('--frames', type=ranges.COUNT, default=30)
+    parser.add_argument('--size', type=ranges.COUNT, default=112)
+    parser.add_argument('--steps', type=ranges.COUNT, default=5, help='steps of each side')
     parser.add_argument('--optimizer', choices=('sgd', 'adam'), default='sgd')
     parser.add_argument('--remat', action='store_true', help='jax recomputes each block in the backward pass')
     parser.add_argument('--layers', action='store_true', help='also each kind of convolution alone')

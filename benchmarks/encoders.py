@@ -44,6 +44,7 @@ from torch.nn import functional
 from benchmarks.conv3d import alternate, parameters
 from benchmarks.convert import CLASSES, MODELS, build
 from data_prep.convert_weights import huggingface
+from mmer_jax import ranges
 from mmer_jax.encoders import ENCODERS
 
 RATE, DECAY = 1e-5, 1e-2
@@ -292,8 +293,8 @@ def main(argv: list[str] | None = None) -> None:
     summary = (__doc__ or '').split('\n')[0]
     parser = argparse.ArgumentParser(prog='python -m benchmarks.encoders', description=summary)
     parser.add_argument('--encoders', nargs='+', choices=MODELS, default=list(MODELS), metavar='NAME')
-    parser.add_argument('--batch', type=int, default=4)
-    parser.add_argument('--steps', type=int, default=5, help='timed calls of each side')
+    parser.add_argument('--batch', type=ranges.COUNT, default=4)
+    parser.add_argument('--steps', type=ranges.COUNT, default=5, help='timed calls of each side')
     parser.add_argument('--size', choices=SHAPES, default='base')
     parser.add_argument('--dtype', choices=('float32', 'bfloat16'), default='float32', help='bfloat16: accelerators')
     parser.add_argument('--remat', action='store_true', help='jax recomputes each layer in the backward pass')

@@ -35,6 +35,7 @@ from torch.nn import functional
 
 from benchmarks.conv3d import alternate, parameters
 from data_prep.convert_weights import i3d, names, torchvision_cnn
+from mmer_jax import ranges
 from mmer_jax.encoders import ENCODERS
 from tests.golden import make_cnn_encoders, make_cnn_encoders_3d
 
@@ -227,16 +228,12 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     summary = (__doc__ or '').split('\n')[0]
     parser = argparse.ArgumentParser(prog='python -m benchmarks.encoders_2d_3d', description=summary)
     parser.add_argument('--encoders', nargs='+', choices=KINDS, default=list(KINDS), metavar='NAME')
-    parser.add_argument('--batch', type=int, help='default: 16 pictures, 2 clips')
-    parser.add_argument('--steps', type=int, default=5, help='timed steps of each side')
-    parser.add_argument('--frames', type=int, help='of a clip (default: 32 for I3D, 64 for Simple3D)')
-    parser.add_argument('--size', type=int, help='side of a picture (default: 224, of a clip 112)')
+    parser.add_argument('--batch', type=ranges.COUNT, help='default: 16 pictures, 2 clips')
+    parser.add_argument('--steps', type=ranges.COUNT, default=5, help='timed steps of each side')
+    parser.add_argument('--frames', type=ranges.COUNT, help='of a clip (default: 32 for I3D, 64 for Simple3D)')
+    parser.add_argument('--size', type=ranges.COUNT, help='side of a picture (default: 224, of a clip 112)')
     parser.add_argument('--quick', action='store_true', help='narrow networks on small pictures: does it work')
     arguments = parser.parse_args(argv)
-    for flag in ('batch', 'steps', 'frames', 'size'):
-        value = getattr(arguments, flag)
-        if value is not None and value < 1:
-            parser.error(f'--{flag} must be 1 or more, found {value}')
     for flag, value, least, kinds in (
         ('frames', arguments.frames, 64, ('simple3d',)),
         ('size', arguments.size, 64, ('simple3d', 'vgg16')),

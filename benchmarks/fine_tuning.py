@@ -25,7 +25,7 @@ import torch
 import transformers
 
 from configs import minilm_mosi_text
-from mmer_jax import experiment, sharding, start
+from mmer_jax import experiment, ranges, sharding, start
 from mmer_jax.step import variables_of
 
 Arrays = Mapping[str, np.ndarray]
@@ -119,7 +119,7 @@ def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog='python -m benchmarks.fine_tuning', description=summary)
     parser.add_argument('--data', default='data/mosi_tokens', help='shards of data_prep.mosi --tokenizer')
     parser.add_argument('--source', required=True, help="Hugging Face folder of the config's converted weights")
-    parser.add_argument('--batches', type=int, help='stop after so many; default: the epoch')
+    parser.add_argument('--batches', type=ranges.COUNT, help='stop after so many; default: the epoch')
     arguments = parser.parse_args(argv)
     config = minilm_mosi_text.get_config()
     config.data.directory, config.seeds, config.epochs = arguments.data, 1, 1

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from mmer_jax import data
+from mmer_jax import data, ranges
 from mmer_jax.records import RecordSource
 from mmer_jax.writer import read_jsonl
 
@@ -62,7 +62,7 @@ def main():
     parser = argparse.ArgumentParser(prog='python -m benchmarks.input_pipeline', description=__doc__.split('\n')[0])
     parser.add_argument('--data', type=Path)
     parser.add_argument('--workdir', type=Path)
-    parser.add_argument('--batch_size', type=int, default=16)
+    parser.add_argument('--batch_size', type=ranges.COUNT, default=16)
     arguments = parser.parse_args()
     if not (arguments.data or arguments.workdir):
         parser.error('give --data, --workdir or both')

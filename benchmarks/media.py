@@ -18,7 +18,7 @@ import numpy as np
 
 from data_prep import ravdess, ravdess_video
 from data_prep.pool import Skipped, process
-from mmer_jax import data
+from mmer_jax import data, ranges
 from mmer_jax.media import faces, video
 from mmer_jax.records import RecordSource, RecordWriter, encode_frames
 
@@ -115,9 +115,9 @@ def main():
     parser = argparse.ArgumentParser(prog='python -m benchmarks.media', description=__doc__.split('\n')[0])
     parser.add_argument('--source', type=Path, required=True, help='folder with Actor_XX folders of .mp4 clips')
     parser.add_argument('--crop', choices=('none', 'center', 'mtcnn'), default='center')
-    parser.add_argument('--clips', type=int, default=18, help='clips to take')
-    parser.add_argument('--repeat', type=int, default=5, help='how often to prepare each clip')
-    parser.add_argument('--batch_size', type=int, default=8)
+    parser.add_argument('--clips', type=ranges.COUNT, default=18, help='clips to take')
+    parser.add_argument('--repeat', type=ranges.COUNT, default=5, help='how often to prepare each clip')
+    parser.add_argument('--batch_size', type=ranges.COUNT, default=8)
     arguments = parser.parse_args()
     vision = ravdess_video.Vision(crop=arguments.crop)
     settings = ravdess.Settings(features='none', vision=vision)

@@ -22,7 +22,7 @@ from absl import logging
 
 from configs import mfcc_cnn_ravdess, quickstart
 from data_prep.synthetic import write_like
-from mmer_jax import data, experiment, sharding
+from mmer_jax import data, experiment, ranges, sharding
 
 CASES = {'mfcc_cnn': (mfcc_cnn_ravdess, 'ravdess_mfcc'), 'lf_lstm': (quickstart, 'synthetic')}
 
@@ -103,7 +103,7 @@ def main():
     logging.set_verbosity(logging.WARNING)
     parser = argparse.ArgumentParser(prog='python -m benchmarks.seeds', description=__doc__.split('\n')[0])
     parser.add_argument('--seeds', default='5,10')
-    parser.add_argument('--steps', type=int, default=50)
+    parser.add_argument('--steps', type=ranges.COUNT, default=50)
     parser.add_argument('--models', default=','.join(CASES))
     parser.add_argument('--seeds_by', default='auto', choices=('auto', 'vmap', 'turns'))
     parser.add_argument('--whole', action='store_true', help='also whole processes (minutes)')

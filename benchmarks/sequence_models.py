@@ -44,7 +44,7 @@ import numpy as np
 
 from configs import mfsa_mosi, mult_mosi
 from data_prep.mult_pickle import make_schema
-from mmer_jax import experiment, sharding
+from mmer_jax import experiment, ranges, sharding
 from mmer_jax.data import BatchPlan
 from mmer_jax.records import RecordWriter
 
@@ -264,12 +264,12 @@ def parse_arguments(argv: Sequence[str]) -> argparse.Namespace:
     add('--model', default=','.join(CONFIGS), help='mfsa, mult or both, with a comma')
     add('--lengths', default=','.join(LENGTHS), help='padded, bucketed or both, with a comma')
     add('--data', type=Path, help='shard directory of unaligned MOSI records (default: lengths are drawn)')
-    add('--batch_size', type=int, help='default: of the config')
-    add('--accumulate', type=int, help='default: of the config')
+    add('--batch_size', type=ranges.COUNT, help='default: of the config')
+    add('--accumulate', type=ranges.COUNT, help='default: of the config')
     add('--remat', action=argparse.BooleanOptionalAction, help='default: of the config')
     add('--dtype', choices=list(experiment.COMPUTE_DTYPES), help='default: of the config, float32')
-    add('--steps', type=int, help='timed steps a shape (default: 2 on CPU, 20 elsewhere)')
-    add('--rounds', type=int, default=2, help='how often the cases alternate (default: 2)')
+    add('--steps', type=ranges.COUNT, help='timed steps a shape (default: 2 on CPU, 20 elsewhere)')
+    add('--rounds', type=ranges.COUNT, default=2, help='how often the cases alternate (default: 2)')
     add('--smoke', action='store_true', help='tiny models and lengths: does it work')
     add('--case', help='MODEL:LENGTHS, this one alone and in this process; prints JSON')
     arguments = parser.parse_args(argv)
@@ -279,9 +279,6 @@ def parse_arguments(argv: Sequence[str]) -> argparse.Namespace:
     for flag, names, known in (('model', arguments.model, CONFIGS), ('lengths', arguments.lengths, LENGTHS)):
         if not set(names) <= set(known) or len(set(names)) != len(names):
             parser.error(f'--{flag} {",".join(names)!r}: expected one or more of {", ".join(known)}, each once')
-    for flag in ('batch_size', 'accumulate', 'steps', 'rounds'):
-        if getattr(arguments, flag) is not None and getattr(arguments, flag) < 1:
-            parser.error(f'--{flag} must be 1 or more, found {getattr(arguments, flag)}')
     return arguments
 
 

@@ -30,6 +30,7 @@ import numpy as np
 
 from data_prep import crema_d, iemocap, mosi, mult_pickle, ravdess, ravdess_openface, ravdess_video
 from data_prep.pool import MISTAKES
+from mmer_jax import ranges
 from mmer_jax.records import Feature, Label, RecordWriter, Schema
 
 Q = 0.7
@@ -214,7 +215,7 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog='python -m data_prep.synthetic', description=__doc__.split('\n')[0])
     parser.add_argument('--output', required=True, type=Path, help='shard directory to write')
     parser.add_argument('--like', choices=list(LIKE), help='random records of this data set instead')
-    parser.add_argument('--seed', type=int, default=0)
+    parser.add_argument('--seed', type=ranges.SEED, default=0)
     parser.add_argument('--overwrite', action='store_true', help='replace an existing output')
     arguments = parser.parse_args(argv)
     options = {'seed': arguments.seed, 'overwrite': arguments.overwrite}

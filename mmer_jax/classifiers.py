@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 from sklearn.decomposition import PCA
 
-from mmer_jax import plots, writer
+from mmer_jax import plots, ranges, writer
 from mmer_jax.confusion import confusion_matrix, per_class
 from mmer_jax.feature_folds import FoldFeatures, fingerprint, read_folds
 from mmer_jax.feature_fusion import (
@@ -299,7 +299,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     add('--output', type=Path, default=OUTPUT, help='folder of tables and pictures')
     add('--protocol', default='official_split', help='of plain directories: a name of mmer_jax/protocols.py')
     add('--protocol_options', default='', help='its options as JSON, such as \'{"folds": 5}\'')
-    add('--seeds', type=int, default=1, help='seeds of the classifiers')
+    add('--seeds', type=ranges.COUNT, default=1, help='seeds of the classifiers')
     add('--classifiers', nargs='+', choices=CLASSIFIERS, default=list(CLASSIFIERS))
     add('--choose', action='store_true', help='also choose the combination within the training records of each fold')
     add(

@@ -25,7 +25,7 @@ from sklearn.manifold import TSNE
 from sklearn.metrics import silhouette_score
 from threadpoolctl import threadpool_limits
 
-from mmer_jax import attention_plots, bar_plots, data, experiment, writer
+from mmer_jax import attention_plots, bar_plots, data, experiment, ranges, writer
 from mmer_jax.attention_maps import HEADS, Side, axes_of_record, drawing, maps_of_record
 from mmer_jax.models import MODELS
 from mmer_jax.outputs import ATTENTION_FILES, PICTURE, check_beside, check_file, check_folder
@@ -365,8 +365,8 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     classes.add_argument('--output', type=Path, help='PNG file; classes_<directory>_by_<column>.png here by default')
     for command in (attention, vectors):
         command.add_argument('--split', choices=experiment.SPLITS, default='test')
-        command.add_argument('--seed', type=int, help='one of the seeds of the run; its first by default')
-        command.add_argument('--fold', type=int, default=0, help='number of the fold')
+        command.add_argument('--seed', type=ranges.SEED, help='one of the seeds of the run; its first by default')
+        command.add_argument('--fold', type=ranges.COUNT_OR_0, default=0, help='number of the fold')
         command.add_argument('--data', help='another shard directory')
     return parser.parse_args(argv)
 

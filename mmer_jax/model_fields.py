@@ -8,7 +8,7 @@ where it is called `model`, of a model.
 import dataclasses
 import types
 import typing
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import flax.linen as nn
@@ -118,15 +118,3 @@ def _indivisible(module: type, values: Mapping[str, Any], where: str) -> Iterato
             a, b = values.get(heads, defaults[heads]), values.get(width, defaults[width])
             if type(a) is int and type(b) is int and a > 0 and b % a:
                 yield f'{where}.{heads}: found {a}, expected a divisor of {width} = {b}'
-
-
-def follow(path: Sequence[str], values: Mapping[str, Any]) -> tuple[type | None, str, str]:
-    """The module that holds the last part of a path below config.model; None where a name is missing.
-
-    Returns it with the key of the dictionary in which its name belongs, and that dictionary's path.
-    """
-    key, where, node = 'model', 'model', values
-    for part in path[:-1]:
-        node = node.get(part) if isinstance(node.get(part), Mapping) else {}
-        key, where = part, f'{where}.{part}'
-    return table_of(key)[1].get(node.get('name')), key, where

@@ -184,22 +184,26 @@ def _no_key(values: Mapping[str, Any], key: str) -> str:
 
 def _kind_of_field(model: Mapping[str, Any], key: str) -> ranges.Kind | None:
     """What a field of config.model may be, by the modules that are named above it."""
-    path = key.split('.')[1:]
-    module, name_of, where = model_fields.follow(path, model)
-    what, table = model_fields.table_of(name_of)
-    if path[-1] == 'name':
-        return ranges.Text(tuple(table))
-    if module is None:
-        raise ValueError(
-            f'config.{key}: config.{where} names no {what}; set config.{where}.name to one of {", ".join(table)}'
-        )
-    fields = model_fields.fields_of(module)
-    if path[-1] in model_fields.GIVEN:
-        raise ValueError(f'config.{key} cannot be set: the data and config.compute_dtype decide it')
-    if path[-1] not in fields:
-        near = settings.suggestion(path[-1], list(fields))
-        raise ValueError(
-            f'config.{key}: {module.__name__} has no field {path[-1]}{near}; {model_fields.known_words(module)}'
-        )
-    annotation = fields[path[-1]]
-    return None if model_fields.is_module(annotation) else model_fields.kind_of(path[-1], annotation)
+    path, where, node, of = key.split('.')[1:], 'model', model, 'model'
+    for number, part in enumerate(path):
+        what, table = model_fields.table_of(of)
+        if part == 'name' and number == len(path) - 1:
+            return ranges.Text(tuple(table))
+        module = table.get(node.get('name', ''))
+        if module is None:
+            named = f'config.{where}.name to one of {", ".join(table)}'
+            raise ValueError(f'config.{key}: config.{where} names no {what}; set {named}')
+        fields = model_fields.fields_of(module)
+        if part in model_fields.GIVEN:
+            raise ValueError(f'config.{key} cannot be set: the data and config.compute_dtype decide it')
+        if part not in fields:
+            found = f'{module.__name__} has no field {part}{settings.suggestion(part, list(fields))}'
+            raise ValueError(f'config.{key}: {found}; {model_fields.known_words(module)}')
+        if number == len(path) - 1:
+            return None if model_fields.is_module(fields[part]) else model_fields.kind_of(part, fields[part])
+        if not model_fields.is_module(fields[part]):
+            words = model_fields.kind_of(part, fields[part]).words
+            raise ValueError(f'config.{key} is no key: config.{where}.{part} is one value, {words}')
+        below = node.get(part)
+        node, where, of = below if isinstance(below, Mapping) else {}, f'{where}.{part}', part
+    raise AssertionError(key)

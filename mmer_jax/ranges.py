@@ -252,3 +252,13 @@ FRACTION = Number(float, low=0, high=1)
 BELOW_1 = Number(float, low=0, below=1)
 BETWEEN_0_AND_1 = Number(float, above=0, below=1)
 FLAG, TEXT, NAME = Flag(), Text(), Text(filled=True)
+# Flags of the preparation of data.
+SHARDS = Number(int, low=1, high=10**4)
+SAMPLE_RATE = Number(int, low=1, high=768_000)  # Hz
+FRAMES = Number(int, low=1, high=10**4)  # a clip
+MELS = Number(int, low=1, high=1024)
+SECONDS_OR_0 = Number(float, low=0.1, also=(0,))
+SIDE = Number(int, low=16, high=4096)  # pixels
+SIDE_OR_0 = Number(int, low=16, high=4096, also=(0,))
+QUALITY = Number(int, low=1, high=95)  # of JPEG
+FACE = Number(int, low=12, high=1000)  # pixels

@@ -75,6 +75,8 @@ OPTIONS: dict[Any, ranges.Kind] = {
     'test_sessions': ranges.COUNT,
     'validation_speakers': ranges.COUNT,
     'speakers_per_fold': ranges.COUNT,
+    'max_folds': ranges.Number(int, low=2, high=ranges.LARGEST),
+    'balance': ranges.NAME,
     'test_fraction': ranges.BETWEEN_0_AND_1,
     'validation_fraction': ranges.BETWEEN_0_AND_1,
     ('random_clips_shared_speakers', 'validation_fraction'): ranges.BELOW_1,

@@ -98,6 +98,7 @@ LAYERS = {
             'data',
             'experiment',
             'models',
+            'ranges',
             'records',
             'trained',
             'writer',
@@ -107,10 +108,10 @@ LAYERS = {
     'feature_folds': ({'leakage', 'records'}, set()),
     'feature_fusion': ({'feature_folds', 'metrics'}, {'sklearn', 'xgboost'}),
     'classifiers': (
-        {'outputs', 'confusion', 'feature_folds', 'feature_fusion', 'plots', 'report', 'writer'},
+        {'outputs', 'confusion', 'feature_folds', 'feature_fusion', 'plots', 'ranges', 'report', 'writer'},
         {'sklearn'},
     ),
-    'extract': ({'outputs', 'data', 'experiment', 'leakage', 'records', 'trained', 'writer'}, {'absl'}),
+    'extract': ({'outputs', 'data', 'experiment', 'leakage', 'ranges', 'records', 'trained', 'writer'}, {'absl'}),
     'model_fields': ({'encoders', 'models', 'ranges'}, JAX),
     'settings': (
         {'augment', 'data', 'experiment', 'losses', 'model_fields', 'optimizer', 'protocols', 'ranges'},
@@ -182,7 +183,7 @@ def test_configs_and_data_prep(folder):
             # The first asks the encoders for the shapes of their parameters, the second runs them.
             shapes = path.name in ('huggingface_shapes.py', 'huggingface_check.py')
             assert third <= PREPARATION | ({'jax'} if shapes else set()), path
-            assert own <= {'media', 'outputs', 'pretrained', 'records', 'protocols'} | (
+            assert own <= {'media', 'outputs', 'pretrained', 'ranges', 'records', 'protocols'} | (
                 {'encoders'} if shapes else set()
             ), path
 

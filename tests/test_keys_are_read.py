@@ -1,0 +1,88 @@
+"""Every key of a config is read by something: a key that nothing reads is a promise that nothing keeps."""
+
+from ml_collections import ConfigDict
+
+from mmer_jax import experiment, main, optimizer, ranges, settings, start, train
+from mmer_jax.records import RecordSource
+from tests.small_run import MeanModel, small_config
+
+
+class Recorder:
+    """A config that notes which of its keys are read; what the check of its values and config.json read counts not."""
+
+    def __init__(self, config, read, prefix=''):
+        self.__dict__.update(_config=config, _read=read, _prefix=prefix)
+
+    def _note(self, key, value):
+        if isinstance(value, ConfigDict) and key not in settings.OPEN:
+            return Recorder(value, self._read, f'{key}.')
+        self._read.add(key)
+        return value
+
+    def __getattr__(self, name):
+        value = getattr(self._config, name)
+        return self._note(self._prefix + name, value) if name in self._config else value
+
+    __getitem__ = __getattr__
+
+    def __setattr__(self, name, value):
+        setattr(self._config, name, value)
+
+    def to_dict(self):
+        """Of a group a dictionary that goes on noting; of the whole a plain one."""
+        if not self._prefix:
+            return self._config.to_dict()
+        read, prefix = self._read, self._prefix
+
+        class Noting(dict):
+            def __getitem__(self, name):
+                read.add(prefix + name)
+                return dict.__getitem__(self, name)
+
+            def get(self, name, default=None):
+                read.add(prefix + name)
+                return dict.get(self, name, default)
+
+        return Noting(self._config.to_dict())
+
+
+def unread(changed, directory, folder, monkeypatch):
+    """The keys that no part of the program reads: training from a start, each optimiser, and main."""
+    read = set()
+    config = small_config(directory, epochs=1, seeds=1, start_from={'Dense_0': 'another run'})
+    changed(config)
+    recorder = Recorder(config, read)
+    with monkeypatch.context() as patch:
+        patch.setattr(start, 'chosen_part', lambda where, fold_data, seeds: None)
+        patch.setattr(start.pretrained, 'graft', lambda variables, loaded, path, fresh: variables)
+        assert len(train.train_and_evaluate(recorder, folder, model=MeanModel())['rows']) == 1
+    for name in optimizer.OPTIMIZERS:
+        config.optimizer.name = name
+        optimizer.make_optimizer(recorder.optimizer.to_dict(), 10)
+    experiment.make_model(small_config_of_a_model(recorder), RecordSource(directory))
+
+    def fails(config, workdir, folds):
+        raise ValueError('stop')
+
+    monkeypatch.setattr(main, 'read_config', lambda path, changes: recorder)
+    monkeypatch.setattr(main, 'train_and_evaluate', fails)
+    assert main.main(['--config=x']) == 1
+    return [key for key in dict(settings.leaves(config.to_dict())) if key not in read]
+
+
+def small_config_of_a_model(recorder):
+    recorder.model = ConfigDict({'name': 'lf_lstm'})
+    return recorder
+
+
+def test_every_key_is_read(tiny, tmp_path, monkeypatch):
+    assert unread(lambda config: None, tiny, tmp_path, monkeypatch) == []
+
+
+def test_a_key_that_nobody_reads_is_found(tiny, tmp_path, monkeypatch):
+    def add_a_key(config):
+        with config.unlocked():
+            config.optimizer.epochs = 3  # a name that is read elsewhere
+
+    monkeypatch.setitem(settings.KEYS, 'optimizer.epochs', ranges.COUNT)
+    assert unread(add_a_key, tiny, tmp_path, monkeypatch) == ['optimizer.epochs']
