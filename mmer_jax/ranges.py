@@ -152,7 +152,7 @@ class Items:
     @property
     def words(self) -> str:
         count = '' if self.length is None else f'{self.length} values, '
-        return f'a tuple of {count}each {self.kind.words}'
+        return f'a tuple of {count}each {self.kind.words}' if count else f'a tuple, each {self.kind.words}'
 
     def fault(self, value: Any) -> str:
         if not isinstance(value, tuple | list) or self.length not in (None, len(value)):

@@ -52,6 +52,7 @@ KEYS: dict[str, ranges.Kind] = {
     'optimizer.no_decay': PATTERNS,
     'optimizer.layer_decay': ranges.Number(float, above=0, high=1),
     'optimizer.clip_norm': ranges.NOT_NEGATIVE,
+    'optimizer.clip_alone': PATTERNS,
     'optimizer.clip_value': ranges.NOT_NEGATIVE,
     'optimizer.average': ranges.BELOW_1,
     'selection.metric': ranges.NAME,

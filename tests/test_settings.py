@@ -74,7 +74,7 @@ def config(**changes):
             'config.optimizer.learning_rate: found nan, expected a finite number above',
         ),
         ({'optimizer__b2': 1.0}, 'config.optimizer.b2: found 1.0, expected a finite number of at least 0 and below 1'),
-        ({'optimizer__freeze': ('(',)}, "config.optimizer.freeze: found ('(',), expected a tuple of each a regular"),
+        ({'optimizer__freeze': ('(',)}, "config.optimizer.freeze: found ('(',), expected a tuple, each a regular"),
         ({'seed': 2**31 - 1, 'seeds': 2}, 'config.seed: found 2147483647 and 2 seeds, expected a last seed of at most'),
         ({'accumulate': 3}, 'config.accumulate: found 3, expected a divisor of config.data.batch_size = 64'),
         ({'seeds': 3, 'mesh__seed': 2}, 'config.mesh.seed: found 2, expected a divisor of config.seeds = 3'),
