@@ -26,7 +26,7 @@ import numpy as np
 from data_prep import pickle_command, pickled_labels, pickled_records, sequences
 from data_prep.pickled_records import NO_OPTIONS, Options, Ragged
 from data_prep.pool import PreparationError
-from data_prep.restricted_pickle import load
+from data_prep.restricted_pickle import load_records
 from data_prep.sequences import MODALITIES, SPLITS, Split, Summary
 from mmer_jax.records import Feature, Label, Schema
 
@@ -149,7 +149,7 @@ def prepare(
     `output` exists without `overwrite`.
     """
     source = Path(source)
-    content = load(source)
+    content = load_records(source)
     dataset = dataset or sequences.guess_dataset(source, list(SIZES))
     if options.glove or options.tokenizer:
         raise PreparationError(f'{source} holds features: --glove and --tokenizer are for data_prep.mult_pickle')

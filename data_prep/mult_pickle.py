@@ -31,7 +31,7 @@ from data_prep.pickled_records import (
     video_of,
 )
 from data_prep.pool import PreparationError
-from data_prep.restricted_pickle import load
+from data_prep.restricted_pickle import load_records
 from data_prep.sequences import MODALITIES, SPLITS, Split, Summary
 from mmer_jax.records import Feature, Label, Schema
 
@@ -127,9 +127,10 @@ def prepare(
     `output` exists without `overwrite`.
     """
     source = Path(source)
-    content = load(source)
+    content = load_records(source)
     dataset = dataset or sequences.guess_dataset(source, list(SIZES))
-    text, notes, info = None, [], {'source': source.name, 'aligned': True}
+    text, info = None, {'source': source.name, 'aligned': True}
+    notes: list[str] = []
     if is_list_of_records(content):
         splits, text, notes = read_records(content, source, options)
     else:

@@ -173,14 +173,16 @@ def read_records(content: dict, source: Path, options: 'Options') -> tuple[list[
         places = {m: place for m, place in options.keep(found, where).items() if m != 'text'}
         if not places:
             raise PreparationError(f'{where}: --modalities text alone; expected audio or vision with it')
-        arrays = {m: Ragged([r[0][place] for r in records], f'{where}, {m}') for m, place in places.items()}
+        arrays: dict[str, Any] = {
+            m: Ragged([r[0][place] for r in records], f'{where}, {m}') for m, place in places.items()
+        }
         labels = pickled_labels.read(
             [label for _, label, _ in records], options.labels, len(records), f'{where}, labels'
         )
         ids = ['' if segment is None else sequences.to_text(segment) for _, _, segment in records]
         columns = [{'speaker': video_of(one), 'text': ' '.join(said)} for one, said in zip(ids, words, strict=True)]
         spans = padding_spans(arrays, sequences.right_padded)
-        splits.append(Split(name, dict(arrays), spans, labels, ids, columns))
+        splits.append(Split(name, arrays, spans, labels, ids, columns))
         texts.append(words)
         rows = next(iter(arrays.values())).rows
         if wrong := sum(bool(said) and len(said) != len(row) for said, row in zip(words, rows, strict=True)):

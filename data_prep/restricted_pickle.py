@@ -27,6 +27,7 @@ from mmer_jax.media.download import HEAD, find_failure
 LARGE = 1 << 20  # bytes; what is longer is mapped
 LINE = 1 << 20  # bytes of a text instruction at most; only protocol 0 has longer ones
 HDF5 = b'\x89HDF'
+EXPANDED, SHARED = 1_000_000, 10  # values that shared containers stand for, at most, and how often each on average
 FAULTS = (
     ArithmeticError,
     AssertionError,
@@ -246,6 +247,29 @@ def _plain(value: Any, seen: dict[int, tuple[Any, Any]]) -> Any:
         raise Refused(getattr(value, 'label', f'an object of type {type(value).__name__}'))
     seen[id(value)] = (value, result)  # the old value is kept too, so that its id stays its own
     return result
+
+
+def load_records(path: str | os.PathLike) -> Any:
+    """As `load`, for who walks through all values: PreparationError where small containers stand for too many."""
+    value = load(path)
+    expanded: dict[int, int] = {}
+    own: dict[int, int] = {}
+    whole = _expanded(value, expanded, own)
+    if whole > EXPANDED and whole > SHARED * sum(own.values()):
+        found = f'lists and tuples hold one another so that {len(own)} of them stand for {whole:.1e} values'
+        raise PreparationError(f'{path}: {found}, which no data set does; get the file from its publisher')
+    return value
+
+
+def _expanded(value: Any, expanded: dict[int, int], own: dict[int, int]) -> int:
+    """How many values there are where a shared container counts wherever it stands; `own`: once, by its id."""
+    if type(value) not in (dict, OrderedDict, list, tuple):
+        return 1
+    if id(value) not in own:
+        own[id(value)], expanded[id(value)] = 1 + len(value), 1  # one that holds itself is counted once
+        items = value.values() if isinstance(value, dict) else value
+        expanded[id(value)] = 1 + sum(_expanded(item, expanded, own) for item in items)
+    return expanded[id(value)]
 
 
 def _fill(target: Any, pairs: Any) -> Any:

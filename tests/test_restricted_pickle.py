@@ -14,7 +14,7 @@ import pytest
 
 from data_prep import restricted_pickle
 from data_prep.pool import PreparationError
-from data_prep.restricted_pickle import UnsafePickleError, load
+from data_prep.restricted_pickle import UnsafePickleError, load, load_records
 
 PROTOCOLS = range(2, 6)
 FLOATS = np.linspace(-1, 1, 120, dtype=np.float32).reshape(4, 5, 6)  # more bytes than a short string has
@@ -352,3 +352,16 @@ def test_missing_file_and_folder(tmp_path):
         load(tmp_path / 'no.pkl')
     with pytest.raises(PreparationError, match='is a folder'):
         load(tmp_path)
+
+
+def test_tuples_that_stand_for_more_than_the_file_holds_are_refused(tmp_path):
+    """2 to the 36th values in a file of some hundred bytes: whoever walks through them needs gigabytes."""
+    value, shared = 1, (1, 2)
+    for _ in range(36):
+        value = (value, value)
+    path = tmp_path / 'a.pkl'
+    path.write_bytes(pickle.dumps({'id': value}))
+    with pytest.raises(PreparationError, match=r'37 of them stand for 1\.4e\+11 values'):
+        load_records(path)
+    path.write_bytes(pickle.dumps([shared] * 1000))
+    assert load_records(path) == [shared] * 1000
