@@ -85,7 +85,7 @@ def faults(values: Mapping[str, Any], where: str = 'config.model', key: str = 'm
     """What is wrong in config.model, one line each: unknown names and fields, values out of their range."""
     what, table = table_of(key)
     name = values.get('name')
-    if name not in table:
+    if not isinstance(name, str) or name not in table:
         yield f'{where}.name: found {name!r}, expected the name of a known {what}: {", ".join(table)}'
         return
     module, known = table[name], fields_of(table[name])
