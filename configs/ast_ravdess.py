@@ -4,7 +4,7 @@
     python -m data_prep.convert_weights huggingface --source <ast-finetuned-audioset> --output ast-audioset
     python -m mmer_jax.main --config=configs/ast_ravdess.py
 
-Five folds of four actors, two other actors validate. Learning rate 3e-5, batches of 8, weight decay 0.01, 30 epochs and
+Six folds of four actors, two other actors validate. Learning rate 3e-5, batches of 8, weight decay 0.01, 30 epochs and
 the cut at 10 s are those of the paper on pretrained transformers (section 3.2), which has no result on RAVDESS: on
 IEMOCAP its Table 2 gives an accuracy of 0.61. The weights are of MIT/ast-finetuned-audioset-10-10-0.4593; the model
 makes its filterbank of the waveform itself (mmer_jax/encoders/filterbank.py).

@@ -5,7 +5,8 @@
 
     python -m mmer_jax.main --config=configs/audio_visual_ravdess_openface.py:concat_fc
 
-Five folds of four actors, two other actors validate, five seeds; configs/tables/ravdess_openface.py has all rows.
+Six folds of four actors (of actors 1 to 20 five), two other actors validate, five seeds;
+configs/tables/ravdess_openface.py has all rows.
 """
 
 from ml_collections import ConfigDict

@@ -11,7 +11,7 @@ lacks the ReLU behind its first normalisation; a causal mask; frames are cropped
 
 from ml_collections import ConfigDict
 
-from configs import cfn_sr_ravdess
+from configs import cfn_sr_ravdess, datasets
 
 
 def get_config(variant: str = '') -> ConfigDict:
@@ -19,7 +19,7 @@ def get_config(variant: str = '') -> ConfigDict:
     if variant not in ('', 'smoke'):
         raise ValueError(f'configs/cfn_sr_ravdess_as_published.py has no variant {variant!r}; it has smoke')
     config.name = 'cfn_sr_ravdess_as_published'
-    config.protocol.options = ConfigDict({'folds': 5, 'speakers_per_fold': 4, 'selection': 'test'})
+    config.protocol.options = ConfigDict(datasets.RAVDESS_AS_PUBLISHED)
     model = config.model.to_dict()
     model |= {'causal': True, 'attention_summed_over_batch': True}
     model['vision']['stem_activation'] = False

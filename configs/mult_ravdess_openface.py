@@ -3,7 +3,8 @@
     python -m data_prep.ravdess_openface --table openface_au.npz --source <RAVDESS> --output data/ravdess_openface
     python -m mmer_jax.main --config=configs/mult_ravdess_openface.py
 
-Five folds of four actors, two other actors validate; configs/tables/ravdess_openface.py has all rows.
+Six folds of four actors (of actors 1 to 20 five), two other actors validate;
+configs/tables/ravdess_openface.py has all rows.
 """
 
 from ml_collections import ConfigDict

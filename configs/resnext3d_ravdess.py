@@ -3,9 +3,9 @@
     python -m data_prep.ravdess --source <RAVDESS> --output data/ravdess_mfcc_frames --vision frames --crop mtcnn
     python -m mmer_jax.main --config=configs/resnext3d_ravdess.py
 
-CFN-SR's sizes, optimiser and epochs. The paper starts from weights trained on Kinetics: config.pretrained =
-{'encoder': NAME} takes converted ones. The videos of all 24 actors could not be had where this was written, so no
-result is stated.
+CFN-SR's sizes, optimiser and epochs, from random weights: the paper names no others. Weights of this network trained on
+Kinetics are public (data_prep.convert_weights resnext3d), config.pretrained = {'encoder': NAME} takes them. The
+videos of all 24 actors could not be had where this was written, so no result is stated.
 """
 
 from ml_collections import ConfigDict

@@ -4,7 +4,7 @@
     python -m data_prep.convert_weights huggingface --source <wav2vec2-base> --output wav2vec2-base
     python -m mmer_jax.main --config=configs/wav2vec2_ravdess.py
 
-Five folds of four actors, two other actors validate. Learning rate 3e-5, batches of 8, weight decay 0.01, 15 epochs and
+Six folds of four actors, two other actors validate. Learning rate 3e-5, batches of 8, weight decay 0.01, 15 epochs and
 the cut at 10 s are those of the paper on pretrained transformers (section 3.2), which has no result on RAVDESS: on
 IEMOCAP its Table 2 gives an accuracy of 0.68. The weights are of facebook/wav2vec2-base, the features the mean
 over the valid frames. The variant `reduced` is a small network from random weights, three epochs and two folds: a run

@@ -155,6 +155,7 @@ LIKE = {
     'mosi': (lambda: mult_pickle.make_schema('mosi'), SHORT, 9),
     'mosi_text_audio': (mosi.make_schema, SHORT, 9),
     'mosi_tokens': (lambda: mosi.make_schema(tokenizer='random'), SHORT, 9),
+    'ravdess_log_mel': (lambda: ravdess.make_schema(ravdess.Settings('log_mel')), {'audio': (16, 32)}, 20),
     'ravdess_mfcc_frames': (
         lambda: ravdess.make_schema(ravdess.Settings(vision=ravdess_video.Vision(frames=4, size=32))),
         {'audio': (212, 212), 'vision': (4, 4)},
@@ -190,7 +191,9 @@ def write_like(name: str, output: str | Path, *, records: int = 160, seed: int =
                 arrays[key] = _random_array(feature, shape, generator)
             split = ('train', 'train', 'validation', 'test')[number % 4]
             record = {'id': f'random_{number:04d}', 'label': _random_label(schema.label, generator), **arrays}
-            writer.write(record, speaker=f'{number % speakers + 1:02d}', session=str(number % 5 + 1), split=split)
+            speaker, gender = number % speakers + 1, ('female', 'male')[number % speakers % 2 == 0]
+            columns = {'speaker': f'{speaker:02d}', 'session': str(number % 5 + 1), 'split': split, 'gender': gender}
+            writer.write(record, **columns)
     return records
 
 

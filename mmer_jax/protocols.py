@@ -103,6 +103,25 @@ def _after(values: Sequence[str], group: Sequence[str], count: int) -> list[str]
     return [values[(start + step) % len(values)] for step in range(count)]
 
 
+def _equal(speakers: Sequence[str], groups: int) -> list[list[str]]:
+    return [group.tolist() for group in np.array_split(np.array(speakers), groups)]
+
+
+def _balanced(manifest: Manifest, speaker: np.ndarray, name: str, protocol: str) -> list[str]:
+    """Speakers in natural order, but with the values of the column `name` spread evenly over it: the k-th of the n
+    speakers of a value has the place (k + 1/2) / n, and equal places keep the natural order."""
+    column, places = _column(manifest, name, f'{protocol} with balance={name!r}'), {}
+    for value in sorted(set(column.tolist())):
+        own = _natural(speaker[column == value])
+        if both := [one for one in own if one in places]:
+            found = ' and '.join(map(repr, sorted(set(column[speaker == both[0]].tolist()))))
+            raise ValueError(
+                f'{protocol}: balance={name!r} needs one value a speaker, but speaker {both[0]!r} has {found} there'
+            )
+        places |= {one: (k + 0.5) / len(own) for k, one in enumerate(own)}
+    return sorted(_natural(speaker), key=lambda one: places[one])
+
+
 def _left_to_train(protocol: str, speakers: Sequence[str], test: int, validation: int) -> None:
     if test + validation >= len(speakers):
         raise ValueError(
@@ -166,38 +185,43 @@ def leave_sessions_out(manifest: Manifest, *, validation_sessions: int = 1, test
 def leave_speakers_out(
     manifest: Manifest,
     *,
-    folds: int = 5,
-    validation_speakers: int = 2,
-    selection: str = 'validation',
+    folds: int | None = None,
     speakers_per_fold: int | None = None,
+    validation_speakers: int = 2,
+    balance: str | None = None,
+    selection: str = 'validation',
+    max_folds: int | None = None,
 ) -> list[Fold]:
     """Cross-validation over speakers: consecutive speakers, in natural order, form the test group of each fold.
 
-    By default every speaker is tested once, in `folds` groups as equal as they can be, and the
-    `validation_speakers` that follow a test group, cyclically, validate. RAVDESS alternates men (odd) and women
-    (even), so groups of even size are balanced: 24 actors in six folds of four, or 20 in five.
+    Every speaker is tested once, either in `folds` groups as equal as they can be (5 where neither is given), or in
+    groups of `speakers_per_fold`, of which the last is what is left. The `validation_speakers` that follow a test
+    group, cyclically, validate. `balance` names a column with one value a speaker, such as RAVDESS's `gender`: its
+    values are spread evenly over the order, so that each group holds two values in their proportion, to within one
+    speaker. Of RAVDESS's 24 actors four make six folds: actors 1 to 4, 5 to 8, ..., two men (odd) and two women.
 
     As published: `selection='test'` validates on the test group and trains on everybody else
-    (`validation_speakers` is then not used); `speakers_per_fold` sets the size of a test group. The code of
-    CFN-SR uses both, with 24 // 5 = 4 of 24 actors in each of five folds: the last four are never tested.
+    (`validation_speakers` is then not used); `max_folds` stops after so many groups. The code of CFN-SR does both: of
+    24 actors in groups of 24 // 5 = 4 it tests the first five, and the last four never.
     """
-    protocol = 'leave_speakers_out'
-    _whole(protocol, 'folds', folds, 2)
+    protocol, size = 'leave_speakers_out', speakers_per_fold
+    if folds is not None and size is not None:
+        raise ValueError(
+            f'{protocol}: folds={folds} and speakers_per_fold={size} both size the groups; expected one of them '
+            '(max_folds stops after so many groups)'
+        )
     _whole(protocol, 'validation_speakers', validation_speakers, 1)
+    for name, value, low in (('folds', folds, 2), ('speakers_per_fold', size, 1), ('max_folds', max_folds, 2)):
+        _whole(protocol, name, low if value is None else value, low)
     _selection(protocol, selection)
     column = _column(manifest, 'speaker', protocol)
-    speakers = _natural(column)
-    size = 1 if speakers_per_fold is None else speakers_per_fold
-    _whole(protocol, 'speakers_per_fold', size, 1)
-    if folds * size > len(speakers):
-        raise ValueError(
-            f'{protocol}: {len(speakers)} speakers are too few for {folds} folds of {size} or more; '
-            'expected fewer folds, or fewer speakers_per_fold'
-        )
-    if speakers_per_fold is None:
-        tests = [group.tolist() for group in np.array_split(np.array(speakers), folds)]
-    else:
-        tests = [speakers[number * size : (number + 1) * size] for number in range(folds)]
+    speakers = _natural(column) if balance is None else _balanced(manifest, column, balance, protocol)
+    least = size + 1 if size else folds or 5
+    if least > len(speakers):
+        wanted = f'groups of {size}' if size else f'{least} folds'
+        raise ValueError(f'{protocol}: {len(speakers)} speakers are too few for {wanted}; expected {least} or more')
+    cut = [speakers[start : start + size] for start in range(0, len(speakers), size)] if size else None
+    tests = (cut or _equal(speakers, folds or 5))[:max_folds]
     if selection == 'test':
         return _folds_by(manifest, column, tests, tests)
     _left_to_train(protocol, speakers, max(map(len, tests)), validation_speakers)
@@ -234,7 +258,7 @@ def speaker_disjoint_random(
     if folds > len(speakers):
         raise ValueError(f'{protocol}: {len(speakers)} speakers are too few for {folds} folds')
     if folds > 1:
-        tests = [group.tolist() for group in np.array_split(np.array(shuffled), folds)]
+        tests = _equal(shuffled, folds)
     else:
         tests = [shuffled[: max(1, round(test_fraction * len(shuffled)))]]
     validation = max(1, round(validation_fraction * len(shuffled)))

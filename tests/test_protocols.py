@@ -26,7 +26,7 @@ def manifest_of(speakers, sessions=None, splits=None):
 def ravdess(actors, clips=3):
     """Clips of actors 1..n in a mixed order; numbers without leading zeros, as some folders have them."""
     order = np.random.default_rng(3).permutation(np.repeat(np.arange(1, actors + 1), clips))
-    return manifest_of([str(actor) for actor in order])
+    return manifest_of([str(actor) for actor in order]) | {'gender': np.where(order % 2, 'male', 'female')}
 
 
 def iemocap(clips=4):
@@ -48,6 +48,8 @@ HONEST = [
     (ravdess(20), 'leave_speakers_out', {}),
     (ravdess(24), 'leave_speakers_out', {'folds': 6}),
     (ravdess(24), 'leave_speakers_out', {}),
+    (ravdess(24), 'leave_speakers_out', {'speakers_per_fold': 4, 'balance': 'gender'}),
+    (ravdess(22), 'leave_speakers_out', {'speakers_per_fold': 4}),
     (ravdess(24), 'speaker_disjoint_random', {}),
     (ravdess(24), 'speaker_disjoint_random', {'folds': 5, 'seed': 4}),
     (iemocap(), 'leave_sessions_out', {}),
@@ -187,19 +189,61 @@ def test_too_few_sessions():
 # ---- speakers ------------------------------------------------------------------------------------------------
 
 
+BY_FOUR = {'speakers_per_fold': 4, 'validation_speakers': 2, 'balance': 'gender'}  # what the configs of RAVDESS ask
+
+
 @pytest.mark.parametrize(('actors', 'folds'), [(20, 5), (24, 6)])
-def test_ravdess_folds_are_consecutive_and_balanced(actors, folds):
+@pytest.mark.parametrize('by', ['number', 'size', 'size and gender'])
+def test_ravdess_folds_are_consecutive_and_balanced(actors, folds, by):
+    """Two men and two women are tested, a man and a woman validate; 20 of 24 are not tested, as in CFN-SR's 5:1."""
     manifest = ravdess(actors)
-    made = make_folds(manifest, 'leave_speakers_out', folds=folds)
+    options = {'number': {'folds': folds}, 'size': {'speakers_per_fold': 4}, 'size and gender': BY_FOUR}[by]
+    made = make_folds(manifest, 'leave_speakers_out', **options)
     assert [people(manifest, fold.test) for fold in made] == [
         list(range(first, first + 4)) for first in range(1, actors, 4)
     ]
     for fold in made:
-        for one in sets(fold):
+        assert fold.marks == ()
+        for one, count in zip(sets(fold), (actors - 6, 2, 4), strict=True):
             actor = np.array(people(manifest, one))
+            assert len(actor) == count
             assert np.sum(actor % 2 == 1) == np.sum(actor % 2 == 0)
     # The validation speakers follow the test group; after the last group they are the first two.
     assert people(manifest, made[0].validation) == [5, 6]
+    assert people(manifest, made[-1].validation) == [1, 2]
+
+
+def test_groups_are_balanced_where_actors_are_missing():
+    """Six men and two women stand at 1/12, 3/12, ... and at 1/4, 3/4: m f m m | m f m m, ties by number."""
+    actors = [1, 2, 3, 4, 5, 7, 9, 11]
+    manifest = manifest_of(list(map(str, actors)))
+    manifest['gender'] = np.where(np.array(actors) % 2, 'male', 'female')
+    plain, balanced = (
+        make_folds(manifest, 'leave_speakers_out', **{**BY_FOUR, 'balance': balance}) for balance in (None, 'gender')
+    )
+    assert [people(manifest, fold.test) for fold in plain] == [[1, 2, 3, 4], [5, 7, 9, 11]]
+    assert [people(manifest, fold.test) for fold in balanced] == [[1, 2, 3, 5], [4, 7, 9, 11]]
+    assert [people(manifest, fold.validation) for fold in balanced] == [[4, 7], [1, 2]]
+
+
+def test_two_values_are_balanced_to_within_one_speaker():
+    generator = np.random.default_rng(0)
+    for _ in range(50):
+        count, share = generator.integers(8, 60), generator.uniform(0.1, 0.9)
+        value = generator.random(count) < share
+        manifest = manifest_of([f's{number}' for number in range(count)]) | {'group': np.where(value, 'a', 'b')}
+        sizes = {'speakers_per_fold': int(generator.integers(2, count // 2))}
+        for options in (sizes, {'folds': 3}):
+            options |= {'balance': 'group', 'validation_speakers': 1}
+            for fold in make_folds(manifest, 'leave_speakers_out', **options):
+                assert abs(value[fold.test].sum() - value.mean() * len(fold.test)) <= 1
+
+
+def test_the_last_group_is_what_is_left():
+    manifest = ravdess(22)
+    made = make_folds(manifest, 'leave_speakers_out', speakers_per_fold=4)
+    assert [people(manifest, fold.test) for fold in made][-2:] == [[17, 18, 19, 20], [21, 22]]
+    assert len(made) == 6
     assert people(manifest, made[-1].validation) == [1, 2]
 
 
@@ -211,7 +255,7 @@ def test_everybody_is_tested_when_groups_are_uneven():
 
 def test_cfn_sr_as_published_is_marked():
     manifest = ravdess(24)
-    made = make_folds(manifest, 'leave_speakers_out', folds=5, speakers_per_fold=4, selection='test')
+    made = make_folds(manifest, 'leave_speakers_out', speakers_per_fold=4, max_folds=5, selection='test')
     assert len(made) == 5
     for number, fold in enumerate(made):
         assert fold.marks == ('selected on test', '12 of 72 records never tested')
@@ -230,8 +274,19 @@ def test_leave_speakers_out_errors():
     manifest = ravdess(6)
     with pytest.raises(ValueError, match='6 speakers are too few for 7 folds'):
         make_folds(manifest, 'leave_speakers_out', folds=7)
-    with pytest.raises(ValueError, match='6 speakers are too few for 3 folds of 4'):
-        make_folds(manifest, 'leave_speakers_out', folds=3, speakers_per_fold=4)
+    with pytest.raises(ValueError, match='6 speakers are too few for groups of 6; expected 7 or more'):
+        make_folds(manifest, 'leave_speakers_out', speakers_per_fold=6)
+    with pytest.raises(ValueError, match='folds=3 and speakers_per_fold=2 both size the groups; expected one of them'):
+        make_folds(manifest, 'leave_speakers_out', folds=3, speakers_per_fold=2)
+    with pytest.raises(ValueError, match='max_folds is 1, expected a whole number of at least 2'):
+        make_folds(manifest, 'leave_speakers_out', max_folds=1)
+    with pytest.raises(ValueError, match="balance='sex' needs the column 'sex', which the manifest does not have"):
+        make_folds(manifest, 'leave_speakers_out', folds=3, balance='sex')
+    moved = np.where(manifest['record'] == 0, 'unknown', manifest['gender'])
+    with pytest.raises(
+        ValueError, match="one value a speaker, but speaker '[0-9]' has '(fe)?male' and 'unknown' there"
+    ):
+        make_folds(manifest | {'gender': moved}, 'leave_speakers_out', folds=3, balance='gender')
     with pytest.raises(ValueError, match='of 6 speakers 3 test and 3 validate, which leaves nobody'):
         make_folds(manifest, 'leave_speakers_out', folds=2, validation_speakers=3)
     with pytest.raises(ValueError, match="selection is 'train', expected 'validation' or 'test'"):
