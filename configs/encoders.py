@@ -25,7 +25,7 @@ AST_WEIGHTS = 'ast-audioset'  # of MIT/ast-finetuned-audioset-10-10-0.4593
 VIT = {'name': 'vit', 'projector': 0}  # without the pooler, as ViTForImageClassification has none
 VIT_WEIGHTS = 'vit-base-patch16-224-in21k'  # of google/vit-base-patch16-224-in21k
 VIDEOMAE = {'name': 'videomae'}
-VIDEOMAE_WEIGHTS = 'videomae-base'  # of MCG-NJU/videomae-base-finetuned-kinetics
+VIDEOMAE_WEIGHTS = 'videomae-base-finetuned-kinetics'  # of MCG-NJU; videomae-base itself pools another way
 RAW_PICTURES = {'mean': (0.0, 0.0, 0.0), 'std': (1 / 255,) * 3}  # 0 to 255, as the code of the shared-encoder report
 TINY_WAVE = {
     **TINY, 'conv_sizes': (4, 4), 'conv_kernels': (10, 8), 'conv_strides': (10, 8), 'position_kernel': 4,

@@ -1,7 +1,8 @@
 r"""A small 3-D CNN in front of VideoMAE on CREMA-D, as the shared-encoder report proposes in sections 5.7.4 and 6.
 
     python -m data_prep.crema_d --source <CREMA-D> --output data/crema_d_3d_32 --layout 3d --frames 32 --fill repeat
-    python -m data_prep.convert_weights huggingface --source <videomae-base-finetuned-kinetics> --output videomae-base
+    python -m data_prep.convert_weights huggingface --source <videomae-base-finetuned-kinetics> \
+      --output videomae-base-finetuned-kinetics
     python -m mmer_jax.main --config=configs/videomae_conv_crema_d.py
 
     python -m mmer_jax.main --config=configs/videomae_conv_crema_d.py:vision

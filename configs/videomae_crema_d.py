@@ -2,7 +2,8 @@ r"""VideoMAE on CREMA-D: clips of a face, strips of a spectrogram, or both, six 
 
     python -m data_prep.crema_d --source <CREMA-D> --output data/crema_d_videomae --layout 3d \
       --frames 32 --fill repeat --vision_width 208 --audio_width 16
-    python -m data_prep.convert_weights huggingface --source <videomae-base-finetuned-kinetics> --output videomae-base
+    python -m data_prep.convert_weights huggingface --source <videomae-base-finetuned-kinetics> \
+      --output videomae-base-finetuned-kinetics
     python -m mmer_jax.main --config=configs/videomae_crema_d.py
 
     python -m mmer_jax.main --config=configs/videomae_crema_d.py:vision_as_published

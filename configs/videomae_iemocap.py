@@ -1,15 +1,16 @@
-"""VideoMAE fine-tuned on the pictures of IEMOCAP, four emotions.
+r"""VideoMAE fine-tuned on the pictures of IEMOCAP, four emotions.
 
     python -m data_prep.iemocap --source <IEMOCAP> --output data/iemocap_raw --tokenizer bert-base-uncased
-    python -m data_prep.convert_weights huggingface --source <videomae-base-finetuned-kinetics> --output videomae-base
+    python -m data_prep.convert_weights huggingface --source <videomae-base-finetuned-kinetics> \
+      --output videomae-base-finetuned-kinetics
     python -m mmer_jax.main --config=configs/videomae_iemocap.py
 
 Settings of Babaali and Shayaninasab (2023); their accuracy: 0.38 (Table 3) and 0.3322 over five folds (Table 4).
 16 frames at equal distances over the utterance, of the speaker's half of the screen; the paper shows the whole screen
 (data_prep.iemocap --screen whole). Each clip is mirrored with a chance of one half.
 The weights are those of MCG-NJU/videomae-base-finetuned-kinetics; the paper does not say which it took. Those of
-MCG-NJU/videomae-base, pretrained alone, load too; the norm behind the mean then begins anew:
---config.fresh="('^pool_norm/',)".
+MCG-NJU/videomae-base, pretrained alone (--config.pretrained.encoder=videomae-base), load too; as in Hugging Face's
+classifier the first token is read then, in place of the normalised mean.
 """
 
 from ml_collections import ConfigDict

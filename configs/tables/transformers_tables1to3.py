@@ -2,7 +2,7 @@ r"""Tables 1 to 3 of Babaali and Shayaninasab (2023): seven transformers fine-tu
 
     export MMER_PRETRAINED=~/mmer_weights
     for name in bert-base-uncased distilbert-base-uncased roberta-base wav2vec2-base hubert-base ast-audioset \
-      videomae-base; do
+      videomae-base-finetuned-kinetics; do
       python -m data_prep.convert_weights huggingface --source <CHECKPOINTS>/$name --output $name; done
     python -m data_prep.iemocap --source <IEMOCAP_full_release> --output data/iemocap_raw --tokenizer bert-base-uncased
     python -m data_prep.iemocap --source <IEMOCAP_full_release> --output data/iemocap_roberta \
