@@ -142,8 +142,8 @@ CLASSIFIER_FILES = {
 ATTENTION_FILES = {'attention.json': b'"maps"'}
 
 
-def check_folder(folder: str | os.PathLike, marks: Mapping[str, bytes]) -> None:
-    """FileExistsError where a folder to write files into is none, or holds one by such a name without its mark.
+def check_folder(folder: str | os.PathLike, marks: Mapping[str, bytes]) -> Path:
+    """The folder to write files into; FileExistsError where it is none, or holds one by such a name without its mark.
 
     `marks`: {name or pattern of names: what the file holds}.
     """
@@ -153,6 +153,7 @@ def check_folder(folder: str | os.PathLike, marks: Mapping[str, bytes]) -> None:
     for pattern, mark in marks.items():
         for path in sorted(folder.glob(pattern)):
             check_file(path, mark)
+    return folder
 
 
 def check_beside(path: Path, maker: Path) -> None:
