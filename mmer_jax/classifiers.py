@@ -36,7 +36,8 @@ from mmer_jax.feature_fusion import (
     unimodal_probabilities,
 )
 from mmer_jax.outputs import CLASSIFIER_FILES, check_folder
-from mmer_jax.report import NOT_HONEST, format_number, format_summary, is_of, over, summarise
+from mmer_jax.report import NOT_HONEST, is_of
+from mmer_jax.summary import format_number, format_summary, over, summarise
 
 LABELS = {
     'svm': 'SVM',

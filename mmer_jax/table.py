@@ -30,19 +30,8 @@ from ml_collections import ConfigDict
 
 from mmer_jax import bar_plots, evaluate, ranges, start, train
 from mmer_jax.outputs import TABLE_FILES, check_folder
-from mmer_jax.report import (
-    EXPLANATION,
-    NOT_HONEST,
-    Run,
-    column_title,
-    finite_mean,
-    format_number,
-    format_summary,
-    is_plain,
-    marks_of,
-    read_run,
-    summarise,
-)
+from mmer_jax.report import EXPLANATION, NOT_HONEST, Run, marks_of, read_run
+from mmer_jax.summary import column_title, finite_mean, format_number, format_summary, is_plain, summarise
 from mmer_jax.table_config import OTHER_SPLITS, Row, Table, TableError, read_table, row_config, split_start
 
 MISTAKES = (ValueError, TypeError, FloatingPointError, FileNotFoundError)  # told in one line, without a traceback

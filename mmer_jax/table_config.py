@@ -11,8 +11,9 @@ from ml_collections import ConfigDict
 
 from mmer_jax.metrics import LABEL_METRICS, METRICS, floors
 from mmer_jax.overrides import apply, load_config, load_module
-from mmer_jax.report import Run, is_of, is_plain, unique
+from mmer_jax.report import Run, is_of, unique
 from mmer_jax.settings import check_config_values
+from mmer_jax.summary import is_plain
 
 OTHER_SPLITS = ('train/', 'validation/')  # before a metric's name
 

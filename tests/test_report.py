@@ -7,7 +7,7 @@ import matplotlib.image
 import numpy as np
 import pytest
 
-from mmer_jax import plots, report
+from mmer_jax import plots, report, summary
 
 # accuracy by (fold, seed): per seed the mean over folds is .5, .6, .7
 ACCURACY = {
@@ -113,11 +113,11 @@ def test_means_and_deviations_by_hand(tmp_path):
 
 
 def test_what_the_deviation_is_over():
-    assert report.summarise(np.array([[0.4, 0.6], [0.6, 0.8]])) == report.Summary(
+    assert summary.summarise(np.array([[0.4, 0.6], [0.6, 0.8]])) == summary.Summary(
         pytest.approx(0.6), pytest.approx(np.std([0.5, 0.7], ddof=1)), 'seeds'
     )
-    assert report.summarise(np.array([[0.4], [0.6]])) == report.Summary(0.5, pytest.approx(np.sqrt(0.02)), 'folds')
-    assert report.summarise(np.array([[0.4]])) == report.Summary(0.4, None, '')
+    assert summary.summarise(np.array([[0.4], [0.6]])) == summary.Summary(0.5, pytest.approx(np.sqrt(0.02)), 'folds')
+    assert summary.summarise(np.array([[0.4]])) == summary.Summary(0.4, None, '')
 
 
 def test_metrics_of_another_split_are_found_where_the_run_has_them(tmp_path):
@@ -228,11 +228,11 @@ def test_the_class_table_is_the_picture_and_undefined_is_no_number(tmp_path, mon
 
 def test_a_metric_that_a_fold_lacks_is_left_out_of_the_mean():
     values = np.array([[0.2, 0.4], [np.nan, 0.6]])
-    found = report.summarise(values)
+    found = summary.summarise(values)
     assert (found.mean, found.over) == (pytest.approx(0.35), 'seeds')
     assert found.deviation == pytest.approx(np.std([0.2, 0.5], ddof=1))
-    assert report.summarise(values[:, :1]) == report.Summary(0.2, None, '')
-    assert np.isnan(report.summarise(np.full((2, 2), np.nan)).mean)
+    assert summary.summarise(values[:, :1]) == summary.Summary(0.2, None, '')
+    assert np.isnan(summary.summarise(np.full((2, 2), np.nan)).mean)
 
 
 @pytest.mark.parametrize('dataset', ['mmmo_mult', 'corpus2', 'other', 'random_corpus'])

@@ -1,0 +1,77 @@
+"""Means and deviations of runs, and how a number is written: what reports and tables share. numpy only."""
+
+import dataclasses
+
+import numpy as np
+
+from mmer_jax.metrics import is_better_high
+
+TITLES = {
+    'accuracy': 'accuracy', 'uar': 'UAR', 'macro_f1': 'macro F1', 'weighted_f1': 'weighted F1', 'mae': 'MAE',
+    'rmse': 'RMSE', 'corr': 'correlation', 'ccc': 'CCC', 'acc2_has0': 'Acc-2 (has 0)', 'acc2_non0': 'Acc-2 (non-0)',
+    'f1_has0': 'F1 (has 0)', 'f1_non0': 'F1 (non-0)', 'acc7_round': 'Acc-7', 'acc5_round': 'Acc-5',
+    'acc7_cmu_bucket': 'Acc-7 (CMU buckets)', 'loss': 'loss',
+}  # fmt: skip
+PLAIN = ('mae', 'rmse', 'corr', 'ccc', 'loss')  # the others are fractions, shown in percent
+
+
+@dataclasses.dataclass(frozen=True)
+class Summary:
+    """mean, deviation (None for none), and what the deviation is over ('seeds', 'folds' or '')."""
+
+    mean: float
+    deviation: float | None
+    over: str
+
+
+def summarise(values: np.ndarray) -> Summary:
+    """(folds, seeds) -> mean and standard deviation over the seeds, each the mean of its folds, or over the folds of a
+    single seed; where a number is undefined it is left out."""
+    folds, seeds = values.shape
+    if seeds > 1:
+        return over('seeds', np.array([over('folds', by_fold).mean for by_fold in values.T]))
+    return over('folds' if folds > 1 else '', values[:, 0])
+
+
+def over(what: str, values: np.ndarray) -> Summary:
+    """(N,) -> mean and standard deviation (n - 1) of those that are defined, over `what`."""
+    defined = values[np.isfinite(values)]
+    if not len(defined):
+        return Summary(np.nan, None, '')
+    if len(defined) == 1:
+        return Summary(float(defined[0]), None, '')
+    return Summary(float(defined.mean()), float(defined.std(ddof=1)), what)
+
+
+def finite_mean(values: np.ndarray) -> float | None:
+    """Mean of the finite values; None where there are none."""
+    return float(np.nanmean(values)) if np.isfinite(values).any() else None
+
+
+def is_plain(metric: str) -> bool:
+    """Whether a metric is shown as it is, not in percent."""
+    return metric.rpartition('/')[2] in PLAIN
+
+
+def column_title(metric: str, title: str = '') -> str:
+    """Title of a metric's column (TITLES where none is given), with its unit and ↓ where lower is better."""
+    unit, direction = '' if is_plain(metric) else ', %', '' if is_better_high(metric) else ' ↓'
+    split, _, name = metric.rpartition('/')
+    return f'{title or " ".join(filter(None, (split, TITLES.get(name, name))))}{unit}{direction}'
+
+
+def format_number(metric: str, value: float | None) -> str:
+    """A fraction in percent with one decimal, PLAIN metrics with three, – for none."""
+    if value is None or not np.isfinite(value):
+        return '–'
+    return f'{value:.3f}' if is_plain(metric) else f'{100 * value:.1f}'
+
+
+def format_summary(metric: str, summary: Summary) -> str:
+    """Mean ± deviation."""
+    text = format_number(metric, summary.mean)
+    if not np.isfinite(summary.mean):
+        return text
+    if summary.deviation is not None:
+        text += f' ± {format_number(metric, summary.deviation)}'
+    return text + (' (over folds)' if summary.over == 'folds' else '')
