@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from mmer_jax.fusion.message_hub import MessageHub, ReinforcementUnit, last_step
+from mmer_jax.layers import sinusoidal_positions
 from mmer_jax.models.pmr import Pmr
 
 ALL = ('text', 'audio', 'vision')
@@ -77,7 +78,7 @@ def attention(p, target, source, mask):
         for head in range(HEADS):
             part = slice(head * size, (head + 1) * size)
             logits = q[:, part] @ k[:, part].T / np.sqrt(size)
-            weights = np.exp(logits - logits.max(-1, keepdims=True))
+            weights = np.exp(logits - logits.max(-1, keepdims=True, initial=-1e9))  # a row may have no source
             heads.append(weights / weights.sum(-1, keepdims=True) @ v[:, part])
         rows.append(dense(p['out'], np.concatenate(heads, -1)))
     return np.stack(rows)
@@ -172,6 +173,47 @@ def test_unknown_message_is_refused():
 
 
 # The model
+
+
+def convolved(kernel, x, mask):
+    """Three taps around each step, padding 0, and positions: sines, then cosines."""
+    x = np.pad(np.where(mask[..., None], x, 0).astype(np.float64), ((0, 0), (1, 1), (0, 0)))
+    taps = np.asarray(kernel, np.float64)
+    steps = mask.shape[1]
+    return sum(x[:, tap : tap + steps] @ taps[tap] for tap in range(3)) + sinusoidal_positions(steps, WIDTH)
+
+
+def predicted(p, batch):
+    """Features and prediction row by row; the paper's final sequence is message, language, vision, audio."""
+    masks = {m: batch[f'{m}_mask'] for m in ALL}
+    z = {m: convolved(p[f'{m}_conv']['Conv_0']['kernel'], batch[m], masks[m]) for m in ALL}
+    common, common_mask = np.concatenate(list(z.values()), 1), np.concatenate(list(masks.values()), 1)
+    z, common = hub(p['hub_0'], z, common, masks, common_mask, 'pooled')
+    order = ('text', 'vision', 'audio')
+    x = np.concatenate([common, *(z[m] for m in order)], 1)
+    mask = np.concatenate([common_mask, *(masks[m] for m in order)], 1)
+    layer = p['final_0']
+    inner = norm(layer['attention_norm'], x)
+    x = x + attention(layer['attention'], inner, inner, mask)
+    x = x + feed_forward(layer['feed_forward'], norm(layer['feed_forward_norm'], x))
+    last = np.stack([row[valid][-1] for row, valid in zip(x, mask, strict=True)])
+    features = norm(p['final_norm'], last)
+    return features, dense(p['prediction'], features + feed_forward(p['head'], features))
+
+
+@pytest.mark.parametrize(('modalities', 'silent'), [(ALL, False), (('vision', 'audio', 'text'), True)])
+def test_model_is_its_equations_and_its_summary_is_of_audio(modalities, silent):
+    """Whatever the order of the field; a row without audio is summed up by the last step of its vision."""
+    batch = make_batch(ALL)
+    if silent:
+        batch['audio_mask'][1] = False
+        batch['audio'][1] = 0
+    model = Pmr(modalities, **TINY)
+    params = parameters(model, batch)
+    outputs = jax.jit(lambda p, b: model.apply({'params': p}, b, train=False))(params, batch)
+    features, prediction = predicted(params, batch)
+    np.testing.assert_allclose(outputs['features'], features, atol=2e-4)
+    np.testing.assert_allclose(outputs['prediction'], prediction, atol=2e-4)
 
 
 def test_last_step_finds_the_last_true_wherever_padding_is():

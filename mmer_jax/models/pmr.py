@@ -9,15 +9,17 @@ from mmer_jax.fusion.message_hub import MessageHub, SelfAttentionLayer, last_ste
 from mmer_jax.layers import MLP, TemporalConv, check_batch, sinusoidal_positions
 
 Array = Any
+FINAL_ORDER = ('text', 'vision', 'audio')  # the paper's [C, L, V, A]
 
 
 class Pmr(nn.Module):
     """Message hub layers between the modalities and their common message; a Transformer over all of them.
 
     A convolution brings each modality to `width`, positions are added, and the common message starts as all
-    modalities end to end, in the order of the field `modalities`. After num_layers hubs the message and the
-    modalities, end to end again, go through final_layers Transformer layers; the last valid step is the summary, and
-    a two-layer head with a residual predicts from it. Works on any one to three modalities, unaligned.
+    modalities end to end. After num_layers hubs the message, text, vision and audio, end to end in this order whatever
+    that of the field `modalities`, go through final_layers Transformer layers; the last valid step, of audio where
+    there is any, is the summary, and a two-layer head with a residual predicts from it. Works on any one to three
+    modalities, unaligned.
 
     num_layers, num_heads and final_layers default to the sizes of MulT (Tsai et al. 2019), not to ones that PMR
     published. message='sum' adds the messages up instead of weighing them. remat recomputes each layer in
@@ -45,7 +47,7 @@ class Pmr(nn.Module):
     def __call__(self, batch: dict[str, Array], *, train: bool) -> dict[str, Any]:
         if self.final_layers < 1:
             raise ValueError(
-                f'final_layers is {self.final_layers}; it must be 1 or more: the summary is a step of the last '
+                f'final_layers is {self.final_layers}; it must be 1 or more: the summary is a step of one '
                 'modality, and reads the message and the other modalities only there'
             )
         batch = check_batch(self, batch, self.modalities, ('BTD',))
@@ -69,8 +71,9 @@ class Pmr(nn.Module):
             z, common_BCD, maps = reinforce(hub, z, common_BCD, masks, common_mask_BC)
             attention.update({f'{number}/{name}': map_BKTS for name, map_BKTS in maps.items()})
 
-        x_BTD = jnp.concatenate([common_BCD, *(z[m] for m in self.modalities)], 1)  # remat returns z sorted by key
-        mask_BT = jnp.concatenate([common_mask_BC, *masks.values()], 1)
+        final = sorted(self.modalities, key=lambda m: FINAL_ORDER.index(m) if m in FINAL_ORDER else -1)
+        x_BTD = jnp.concatenate([common_BCD, *(z[m] for m in final)], 1)
+        mask_BT = jnp.concatenate([common_mask_BC, *(masks[m] for m in final)], 1)
         for number in range(self.final_layers):
             x_BTD = transform(SelfAttentionLayer(*sizes, self.dtype, name=f'final_{number}'), x_BTD, mask_BT)
         features_BD = nn.LayerNorm(dtype=self.dtype, name='final_norm')(last_step(x_BTD, mask_BT))
