@@ -61,6 +61,12 @@ def test_the_kinds_agree_on_what_they_share():
         assert metrics.floors(kind, labels).items() <= metrics.floors('sentiment', labels).items()
 
 
+def test_acc5_clips_to_2_and_acc7_to_3():
+    found = metrics.sentiment(np.array([3.0, 2.0, -3.0, 0.0]), np.array([2.0, 3.0, -1.6, 1.0]))
+    assert (found['acc7_round'], found['acc5_round']) == (0, 3 / 4)
+    assert metrics.floors('sentiment', np.array([2.0, 3.0, -3.0]))['acc5_round'] == 2 / 3
+
+
 def test_why_a_metric_is_not_measured_is_said_with_the_labels_range():
     assert 'the labels go from 1 to 5: Acc-7' in metrics.unfit('regression', np.array([1.0, 5.0, 2.0]))
     assert metrics.unfit('sentiment', np.array([-3.0, 3.0])) == metrics.unfit('classification', np.array([0])) == ''
