@@ -87,9 +87,9 @@ def _whole(protocol: str, name: str, value: int, low: int) -> None:
         raise ValueError(f'{protocol}: {name} is {value!r}, expected a whole number of at least {low}')
 
 
-def _fraction(protocol: str, name: str, value: float) -> None:
-    if not 0 < value < 1:
-        raise ValueError(f'{protocol}: {name} is {value!r}, expected a fraction above 0 and below 1')
+def _fraction(protocol: str, name: str, value: float, hint: str = '') -> None:
+    if not (isinstance(value, (int, float)) and 0 < value < 1):
+        raise ValueError(f'{protocol}: {name} is {value!r}, expected a fraction above 0 and below 1{hint}')
 
 
 def _selection(protocol: str, value: str) -> None:
@@ -288,11 +288,9 @@ def random_clips_shared_speakers(
     if selection == 'test' and validation_fraction:
         found = f'expected validation_fraction=0, found {validation_fraction!r}'
         raise ValueError(f"{protocol}: selection='test' validates on the test set; {found}")
-    if selection == 'validation' and not 0 < validation_fraction < 1:
-        raise ValueError(
-            f'{protocol}: validation_fraction is {validation_fraction!r}, expected a fraction above 0 and below 1; '
-            "or selection='test' to select on the test set, as published"
-        )
+    if selection == 'validation':
+        hint = "; or selection='test' to select on the test set, as published"
+        _fraction(protocol, 'validation_fraction', validation_fraction, hint)
     record = np.sort(_records(manifest))
     shuffled = record[np.random.RandomState(seed).permutation(len(record))]
     tested, validated = (math.ceil(part * len(record)) for part in (test_fraction, validation_fraction))

@@ -92,7 +92,7 @@ def test_a_fault_is_the_exit_status(monkeypatch, capsys):
     ('flags', 'message'),
     [
         (['--encoders', 'resnet50'], 'invalid choice'),
-        (['--steps=0'], '--steps must be 1 or more, found 0'),
+        (['--steps=0'], 'argument --steps: found 0, expected a whole number of at least 1'),
         (['--frames=32'], '--frames must be 64 or more for simple3d, found 32'),
         (['--size=32', '--encoders', 'vgg16', 'i3d'], '--size must be 64 or more for vgg16, found 32'),
     ],

@@ -335,6 +335,9 @@ def test_random_speaker_errors():
         make_folds(manifest, 'speaker_disjoint_random', test_fraction=1.5)
     with pytest.raises(ValueError, match='validation_fraction is 0, expected'):
         make_folds(manifest, 'speaker_disjoint_random', validation_fraction=0)
+    for protocol in ('speaker_disjoint_random', 'random_clips_shared_speakers'):
+        with pytest.raises(ValueError, match="validation_fraction is '0.1', expected a fraction above 0 and below 1"):
+            make_folds(manifest, protocol, validation_fraction='0.1')
     with pytest.raises(ValueError, match='4 speakers are too few for 5 folds'):
         make_folds(manifest, 'speaker_disjoint_random', folds=5)
     with pytest.raises(ValueError, match='leaves nobody to train on'):

@@ -124,12 +124,13 @@ def test_there_are_commands():
 def test_every_number_of_a_command_has_a_range(name, monkeypatch):
     pytest.importorskip('torch') if name.startswith('benchmarks.') else None
     for action in flags_of(parser_of(name, monkeypatch)):
-        number = isinstance(action.default, int | float) and not isinstance(action.default, bool)
+        defaults = action.default if isinstance(action.default, tuple | list) else (action.default,)
+        number = any(isinstance(value, int | float) and not isinstance(value, bool) for value in defaults)
         assert action.type not in (int, float), f'{action.dest}: give it a range of mmer_jax/ranges.py'
         if action.nargs != 0 and number:
             assert isinstance(action.type, ranges.Number), action.dest
         if isinstance(action.type, ranges.Number) and action.default is not None:
-            assert action.type.fault(action.default) == '', action.dest
+            assert [fault for value in defaults if (fault := action.type.fault(value))] == [], action.dest
 
 
 @pytest.mark.parametrize('text', ['0', '-1', '2.5', 'nan', 'a', '99999999999'])
