@@ -121,6 +121,22 @@ def test_a_hidden_modality_leaves_finite_predictions_that_do_not_see_it(case):
         np.testing.assert_allclose(batches[0], batches[1], atol=2e-6)
 
 
+def test_a_record_may_lack_a_modality_or_all_of_them(case):
+    """Finite, the same whatever lies where nothing is, and no other record notices."""
+    _, modalities, _, _, predict = case
+    whole = predict(make_batch(modalities))
+    found = []
+    for garbage in (0.0, np.nan):
+        batch = make_batch(modalities)
+        for m, rows in ((modalities[0], (1, 2)), *((m, (2,)) for m in modalities[1:])):  # row 2 has nothing
+            batch[f'{m}_mask'][list(rows)] = False
+            batch[m][list(rows)] = garbage
+        found.append(predict(batch))
+    assert np.isfinite(found[0]).all()
+    np.testing.assert_allclose(found[1], found[0], atol=2e-6)
+    np.testing.assert_allclose(found[0][jnp.array([0, 3])], whole[jnp.array([0, 3])], atol=2e-6)
+
+
 def test_padding_changes_nothing(case):
     _, modalities, _, _, predict = case
     expected = predict(make_batch(modalities))
@@ -181,6 +197,8 @@ def _without_dropout(fields):
 def test_every_parameter_gets_a_gradient(case):
     name, modalities, model, state, _ = case
     batch = make_batch(modalities, rows=8)
+    for m in modalities:
+        batch[f'{m}_mask'][-1] = False  # a record that lacks every modality may not spoil the gradient
 
     def loss(params):
         outputs, _ = model.apply(
@@ -193,6 +211,7 @@ def test_every_parameter_gets_a_gradient(case):
         return make_loss({'cross_entropy': 1.0, **AUXILIARY.get(name, {})})(outputs, batch).mean()
 
     gradient = jax.jit(jax.grad(loss))(state.params)
+    assert all(jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(gradient))
     silent = [
         jax.tree_util.keystr(path) for path, leaf in jax.tree_util.tree_leaves_with_path(gradient) if not jnp.any(leaf)
     ]
