@@ -161,8 +161,9 @@ class Items:
 
     def parse(self, text: str) -> tuple:
         value = literal(text)
-        if isinstance(value, str):  # of bare words: text,audio
-            value = tuple(part.strip() for part in value.strip('()[]').split(',') if part.strip())
+        if isinstance(value, str) and not getattr(self.kind, 'pattern', False):  # bare words: text,audio
+            inner = value[1:-1] if value[:1] + value[-1:] in ('()', '[]') else value
+            value = tuple(part.strip() for part in inner.split(','))
         return _checked(self, tuple(value) if isinstance(value, tuple | list) else (value,))
 
 

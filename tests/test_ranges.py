@@ -58,6 +58,9 @@ def test_a_kind_takes_the_good_and_names_the_bad(kind, good, bad):
         (ranges.Items(ranges.COUNT), '()', ()),
         (ranges.Items(ranges.NAME), 'text,audio', ('text', 'audio')),
         (ranges.Items(ranges.NAME), "('text',)", ('text',)),
+        (ranges.Items(ranges.NAME), '(text, audio)', ('text', 'audio')),
+        (settings.PATTERNS, '(^a{1,2}/)|(b)', ('(^a{1,2}/)|(b)',)),
+        (settings.PATTERNS, "('^a', 'b$')", ('^a', 'b$')),
         (ranges.Either((ranges.COUNT, ranges.Items(ranges.COUNT))), '3', 3),
         (ranges.optional(ranges.COUNT), 'None', None),
     ],
@@ -70,7 +73,8 @@ def test_text_becomes_a_value_of_its_type(kind, text, value):
 @pytest.mark.parametrize(
     ('kind', 'text'),
     [(ranges.COUNT, '2.5'), (ranges.COUNT, '1e3'), (ranges.COUNT, ''), (ranges.POSITIVE, 'nan'), (ranges.FLAG, 'yep'),
-     (ranges.Items(ranges.COUNT), '3,a'), (ranges.optional(ranges.COUNT), 'no')],
+     (ranges.Items(ranges.COUNT), '3,a'), (settings.PATTERNS, '('), (ranges.Items(ranges.NAME), 'text,'),
+     (ranges.optional(ranges.COUNT), 'no')],
 )  # fmt: skip
 def test_text_that_is_no_value_is_named(kind, text):
     with pytest.raises(ValueError, match='found .*, expected '):
