@@ -1,12 +1,13 @@
 """CFN-SR as its published code runs it: not an honest estimate, for comparison with the paper only.
 
     python -m data_prep.ravdess --source <RAVDESS> --output data/ravdess_mfcc_frames --vision frames --crop landmarks \\
-      --landmarks <FacialTracking>
+      --landmarks <FacialTracking> --frame_choice starts
     python -m mmer_jax.main --config=configs/cfn_sr_ravdess_as_published.py
 
 The epoch is chosen on the test fold; five folds of four consecutive actors (with all 24, actors 21 to 24 are never
 tested); attention maps are summed over the batch, so that a prediction depends on its neighbours; the video network
-lacks the ReLU behind its first normalisation; a causal mask; frames are cropped and mirrored one by one.
+lacks the ReLU behind its first normalisation; a causal mask; frames are taken at the beginning of 30 equal parts, and
+cropped and mirrored one by one. Its faces are cut out of frames shrunk to 224 x 224; ours of whole ones.
 """
 
 from ml_collections import ConfigDict

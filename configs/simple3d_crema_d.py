@@ -6,7 +6,8 @@
     python -m mmer_jax.main --config=configs/simple3d_crema_d.py:vision_as_published
 
 10,206 parameters on one modality and 11,358 on both; as published all but the first convolution share their weights
-(3,262 and 4,414), pictures go in as 0 to 255, and the same actors are tested.
+(3,262 and 4,414), pictures go in as 0 to 255, the same actors are tested, and training ends where the report's ended
+(27 epochs on the face, 36 on the voice) instead of going on for 30 of which validation chooses one.
 CREMA-D's videos could not be had where this was written, so no result is stated.
 """
 
@@ -25,5 +26,5 @@ def get_config(variant: str = '') -> ConfigDict:
     config.model = ConfigDict({'name': 'stacked_input', 'encoder': encoder, 'join': 'width'})
     config.data.batch_size = 8
     config.optimizer.learning_rate = 1e-3
-    config.epochs = 30
+    config.epochs = datasets.crema_d_epochs(config, 'simple3d', 30)
     return datasets.smoke(config, encoder={**encoder, 'features': 2, 'num_frames': 64})

@@ -7,7 +7,10 @@ r"""VideoMAE fine-tuned on the pictures of IEMOCAP, four emotions.
 
 Settings of Babaali and Shayaninasab (2023); their accuracy: 0.38 (Table 3) and 0.3322 over five folds (Table 4).
 16 frames at equal distances over the utterance, of the speaker's half of the screen; the paper shows the whole screen
-(data_prep.iemocap --screen whole). Each clip is mirrored with a chance of one half.
+(data_prep.iemocap --screen whole). Each clip is mirrored with a chance of one half. The paper says 30 frames a second
+and PyTorchVideo, which fits the public recipe for this network: a random clip of 2.13 s (16 frames, every fourth) in
+training, videomae-base, its first token. Here the frames span the whole utterance, so that none of it is unseen and a
+test needs no chance, and the features are the normalised mean that the weights were fine-tuned with.
 The weights are those of MCG-NJU/videomae-base-finetuned-kinetics; the paper does not say which it took. Those of
 MCG-NJU/videomae-base, pretrained alone (--config.pretrained.encoder=videomae-base), load too; as in Hugging Face's
 classifier the first token is read then, in place of the normalised mean.

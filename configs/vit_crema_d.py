@@ -5,7 +5,9 @@
 
     python -m mmer_jax.main --config=configs/vit_crema_d.py:vision_as_published
 
-Six blocks of four heads, an inner width of 1,024; variants of the report have eight blocks or eight heads.
+Face and spectrogram are two channels, as in the report's code; its text says side by side, brought here to a square:
+--config.model.join=width --config.model.resize=224. Six blocks of four heads, an inner width of 1,024; variants of the
+report have eight blocks or eight heads.
 23,996,166 parameters on one modality and 24,192,774 on both; the sizes that the report states do not give its 16.4M.
 CREMA-D's videos could not be had where this was written, so no result is stated.
 """

@@ -14,13 +14,21 @@ from mmer_jax import ranges
 from mmer_jax.media import faces, video
 from mmer_jax.records import Feature, encode_frames
 
-FRAME_CHOICES = ('even', 'consecutive')
+FRAME_CHOICES = {
+    'even': 'spread evenly over the clip',
+    'starts': 'at the beginning of equal parts of the clip',
+    'consecutive': 'from the beginning on',
+}
 QUALITY = 95
 
 
 @dataclasses.dataclass(frozen=True)
 class Vision:
-    """How a clip becomes pictures. The defaults are CFN-SR's, but for the crop, which needs the landmark tables."""
+    """How a clip becomes pictures: number and size of CFN-SR, each frame from the middle of its part of the clip.
+
+    CFN-SR's code takes the frames at the beginning of the parts (`frame_choice='starts'`) and crops by landmark tables;
+    it shrinks a frame to 224 x 224 before it crops, here the face is cut out of the whole frame.
+    """
 
     frames: int = 30
     frame_choice: str = 'even'
@@ -32,8 +40,8 @@ class Vision:
 
 def make_feature(vision: Vision) -> Feature:
     """The schema's entry 'vision'."""
-    choice = {'even': 'spread evenly over the clip', 'consecutive': 'from the beginning on'}[vision.frame_choice]
-    description = f'{vision.frames} RGB frames {choice}, crop {vision.crop!r}, JPEG quality {vision.quality}'
+    frames = f'{vision.frames} RGB frames {FRAME_CHOICES[vision.frame_choice]}'
+    description = f'{frames}, crop {vision.crop!r}, JPEG quality {vision.quality}'
     return Feature((None, vision.size, vision.size, 3), 'uint8', 'jpeg', description, optional=True)
 
 
@@ -107,7 +115,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add('--vision', choices=('none', 'frames'), default='none', help='what to store of the pictures')
     add('--frames', type=ranges.FRAMES, default=default.frames, help='frames a clip')
-    add('--frame_choice', choices=FRAME_CHOICES, default=default.frame_choice, help='over the whole clip, or its first')
+    add('--frame_choice', choices=tuple(FRAME_CHOICES), default=default.frame_choice, help='which frames of a clip')
     add('--crop', choices=faces.CROPS, default=default.crop, help='what of a frame to keep')
     add('--size', type=ranges.SIDE, default=default.size, help='height and width of the pictures stored')
     add('--quality', type=ranges.QUALITY, default=default.quality, help='of JPEG, 1 to 95')

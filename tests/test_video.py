@@ -62,7 +62,10 @@ def test_all_frames_and_what_the_file_says(clip):
     ('arguments', 'expected'),
     [
         ({'count': 4}, [2, 7, 12, 17]),  # the middles of four quarters
+        ({'count': 4, 'how': 'starts'}, [0, 5, 10, 15]),
+        ({'count': 2, 'how': 'starts', 'start': 0.5}, [10, 15]),
         ({'count': 20}, list(range(20))),
+        ({'count': 20, 'how': 'starts'}, list(range(20))),
         ({'count': 40}, [k // 2 for k in range(40)]),  # twice each
         ({'count': 2, 'start': 0.5}, [12, 17]),
         ({'count': 2, 'start': 0.5, 'end': 0.7}, [11, 13]),
@@ -187,12 +190,13 @@ def test_a_start_beyond_the_end(clip):
 @pytest.mark.parametrize(
     ('arguments', 'message'),
     [
-        ({'count': 3, 'how': 'random'}, "how='random' is unknown; the known ones are even, consecutive, all"),
+        ({'count': 3, 'how': 'random'}, "how='random' is unknown; the known ones are even, starts, consecutive, all"),
         ({'count': 0}, 'count must be 1 or more'),
         ({}, 'count must be 1 or more'),
         ({'count': 3, 'how': 'all'}, "None for how='all' alone"),
         ({'count': 3, 'start': 2, 'end': 1}, 'expected 0 <= start < end'),
         ({'count': 3, 'fps': 10}, "cannot go with how='even'"),
+        ({'count': 3, 'fps': 10, 'how': 'starts'}, "cannot go with how='starts'"),
         ({'count': 3, 'max_side': 0}, 'max_side must be 1 or more'),
     ],
 )

@@ -21,7 +21,8 @@ from mmer_jax.media import MediaError, announced
 from mmer_jax.media.audio import AV_OPTIONS, check_file
 
 __all__ = ['MediaError', 'VideoInfo', 'is_black', 'iterate_frames', 'read_frames', 'read_info']
-CHOICES = ('even', 'consecutive', 'all')
+CHOICES = ('even', 'starts', 'consecutive', 'all')
+PLACES = {'even': 0.5, 'starts': 0.0}  # of a frame in its part of the span
 ROUNDING = 1e-6  # seconds: timestamps are sums of rounded fractions
 BLACK = 2  # of 255, at most, in every pixel: what a lossy coder leaves of black
 
@@ -68,10 +69,10 @@ def read_frames(
     """Reads frames of [start, end) seconds, `end` None: to the end: (uint8 (T, H, W, 3) RGB, VideoInfo).
 
     how='even': `count` frames, shown in the middle of `count` equal parts of the span, of what of it has pictures; a
-    span with fewer frames gives some twice. how='consecutive': the first `count` frames, or what there is. how='all':
-    every frame, `count` None. `fps` resamples the last two to a fixed rate: the frames shown at start + k / fps, the
-    first one also before it begins. `max_side` shrinks a frame whose longer side is larger, its aspect kept, as soon as
-    it is decoded.
+    span with fewer frames gives some twice. how='starts': those at the beginning of the parts. how='consecutive': the
+    first `count` frames, or what there is. how='all': every frame, `count` None. `fps` resamples the last two to a
+    fixed rate: the frames shown at start + k / fps, the first one also before it begins. `max_side` shrinks a frame
+    whose longer side is larger, its aspect kept, as soon as it is decoded.
 
     Only the frames returned are held in memory. MediaError names the file and the fault (missing, empty, git-LFS
     pointer, no video stream, no frames, damaged, truncated, start beyond the end); ValueError: senseless arguments.
@@ -81,12 +82,12 @@ def read_frames(
     info = read_info(path)
     if start >= info.end:
         raise _beyond(path, start, info.end)
-    if how == 'even':
+    if how in PLACES:
         assert count is not None
         first, last = max(start, info.start), info.end if end is None else min(end, info.end)
         if first >= last:
             raise MediaError(path, 'no frames', f'none is shown between {start:g} and {end} s; widen the span')
-        times = first + (np.arange(count) + 0.5) / count * (last - first)
+        times = first + (np.arange(count) + PLACES[how]) / count * (last - first)
         shown = _shown_at(_decoded(path, start), iter(times.tolist()))
     else:
         shown = itertools.islice(_span(path, start, end, fps), count)
@@ -158,8 +159,8 @@ def _check_arguments(count, how, start, end, fps, max_side) -> None:
         raise ValueError(f"count must be 1 or more, and None for how='all' alone; found {count} with how={how!r}")
     if start < 0 or (end is not None and end <= start):
         raise ValueError(f'expected 0 <= start < end (seconds), found {start} and {end}')
-    if fps is not None and (fps <= 0 or how == 'even'):
-        raise ValueError(f"fps must be positive and cannot go with how='even', found {fps} with how={how!r}")
+    if fps is not None and (fps <= 0 or how in PLACES):
+        raise ValueError(f'fps must be positive and cannot go with how={how!r}, found {fps}')
     if max_side is not None and max_side < 1:
         raise ValueError(f'max_side must be 1 or more, found {max_side}')
 

@@ -16,11 +16,12 @@ AXES = {'height': 2, 'width': 3, 'channel': 4}
 class StackedInput(nn.Module):
     """vision and audio as pictures (B, T, H, W, C), joined, -> encoder -> pool -> linear head; (B, num_outputs).
 
-    join: 'channel' (the report's 2-D networks: a grey face and a grey spectrogram are two channels), 'width' (its 3-D
-    ones) or 'height'. One modality alone goes into the encoder as it is, so the encoder is the part that changes. A
-    step is valid where it is in any modality; the pictures of the other one are black there, as they are in all steps
-    when a modality is hidden. resize: side of the square to which what is joined is brought (a face above a spectrogram
-    for a network of one picture size); 0: as it is. Extras: `features` (B, D), the head's input.
+    join: 'channel' (the code of the report's 2-D networks: a grey face and a grey spectrogram are two channels; its
+    text says side by side), 'width' (its 3-D ones) or 'height' (the code of its pretrained ViT). One modality alone
+    goes into the encoder as it is, so the encoder is the part that changes. A step is valid where it is in any
+    modality; the pictures of the other one are black there, as they are in all steps when a modality is hidden. resize:
+    side of the square to which what is joined is brought (a face above a spectrogram for a network of one picture
+    size); 0: as it is. Extras: `features` (B, D), the head's input.
     """
 
     modalities: tuple[str, ...]
