@@ -288,10 +288,10 @@ def test_cells_and_averages_are_those_of_the_rows(directories, tmp_path, drawn):
     assert cells == ['sum', f'{mean["svm"]:.1f}', f'{mean["mlp"]:.1f}', f'{np.mean(list(mean.values())):.1f}']
     folds = read_folds(directories, 'leave_speakers_out', {'folds': 2, 'validation_speakers': 1})[0]
     labels = np.concatenate([one.labels[one.test] for one in folds])
-    predicted = np.concatenate([rows[f'{one.name}/0/early sum svm']['predicted'] for one in folds])
+    predicted = np.concatenate([rows[f'{one.name}/0/early concat svm']['predicted'] for one in folds])
     each = precision_recall_fscore_support(labels, predicted, labels=range(len(NAMES)), zero_division=np.nan)
     both = precision_recall_fscore_support(labels, predicted, average='weighted', zero_division=0)
-    detail = text.split('Table 7. early sum svm')[1].splitlines()
+    detail = text.split('Table 7. early concat svm')[1].splitlines()
     for number, name in enumerate(NAMES):
         numbers = ' | '.join(f'{100 * values[number]:.1f}' for values in each[:3])
         assert f'| {name} | {each[3][number]} | {numbers} |' in detail
