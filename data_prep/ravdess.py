@@ -300,6 +300,8 @@ def _report(rows: list[dict[str, Any]], skipped, remarks, output: Path, settings
 def _config_for(settings: Settings) -> str:
     if (settings.features, settings.sample_rate) == (WAVEFORM.features, WAVEFORM.sample_rate):
         return 'configs/wav2vec2_ravdess.py'
+    if settings.features == 'log_mel':
+        return 'configs/erann_ravdess.py'
     return 'configs/mfcc_cnn_ravdess.py' if (settings.features, settings.num_mfcc) == ('mfcc', 13) else ''
 
 

@@ -106,6 +106,13 @@ def test_records_and_manifest(source, tmp_path, capsys):
     assert f'--config=configs/mfcc_cnn_ravdess.py --config.data.directory={tmp_path / "out"}' in out
 
 
+def test_the_next_command_is_of_the_features():
+    settings = {'mfcc_cnn': ravdess.Settings(), 'erann': ravdess.Settings('log_mel'), 'wav2vec2': ravdess.WAVEFORM}
+    for name, one in settings.items():
+        assert ravdess._config_for(one) == f'configs/{name}_ravdess.py'
+    assert ravdess._config_for(ravdess.Settings(num_mfcc=20)) == ''  # for which there is none
+
+
 def test_every_skipped_file_has_its_reason(source, tmp_path, capsys):
     assert run(source, tmp_path / 'out') == 0
     out = capsys.readouterr().out

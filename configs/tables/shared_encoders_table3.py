@@ -4,7 +4,7 @@
 
 Each config says how its data are prepared and where its weights come from. The published numbers were chosen on test
 clips of the same actors; ours, by default, on other actors than those tested. The human row was counted from the real
-votes by `python -m data_prep.crema_d human`.
+votes by `python -m data_prep.crema_d human --tables <CREMA-D>`.
 """
 
 from configs.tables.shared_encoders import make_table
