@@ -85,7 +85,7 @@ def test_a_whole_file_is_read_and_a_cut_one_refused_with_both_lengths(media, tmp
     if pictures:
         assert len(video.read_frames(path, how='all')[0]) == SECONDS * FPS
     whole, cut = path.read_bytes(), tmp_path / name
-    for share in (0.9, 0.5, 0.1):
+    for share in (0.85 if name.endswith('avi') else 0.95, 0.5, 0.1):  # an AVI ends in its index
         cut.write_bytes(whole[: int(share * len(whole))])
         for read in (audio.load_audio, *([lambda p: video.read_frames(p, 4)] if pictures else [])):
             with pytest.raises(MediaError) as caught:

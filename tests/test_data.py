@@ -227,6 +227,12 @@ def test_a_missing_modality_is_masked_and_its_record_kept(partly_missing, max_sh
     }
 
 
+def test_a_shape_has_a_step_of_what_every_record_lacks():
+    assert plan_shapes({'audio': np.zeros(3, np.int64)}, 1) == [{'audio': 1}]
+    shapes = plan_shapes({'text': np.array([2, 3, 9, 9]), 'audio': np.array([0, 0, 40, 50])}, 2)
+    assert shapes == [{'text': 3, 'audio': 1}, {'text': 9, 'audio': 50}]
+
+
 def test_statistics_are_those_of_the_records_that_have_the_modality(partly_missing):
     mean, _ = data.feature_statistics(partly_missing, np.arange(12), ('audio',))['audio']
     rows = np.concatenate([partly_missing[n]['audio'] for n in range(12)])
