@@ -2,17 +2,32 @@
 
 One checkpoint is the whole of a run at a step: `state` (everything the step changes), `best` (the variables that
 validation chose, for each seed those of its own best epoch) and `host` (counters of the loop, as JSON). Because
-`best` travels inside, only the latest checkpoint is kept, and it is never older than the best one. orbax writes
-into a temporary folder that is renamed when complete: a run killed while saving falls back to the step before.
+`best` travels inside, a checkpoint is never older than the best one. orbax writes into a temporary folder that is
+renamed when complete: a run killed while saving falls back to the step before.
+
+A file may also be damaged later, by a full disk or a dead machine. So the sizes and CRCs of all files of a step are
+written beside them (sums.json), the step before the newest is kept too, and a run goes on from the newest step that is
+whole.
 """
 
+import json
+import sys
+import zlib
 from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 import orbax.checkpoint as ocp
+from jax.experimental import multihost_utils
 
 Tree = Any
+KEPT = 2  # the newest checkpoint, and the one before for when that is damaged
+SUMS = 'sums.json'
+
+
+class DoesNotFit(ValueError):
+    """A checkpoint is whole, and of another model."""
 
 
 def _abstract(tree: Tree) -> Tree:
@@ -26,11 +41,20 @@ def _shapes(tree: Tree) -> dict[str, list]:
 
 
 class Checkpoints:
-    """The checkpoints of one workdir; a context manager that waits for what is still being written."""
+    """The checkpoints of one workdir; a context manager that waits for what is still being written.
 
-    def __init__(self, directory: str | Path):
+    read_only: nothing is created or tidied up, so that a run which is training is not disturbed.
+    """
+
+    def __init__(self, directory: str | Path, *, read_only: bool = False):
         self.directory = Path(directory).absolute()
-        options = ocp.CheckpointManagerOptions(max_to_keep=1, create=True, enable_async_checkpointing=False)
+        if self.directory.exists() and not self.directory.is_dir():
+            raise ValueError(f'{self.directory} is a file, expected the folder of the checkpoints: remove it')
+        if read_only and not self.directory.is_dir():
+            raise ValueError(f'{self.directory} is missing: train first, or again')
+        options = ocp.CheckpointManagerOptions(  # orbax's own read_only logs a warning each time
+            max_to_keep=None if read_only else KEPT, create=not read_only, enable_async_checkpointing=False
+        )
         self._manager = ocp.CheckpointManager(self.directory, options=options)
 
     def __enter__(self) -> 'Checkpoints':
@@ -40,12 +64,16 @@ class Checkpoints:
         self._manager.wait_until_finished()
         self._manager.close()
 
+    def steps(self) -> list[int]:
+        """The steps of which there is a complete checkpoint, the newest first; damaged ones are among them."""
+        return sorted(self._manager.all_steps(), reverse=True)
+
     def latest(self) -> int | None:
         """Step of the newest complete checkpoint, None where there is none."""
-        return self._manager.latest_step()
+        return next(iter(self.steps()), None)
 
     def save(self, step: int, *, state: Tree, best: Tree, host: dict[str, Any]) -> None:
-        """Writes a checkpoint; one of the same step is replaced (orbax itself would silently keep the old one)."""
+        """Writes a checkpoint; an error where one of the same step is there."""
         args = ocp.args.Composite(
             state=ocp.args.StandardSave(state),
             best=ocp.args.StandardSave(best),
@@ -53,31 +81,140 @@ class Checkpoints:
         )
         if not self._manager.save(step, args=args, force=True):
             raise RuntimeError(f'{self.directory}: checkpoint {step} exists and was not written again')
+        if jax.process_index() == 0:
+            write_sums(self.directory / str(step))
 
-    def restore(self, step: int, *, state: Tree, best: Tree) -> tuple[Tree, Tree, dict[str, Any]]:
-        """(state, best, host) of a step, placed and shaped as the given trees; ValueError where the shapes differ."""
-        host = self._checked_host(step, best)
-        args = ocp.args.Composite(
-            state=ocp.args.StandardRestore(_abstract(state)), best=ocp.args.StandardRestore(_abstract(best))
+    def restore_newest(self, *, state: Tree, best: Tree) -> tuple[int, Tree, Tree, dict[str, Any]] | None:
+        """(step, state, best, host) of the newest whole checkpoint, placed and shaped as the given trees, to go on from
+        it; None where there is no checkpoint.
+
+        Newer ones that are damaged are told and removed: the run will write them again. ValueError where none is
+        whole; DoesNotFit where the shapes differ.
+        """
+        faults: dict[int, str] = {}
+        for step in self.steps():
+            found, fault = self._try(step, best, state)
+            if not fault:
+                for damaged, why in faults.items():
+                    self._tell_and_remove(damaged, why, step)
+                return step, found['state'], found['best'], found['host']
+            faults[step] = fault
+        if not faults:
+            return None
+        listed = '; '.join(f'{step}: {why}' for step, why in faults.items())
+        raise ValueError(
+            f'{self.directory}: no checkpoint is whole ({listed}); '
+            f'remove {self.directory} to train from the first step, or bring the files back'
         )
-        restored = self._manager.restore(step, args=args)
-        return restored['state'], restored['best'], host['loop']
 
-    def restore_best(self, step: int, best: Tree) -> Tree:
-        """Only the chosen variables of a step, placed as the given tree (of arrays, or of jax.ShapeDtypeStruct)."""
-        self._checked_host(step, best)
-        args = ocp.args.Composite(best=ocp.args.StandardRestore(_abstract(best)))
-        return self._manager.restore(step, args=args)['best']
+    def restore_best(self, best: Tree) -> Tree:
+        """The chosen variables of the newest step, placed as the given tree (of arrays, or of jax.ShapeDtypeStruct).
+
+        ValueError where there is none, or it is damaged: an older step may have chosen others.
+        """
+        steps = self.steps()
+        if not steps:
+            raise ValueError(f'{self.directory} holds no complete checkpoint; train first, or again')
+        found, fault = self._try(steps[0], best)
+        if fault:
+            self._manager.reload()  # a run that is training may have written a newer one, and removed this
+            if self.latest() not in (None, steps[0]):
+                return self.restore_best(best)
+            results = self.directory.parent / 'results.json'
+            again = f'remove {results} and start the run again with its command: it goes on from checkpoint '
+            if len(steps) > 1:
+                again += f'{steps[1]} and ends with the same numbers'
+            else:
+                again = f'remove {self.directory} and {results}, and train again'
+            raise ValueError(f'checkpoint {steps[0]} in {self.directory} is damaged ({fault}); {again}')
+        return found['best']
+
+    def _try(self, step: int, best: Tree, state: Tree = None) -> tuple[dict[str, Any], str]:
+        """What a step holds, and '' or what is damaged in it."""
+        known = self._fault(step)
+        if known:
+            return {}, known
+        try:
+            return self._restore(step, best, state), ''
+        except DoesNotFit:
+            raise
+        except Exception as error:  # orbax and tensorstore have many kinds for a file that is cut, empty or missing
+            if known is not None:  # every byte is as it was written: the fault lies elsewhere
+                raise
+            return {}, f'{type(error).__name__}: {" ".join(str(error).split())[:200]}'
+
+    def _restore(self, step: int, best: Tree, state: Tree) -> dict[str, Any]:
+        host = self._checked_host(step, best)
+        items = {'best': ocp.args.StandardRestore(_abstract(best))}
+        if state is not None:
+            items['state'] = ocp.args.StandardRestore(_abstract(state))
+        restored = self._manager.restore(step, args=ocp.args.Composite(**items))
+        return {'best': restored['best'], 'state': restored.get('state'), 'host': host['loop']}
 
     def _checked_host(self, step: int, best: Tree) -> dict[str, Any]:
-        """The saved JSON; ValueError that names the first arrays whose name, shape or type is not the checkpoint's."""
+        """The saved JSON; DoesNotFit names the first arrays whose name, shape or type is not the checkpoint's."""
         host = self._manager.restore(step, args=ocp.args.Composite(host=ocp.args.JsonRestore()))['host']
         saved, wanted = host['shapes'], _shapes(best)
         wrong = [key for key in sorted({*saved, *wanted}) if saved.get(key) != wanted.get(key)]
         if wrong:
             shown = '; '.join(f'{key}: saved {saved.get(key)}, model {wanted.get(key)}' for key in wrong[:3])
-            raise ValueError(
+            raise DoesNotFit(
                 f'checkpoint {step} in {self.directory} does not fit this model: {len(wrong)} arrays differ ({shown}); '
                 'the model, its sizes or the number of seeds were changed since: use a new --workdir'
             )
         return host
+
+    def _fault(self, step: int) -> str | None:
+        """As `fault_of`; process 0 reads for all, so that they agree."""
+        if jax.process_count() == 1:
+            return fault_of(self.directory / str(step))
+        found = fault_of(self.directory / str(step)) if jax.process_index() == 0 else ''
+        code = 2 if found is None else int(bool(found))
+        code = int(multihost_utils.broadcast_one_to_all(np.int32(code)))
+        return {0: '', 1: found or 'process 0 tells what', 2: None}[code]
+
+    def _tell_and_remove(self, step: int, fault: str, earlier: int) -> None:
+        if jax.process_index() == 0:
+            print(
+                f'checkpoint {step} in {self.directory} is damaged ({fault}); it is removed, and the run goes on from '
+                f'checkpoint {earlier}',
+                file=sys.stderr,
+                flush=True,
+            )
+        self._manager.delete(step)
+
+
+def write_sums(folder: Path) -> None:
+    """sums.json of a step: {file: [bytes, CRC-32]} of all its files."""
+    sums = {str(path.relative_to(folder)): list(_sum(path)) for path in sorted(folder.rglob('*')) if path.is_file()}
+    temporary = folder / f'{SUMS}.tmp'
+    temporary.write_text(json.dumps(sums))
+    temporary.replace(folder / SUMS)
+
+
+def fault_of(folder: Path) -> str | None:
+    """What differs in a step's files from what was written: '' for nothing, None where that is not known."""
+    try:
+        sums = {str(name): tuple(written) for name, written in json.loads((folder / SUMS).read_bytes()).items()}
+    except FileNotFoundError:  # of an older version, or killed before it was written
+        return None
+    except (ValueError, TypeError, AttributeError, NotADirectoryError) as error:
+        return f'{SUMS}: {error}'
+    for name, written in sums.items():
+        path = folder / name
+        if not path.is_file():
+            return f'{name} is missing'
+        if path.stat().st_size != written[0]:
+            return f'{name} has {path.stat().st_size} bytes, {written[0]} were written'
+        if _sum(path) != written:
+            return f'{name} holds other bytes than were written'
+    return ''
+
+
+def _sum(path: Path) -> tuple[int, int]:
+    """Bytes and CRC-32 of a file."""
+    size = crc = 0
+    with open(path, 'rb') as file:
+        while part := file.read(1 << 22):
+            size, crc = size + len(part), zlib.crc32(part, crc)
+    return size, crc

@@ -309,6 +309,6 @@ def check_main_guard() -> None:
     """
     if getattr(multiprocessing.current_process(), '_inheriting', False):
         raise RuntimeError(
-            "data.workers > 0 starts your script once more in every worker: put what trains under \"if __name__ == "
+            'data.workers > 0 starts your script once more in every worker: put what trains under "if __name__ == '
             "'__main__':\", or set data.workers to 0"
         )

@@ -31,6 +31,7 @@ from mmer_jax.step import (
     take_seed,
     variables_of,
 )
+from mmer_jax.workdir import read_results
 
 Config = Any
 COMPUTE_DTYPES = {'float32': jnp.float32, 'bfloat16': jnp.bfloat16}
@@ -86,7 +87,7 @@ def check_data(config: Config, source: RecordSource, fold: Fold, folder: Path) -
     results yet has nothing to compare with.
     """
     results = folder / 'results.json'
-    if not results.is_file() or writer.read_json(results).get('dataset') != source.schema.name:
+    if not results.is_file() or read_results(results, ()).get('dataset') != source.schema.name:
         return
     if leakage.tests_nothing_new(folder / 'predictions' / 'test.npz', fold, source):
         return
@@ -180,7 +181,7 @@ def make_program(config: Config, model: nn.Module, fold_data: FoldData) -> Progr
     train_plan, eval_plan = fold_data.loaders['train'].plan, fold_data.loaders['test'].plan
     sharding.check_sizes(mesh, batch_size=train_plan.batch_size, seeds=config.seeds, accumulate=config.accumulate)
     sharding.check_sizes(mesh, batch_size=eval_plan.batch_size, seeds=config.seeds)
-    total_steps = len(train_plan)
+    total_steps = max(len(train_plan), 1)  # other data than the run's have nothing to train on
     optimizer, schedule = make_optimizer(config.optimizer.to_dict(), total_steps)
     loss = make_loss(config.losses.to_dict())
     on_cpu = jax.default_backend() == 'cpu'
@@ -299,9 +300,10 @@ def save_statistics(path: Path, statistics: Mapping[str, tuple[np.ndarray, np.nd
     arrays: dict[str, Any] = {}
     for m, (mean, deviation) in statistics.items():
         arrays |= {f'{m}_mean': mean, f'{m}_deviation': deviation}
-    np.savez(path, **arrays)
+    writer.save_arrays(path, **arrays)
 
 
 def read_statistics(path: Path, modalities: tuple[str, ...]) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    with np.load(path) as file:
-        return {m: (file[f'{m}_mean'], file[f'{m}_deviation']) for m in modalities}
+    """What `save_statistics` wrote; ValueError in one line where it is damaged."""
+    found = writer.read_arrays(path, [f'{m}_{part}' for m in modalities for part in ('mean', 'deviation')])
+    return {m: (found[f'{m}_mean'], found[f'{m}_deviation']) for m in modalities}

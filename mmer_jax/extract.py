@@ -6,8 +6,8 @@ Writes DIR/fold_<k> for every fold of WORKDIR (DIR itself where there is one spl
 validation chose in that fold: the model of fold k never saw the records that fold k tests on. A record holds
 `prediction` (C,), and its features under the name of the run's modality (`features` where it has several): one vector
 (D,), the input of the head, or with --level steps those of every step, (T, D). The manifest's columns are kept; `split`
-says what the record is in this fold, and the marks of the run's protocol go with it. With --data, folds that would test
-what their model was trained on are refused.
+says what the record is in this fold, and the marks of the run's protocol go with it. With --data, all records of
+another directory are extracted by each fold's model; what it was trained on is refused, or left out (--leave_out_seen).
 
 Work is done in parts, kept below DIR/fold_<k>.parts until all are there: the same command goes on where it was stopped.
 Several processes share it with --num_processes N --process_id K, each on its own devices; the one that finds all parts
@@ -32,6 +32,7 @@ from mmer_jax.leakage import EXTRACTED, SUFFIX
 from mmer_jax.outputs import check_shards
 from mmer_jax.records import Feature, RecordSource, RecordWriter, Schema
 from mmer_jax.trained import Run
+from mmer_jax.workdir import hold, read_results
 
 LEVELS = ('pooled', 'steps')
 PART = 16  # batches in a part
@@ -63,13 +64,14 @@ class Task:
         results, ids = run.folder / 'results.json', run.fold_data.source.manifest['id'].tolist()
         return {
             'results': hashlib.sha256(results.read_bytes()).hexdigest()[:16],
-            'trained_on': writer.read_json(results)['dataset'],
+            'trained_on': read_results(results)['dataset'],
             'records': hashlib.sha256('\n'.join(ids).encode()).hexdigest()[:16],
             'seed': run.seed,
             'level': self.level,
             'batch_size': run.fold_data.loaders['test'].plan.batch_size,
             'folds': self.num_folds,
             'marks': list(run.fold_data.fold.marks),
+            **({'unseen': True} if run.other else {}),  # no record or speaker of it was trained on
         }
 
 
@@ -156,7 +158,7 @@ def _arrays(load: data.LoadBatch, steps, run: Run, variables, keys) -> dict[str,
             (outputs,) = trained.apply_batches(run.model, variables, load, (step,), keys)
         except KeyError as error:
             raise ValueError(
-                f'{run.folder}: the model {run.config.model.name!r} has no output {error} for --level '
+                f'{run.folder}: the model {run.model_name!r} has no output {error} for --level '
                 f'{"steps" if "steps" in keys else "pooled"}; unimodal has both'
             ) from error
         count = len(numbers)
@@ -216,16 +218,23 @@ def _rows(parts: list[Path], level: str) -> Iterator[tuple[int, dict[str, np.nda
 
 
 def tasks_of(
-    workdir: Path, output: Path, *, level: str, fold: int | None = None, seed: int | None = None, directory=None
+    workdir: Path, output: Path, *, level: str, fold: int | None = None, seed: int | None = None, **options: Any
 ) -> list[Task]:
-    """One task for each fold (or for one of them)."""
-    first = trained.open_run(workdir, fold=fold or 0, seed=seed, directory=directory)
-    folds = folds_of(first.config, open_source(first.config))
-    if len(folds) == 1:
+    """One task for each fold (or for one of them); `options` are those of trained.open_fold."""
+    first = trained.open_run(workdir, fold=fold or 0, seed=seed, **options)
+    if not first.folder.name.startswith('fold_'):
         return [Task(first, level, output)]
-    chosen = range(len(folds)) if fold is None else (fold,)
-    runs = [trained.open_run(workdir, fold=k, seed=seed, directory=directory) for k in chosen]
-    return [Task(run, level, output / folds[k].name, len(folds)) for k, run in zip(chosen, runs, strict=True)]
+    names = _names(first)
+    chosen = range(len(names)) if fold is None else (fold,)
+    runs = [trained.open_run(workdir, fold=k, seed=seed, **options) for k in chosen]
+    return [Task(run, level, output / names[k], len(names)) for k, run in zip(chosen, runs, strict=True)]
+
+
+def _names(run: Run) -> list[str]:
+    """The folds of a run: those of its data's protocol, or, on other data, those that it has."""
+    if run.other:
+        return trained.fold_names(run.folder.parent)
+    return [fold.name for fold in folds_of(run.config, open_source(run.config))]
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -234,7 +243,9 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument('workdir', type=Path, help='a finished run')
     parser.add_argument('--output', type=Path, help='folder of the features; WORKDIR/features by default')
     parser.add_argument('--level', choices=LEVELS, default='pooled', help='one vector a record, or one a step')
-    parser.add_argument('--data', help='another shard directory')
+    parser.add_argument('--data', help="another shard directory, all of it; or the run's own data at another place")
+    parser.add_argument('--leave_out_seen', action='store_true', help='of other data, leave out what was trained on')
+    parser.add_argument('--other_preparation', action='store_true', help='take other data of other settings too')
     parser.add_argument('--fold', type=ranges.COUNT_OR_0, help='one fold; all by default')
     parser.add_argument('--seed', type=ranges.SEED, help='one of the seeds of the run; its first by default')
     parser.add_argument('--num_processes', type=ranges.COUNT, default=1, help='processes that share the work')
@@ -244,9 +255,12 @@ def main(argv: list[str] | None = None) -> int:
         parser.error(f'--process_id {arguments.process_id}: expected 0 to {arguments.num_processes - 1}')
     output = arguments.output or arguments.workdir / 'features'
     options = {'level': arguments.level, 'fold': arguments.fold, 'seed': arguments.seed, 'directory': arguments.data}
+    options |= {'leave_out': arguments.leave_out_seen, 'allow': arguments.other_preparation}
     try:
         for task in tasks_of(arguments.workdir, output, **options):
-            done = extract_fold(task, process_id=arguments.process_id, num_processes=arguments.num_processes)
+            lock = task.output.with_name(f'.{task.output.name}.{arguments.process_id}.lock')
+            with hold(lock, task.output):
+                done = extract_fold(task, process_id=arguments.process_id, num_processes=arguments.num_processes)
             if done:
                 print(f'features: {task.output}')
             else:

@@ -55,10 +55,9 @@ def find_record(run: Run, split: str, record: str | None = None) -> int:
     path = run.folder / 'predictions' / f'{split}.npz'
     if not path.is_file():
         raise ValueError(f'{path} is missing, so the best predicted record is unknown; name one with --record')
-    with np.load(path) as file:
-        saved = {str(name): n for n, name in enumerate(file['id'])}
-        prediction = file['prediction'][list(file['seed']).index(run.seed)]
-        label = file['label']
+    file = writer.read_arrays(path, ('id', 'prediction', 'seed', 'label'))
+    saved = {str(name): n for n, name in enumerate(file['id'])}
+    prediction, label = file['prediction'][list(file['seed']).index(run.seed)], file['label']
     order = np.array([saved[str(name)] for name in ids])
     good = goodness(prediction[order], label[order], run.fold_data.source.schema.label.kind)
     length = run.lengths(numbers)[run.config.modalities[0]]

@@ -19,12 +19,15 @@ OWN_SPLIT = 'official_split'  # the protocol that reads the split recorded besid
 def trained_split(source: RecordSource) -> dict[str, Any] | None:
     """What mmer_jax.extract says of features whose network was trained on a part of these very records, else None.
 
-    Features of another data set are like any others: their network saw none of them.
+    Features of another data set, or of speakers that it was not trained on, are like any others: their network saw none
+    of them.
     """
     extracted = source.schema.info.get(EXTRACTED)
     if extracted is None:
         return None
     trained_on = extracted.get('trained_on')
+    if extracted.get('unseen'):
+        return None
     return extracted if trained_on is None or trained_on + SUFFIX == source.schema.name else None
 
 
@@ -53,7 +56,7 @@ def tests_nothing_new(predictions: Path, fold: Fold, source: RecordSource) -> bo
     try:
         with np.load(predictions) as file:
             return set(source.manifest['id'][fold.test].tolist()) <= set(file['id'].tolist())
-    except (OSError, ValueError, KeyError, zipfile.BadZipFile):  # not there, or damaged: unknown
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):  # not there, or damaged: unknown
         return False
 
 

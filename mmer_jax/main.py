@@ -57,18 +57,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         rest, changes = overrides.split_arguments(sys.argv[1:] if argv is None else argv)
         arguments = parser.parse_args(rest)
+        check_processes(arguments)
         config = read_config(arguments.config, changes)
     except (ValueError, OSError) as error:
         if dict(changes).get('debug', 'false') != 'false':
             raise
         print(f'error: {error}', file=sys.stderr)
         return 2
-    if arguments.coordinator:
-        jax.distributed.initialize(arguments.coordinator, arguments.num_processes, arguments.process_id)
-    elif arguments.distributed:
-        jax.distributed.initialize()
     workdir = arguments.workdir or f'runs/{config.name}' + (f'_{config.variant}' if config.variant else '')
     try:
+        join_processes(arguments)
         results = train_and_evaluate(config, workdir, folds=arguments.folds)
     except MISTAKES as error:
         if config.debug:
@@ -78,6 +76,38 @@ def main(argv: Sequence[str] | None = None) -> int:
     if jax.process_index() == 0:
         show(results, workdir)
     return 0
+
+
+def check_processes(arguments: argparse.Namespace) -> None:
+    """ValueError where the flags do not say how processes are joined: each would train alone, in one workdir."""
+    by_hand = {name: getattr(arguments, name) for name in ('coordinator', 'num_processes', 'process_id')}
+    missing = [f'--{name}' for name, value in by_hand.items() if value in (None, '')]
+    if 0 < len(missing) < len(by_hand):
+        given = ', '.join(f'--{name}={value}' for name, value in by_hand.items() if value not in (None, ''))
+        raise ValueError(f'{given} without {" and ".join(missing)}: processes are joined by all three, or by none')
+    if missing:
+        return
+    if arguments.distributed:
+        raise ValueError('--distributed asks the cluster, --coordinator joins processes by hand: give one of them')
+    if arguments.process_id >= arguments.num_processes:
+        raise ValueError(f'--process_id={arguments.process_id}: expected 0 to {arguments.num_processes - 1}')
+    host, colon, port = arguments.coordinator.rpartition(':')
+    if not (host and colon and port.isdecimal() and 0 < int(port) < 65536):
+        raise ValueError(f'--coordinator={arguments.coordinator}: expected HOST:PORT, for instance 10.0.0.1:9876')
+
+
+def join_processes(arguments: argparse.Namespace) -> None:
+    """Joins the other processes of the run; ValueError where the cluster does not say which they are."""
+    if arguments.coordinator:
+        jax.distributed.initialize(arguments.coordinator, arguments.num_processes, arguments.process_id)
+    elif arguments.distributed:
+        try:
+            jax.distributed.initialize()
+        except (ValueError, RuntimeError) as error:
+            raise ValueError(
+                f'--distributed: no cluster describes the processes ({" ".join(str(error).split())}); leave it out for '
+                'one process, or give --coordinator, --num_processes and --process_id'
+            ) from error
 
 
 def show(results: dict[str, Any], workdir: str) -> None:

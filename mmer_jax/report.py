@@ -9,7 +9,6 @@ import csv
 import dataclasses
 import re
 import sys
-import zipfile
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -29,7 +28,7 @@ from mmer_jax.summary import (
     over,
     summarise,
 )
-from mmer_jax.writer import read_json, read_jsonl
+from mmer_jax.writer import read_arrays, read_json, read_jsonl
 
 KEYS = (
     'format', 'config', 'variant', 'dataset', 'modalities', 'protocol', 'parameters', 'metrics', 'selection',
@@ -221,14 +220,11 @@ def confusions(run: Run) -> np.ndarray:
     classes = len(run.results['class_names'])
     total: Any = 0
     for folder in run.folds.values():
-        path = folder / 'predictions' / 'test.npz'
-        if not path.is_file():
-            raise ReportError(f'{path} is missing; run the fold again')
         try:
-            with np.load(path) as file:
-                predicted, labels = file['prediction'].argmax(-1), file['label']
-        except (zipfile.BadZipFile, KeyError, ValueError) as error:
-            raise ReportError(f'{path} is damaged ({error}); run the fold again') from error
+            found = read_arrays(folder / 'predictions' / 'test.npz', ('prediction', 'label'))
+        except (ValueError, OSError) as error:
+            raise ReportError(str(error)) from error
+        predicted, labels = found['prediction'].argmax(-1), found['label']
         total = total + np.stack([confusion_matrix(one, labels, classes) for one in predicted])
     return np.asarray(total)
 

@@ -10,12 +10,13 @@ s). A part that was trained on a record that is tested or validated here is refu
 """
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
+from flax import traverse_util
 from ml_collections import ConfigDict
 
 from mmer_jax import pretrained, sharding, trained
@@ -38,27 +39,51 @@ def with_sizes(config: Config) -> Config:
     return config
 
 
-def begin(config: Config, fold_data: FoldData, state: TrainState, mesh: Any) -> TrainState:
+def begin(config: Config, fold_data: FoldData, state: TrainState, mesh: Any, *, tell: bool = False) -> TrainState:
     """A fresh state of all seeds with the parts that the config names replaced; the state itself where it names none.
 
-    ValueError where a part does not fit, is missing, or has seen what this fold tests on.
+    tell: process 0 prints what is loaded, and by name what stays at its initialisation. ValueError where a part does
+    not fit, is missing, or has seen what this fold tests on.
     """
     if not config.pretrained and not config.start_from:
         return state
-    variables = jax.device_get(variables_of(state))
+    tell = tell and jax.process_index() == 0
+    before = variables = jax.device_get(variables_of(state))
     for path, name in config.pretrained.items():
         check_vocabulary(name, fold_data.source)
         loaded, _ = pretrained.load_pretrained(name)
         variables = pretrained.graft(variables, loaded, path=path, fresh=tuple(config.fresh))
-        if jax.process_index() == 0:
+        if tell:
             print(f'{path}: weights of {pretrained.find(name)}')
     for path, where in config.start_from.items():
         loaded = chosen_part(where, fold_data, config.seed + np.arange(config.seeds))
         variables = pretrained.graft(variables, loaded, path=path, fresh=tuple(config.fresh))
+        if tell:
+            print(f'{path}: variables of {where}')
+    if tell:
+        for line in begun_anew(before, variables, [*config.pretrained, *config.start_from]):
+            print(line, flush=True)
     placed = sharding.put_tree(dict(variables), sharding.state_sharding(mesh))
     params = placed.pop('params')
     average = None if state.average is None else jax.tree.map(lambda x: x.copy(), params)
     return state.replace(params=params, model_state=placed, average=average)
+
+
+def begun_anew(before: Tree, after: Tree, paths: Sequence[str]) -> list[str]:
+    """What stays at its initialisation, in words: parameters by name below the loaded `paths`, other modules whole."""
+    old, new = traverse_util.flatten_dict(before), traverse_util.flatten_dict(after)
+    kept = [key[1:] for key in old if key[0] == 'params' and new[key] is old[key]]
+    lines, rest = [], set(kept)
+    for path in paths:
+        prefix = tuple(filter(None, path.split('/')))
+        inside = [key for key in kept if key[: len(prefix)] == prefix]
+        rest -= set(inside)
+        if inside:
+            names = ', '.join('/'.join(key[len(prefix) :]) for key in inside)
+            lines.append(f'{path}: at their initialisation, as config.fresh says: {names}')
+    if rest:
+        lines.append(f'modules at their initialisation: {", ".join(sorted({key[0] for key in rest}))}')
+    return lines
 
 
 def check_vocabulary(name: str, source: RecordSource) -> None:

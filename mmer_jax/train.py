@@ -5,7 +5,7 @@ checkpoint of an undisturbed run, because batch i is a function of i, a step's r
 step, and the loop's own counters lie in the checkpoint.
 """
 
-import json
+import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,13 +15,14 @@ import flax.linen as nn
 import jax
 import numpy as np
 
-from mmer_jax import __version__, data, evaluate, sharding, start, writer
+from mmer_jax import __version__, data, evaluate, other_data, sharding, start, writer
 from mmer_jax.checkpoint import Checkpoints
 from mmer_jax.experiment import (
     SPLITS,
     Config,
     FoldData,
     Program,
+    example_batch,
     fetch,
     folds_of,
     load_fold,
@@ -31,24 +32,13 @@ from mmer_jax.experiment import (
     save_statistics,
 )
 from mmer_jax.metrics import floors, is_better_high, unfit
+from mmer_jax.models import check_module
 from mmer_jax.protocols import Fold
 from mmer_jax.records import RecordSource
 from mmer_jax.selection import Selection
 from mmer_jax.settings import check_config_values
 from mmer_jax.step import TrainState, variables_of
-
-# What may change between the start of a run and its resumption without changing its numbers.
-MAY_CHANGE = (
-    'debug',
-    'data.workers',
-    'data.threads',
-    'mesh.',
-    'checkpoint_every',
-    'tensorboard',
-    'published',
-    'headline',
-    'evaluate_train',
-)
+from mmer_jax.workdir import alone, check_config, read_results
 
 
 def train_and_evaluate(
@@ -57,9 +47,13 @@ def train_and_evaluate(
     """Trains and evaluates every fold (or those numbered in `folds`) and returns what results.json holds.
 
     Cross-validation writes workdir/fold_<k>/, a single split writes into workdir itself. Finished folds are taken
-    from their results.json. model: your own module with the batch -> outputs contract instead of config.model.
+    from their results.json. model: your own module with the batch -> outputs contract instead of config.model; its
+    class, its fields and what it computes belong to what a workdir was begun with (own_module.py). InUse where another
+    process writes one of the folds.
     """
     check_config_values(config, own_model=model is not None)
+    if config.data.workers:
+        data.check_main_guard()
     workdir, config = Path(workdir), start.with_sizes(config)
     source = open_source(config)
     all_folds = folds_of(config, source)
@@ -69,25 +63,29 @@ def train_and_evaluate(
         known = f'protocol {config.protocol.name!r} has folds 0..{len(all_folds) - 1}'
         raise ValueError(f'folds {unknown or chosen}: {known}; name one or more, each once')
     check_metrics(config, source)
-    check_config(config, workdir)
-    module = make_model(config, source) if model is None else model
+    module, example = make_model(config, source) if model is None else check_module(model), None
+    if model is not None:
+        example = example_batch(load_fold(config, source, all_folds[chosen[0]], statistics={}).loaders['train'])
+    folders = {k: workdir / all_folds[k].name if len(all_folds) > 1 else workdir for k in chosen}
+    unfinished = [all_folds[k].name for k in chosen if not (folders[k] / 'results.json').is_file()]
     rows, described, program = [], None, None
-    for number in chosen:
-        fold = all_folds[number]
-        folder = workdir / fold.name if len(all_folds) > 1 else workdir
-        results = folder / 'results.json'
-        if results.is_file():
-            described = writer.read_json(results)
-        else:
-            fold_data = load_fold(config, source, fold)
-            if program is None or program.total_steps != len(fold_data.loaders['train'].plan):
-                program = make_program(config, module, fold_data)
-            described = train_fold(config, folder, fold_data, program)
-        rows += described['rows']
-    assert described is not None
-    described = {**described, 'rows': rows}
-    if jax.process_index() == 0 and len(all_folds) > 1 and len(rows) == len(all_folds) * config.seeds:
-        writer.write_json(workdir / 'results.json', described)
+    with alone(workdir, unfinished):
+        check_config(config, workdir, model, example)
+        for number in chosen:
+            if (folders[number] / 'results.json').is_file():
+                described = read_results(folders[number] / 'results.json')
+            else:
+                fold_data = load_fold(config, source, all_folds[number])
+                tell = program is None
+                if program is None or program.total_steps != len(fold_data.loaders['train'].plan):
+                    program = make_program(config, module, fold_data)
+                name = config.model.name if model is None else type(model).__name__
+                described = train_fold(config, folders[number], fold_data, program, name, tell=tell)
+            rows += described['rows']
+        assert described is not None
+        described, whole = {**described, 'rows': rows}, len(rows) == len(all_folds) * config.seeds
+        if unfinished and whole and len(all_folds) > 1 and jax.process_index() == 0:
+            writer.write_json(workdir / 'results.json', described)
     return described
 
 
@@ -104,36 +102,13 @@ def check_metrics(config: Config, source: RecordSource) -> None:
             )
 
 
-def check_config(config: Config, workdir: Path) -> None:
-    """Writes config.json into a new workdir; ValueError where an existing one differs in what changes numbers."""
-    path, new = workdir / 'config.json', config.to_dict()
-    if path.is_file():
-        rows = config_differences(writer.read_json(path), new)
-        rows = [row for row in rows if not row.startswith(MAY_CHANGE)]
-        if rows:
-            raise ValueError(
-                f'{workdir} was begun with another config: {"; ".join(rows)}. '
-                'Take a new --workdir, or the old values to resume'
-            )
-    elif jax.process_index() == 0:
-        workdir.mkdir(parents=True, exist_ok=True)
-        writer.write_json(path, new)
+def train_fold(
+    config: Config, workdir: Path, fold_data: FoldData, program: Program, name: str, *, tell: bool = False
+) -> dict[str, Any]:
+    """Trains one fold, resuming where workdir stands; writes its predictions and results.json, and returns these.
 
-
-def config_differences(old: dict[str, Any], new: dict[str, Any], prefix: str = '') -> list[str]:
-    """'key: old -> new' for every value that differs between two nested configs; a tuple equals its saved list."""
-    rows = []
-    for key in sorted({*old, *new}):
-        a, b = old.get(key), new.get(key)
-        if isinstance(a, dict) and isinstance(b, dict):
-            rows += config_differences(a, b, f'{prefix}{key}.')
-        elif json.dumps(a) != json.dumps(b):
-            rows.append(f'{prefix}{key}: {a!r} -> {b!r}')
-    return rows
-
-
-def train_fold(config: Config, workdir: Path, fold_data: FoldData, program: Program) -> dict[str, Any]:
-    """Trains one fold, resuming where workdir stands; writes its predictions and results.json, and returns these."""
+    name: of the model, for results.json. tell: print what the variables begin with.
+    """
     first = jax.process_index() == 0
     workdir.mkdir(parents=True, exist_ok=True)
     if first:
@@ -144,15 +119,15 @@ def train_fold(config: Config, workdir: Path, fold_data: FoldData, program: Prog
         writer.Writer(workdir, active=first, tensorboard=config.tensorboard) as log,
         writer.Progress(program.total_steps, active=first) as progress,
     ):
-        loop = Loop(config, fold_data, program, checkpoints, log, progress)
+        loop = Loop(config, fold_data, program, checkpoints, log, progress, tell=tell)
         loop.run()
-        return write_results(config, workdir, fold_data, program, loop.best, loop.selection, seeds)
+        return write_results(config, workdir, fold_data, program, name, loop.best, loop.selection, seeds)
 
 
 class Loop:
     """The training loop of one fold and its host-side counters; everything here is in the checkpoint."""
 
-    def __init__(self, config, fold_data: FoldData, program: Program, checkpoints, log, progress):
+    def __init__(self, config, fold_data: FoldData, program: Program, checkpoints, log, progress, *, tell=False):
         self.config, self.fold_data, self.program = config, fold_data, program
         self.checkpoints, self.log, self.progress = checkpoints, log, progress
         self.seeds = config.seed + np.arange(config.seeds)
@@ -165,24 +140,33 @@ class Loop:
             config.selection.plateau_factor,
         )
         self.state: TrainState = program.init(self.seeds.astype(np.int32))
-        if checkpoints.latest() is None:
-            self.state = start.begin(config, fold_data, self.state, program.mesh)
-        self.best = jax.tree.map(lambda x: x.copy(), variables_of(self.state))
         self.loss_sum, self.step = np.zeros(config.seeds), 0
-        self._restore()
+        expected = self._restore()
+        if self.step == 0:
+            self.state = start.begin(config, fold_data, self.state, program.mesh, tell=tell)
+            self.best = jax.tree.map(lambda x: x.copy(), variables_of(self.state))
         self.running = program.split(self.state)
         self.log.truncate_after(self.step)
+        if log.active and expected not in (None, self.log.rows):
+            path = log.workdir / 'metrics.jsonl'
+            print(
+                f'{path} has {self.log.rows} rows up to step {self.step}, expected {expected}: it '
+                'was changed or lost. The run goes on, and its curves lack them',
+                file=sys.stderr,
+            )
 
-    def _restore(self):
-        latest = self.checkpoints.latest()
-        if latest is None:
-            return
-        self.state, self.best, host = self.checkpoints.restore(latest, state=self.state, best=self.best)
+    def _restore(self) -> int | None:
+        """Goes to the newest whole checkpoint; the rows that metrics.jsonl had then, None where that is unknown."""
+        found = self.checkpoints.restore_newest(state=self.state, best=variables_of(self.state))
+        if found is None:
+            return None
+        self.step, self.state, self.best, host = found
         self.selection.restore(host['selection'])
-        self.loss_sum, self.step = np.asarray(host['loss_sum']), latest
+        self.loss_sum = np.asarray(host['loss_sum'])
+        return host.get('rows')
 
     def _save(self):
-        host = {'selection': self.selection.to_json(), 'loss_sum': self.loss_sum.tolist()}
+        host = {'selection': self.selection.to_json(), 'loss_sum': self.loss_sum.tolist(), 'rows': self.log.rows}
         self.checkpoints.save(self.step, state=self.state, best=self.best, host=host)
 
     def run(self) -> None:
@@ -277,7 +261,7 @@ def _finite(value: float) -> float | None:
 
 
 def write_results(
-    config: Config, workdir: Path, fold_data: FoldData, program: Program, best: Any, selection: Selection, seeds: Any
+    config: Config, workdir: Path, fold_data: FoldData, program: Program, name: str, best: Any, selection, seeds: Any
 ) -> dict[str, Any]:
     """Reads the test split once, with the variables that validation chose; predictions/*.npz and results.json."""
     source, fold = fold_data.source, fold_data.fold
@@ -286,7 +270,7 @@ def write_results(
     floor = floors(evaluate.kind_of(source), predictions['test']['label'], names=source.schema.label.names)
     parameters = sum(int(np.prod(x.shape[1:])) for x in jax.tree.leaves(best['params']))
     rows = [result_row(fold, predictions, source, selection, n, int(seed), floor) for n, seed in enumerate(seeds)]
-    results = {**describe(config, fold_data, parameters), 'rows': rows}
+    results = {**describe(config, fold_data, name, parameters), 'rows': rows}
     if jax.process_index() == 0:
         for split, values in predictions.items():
             evaluate.save_predictions(workdir / 'predictions' / f'{split}.npz', values, seeds)
@@ -294,16 +278,16 @@ def write_results(
     return results
 
 
-def describe(config, fold_data: FoldData, parameters: int) -> dict[str, Any]:
-    """What a results table says of a run, apart from its rows."""
-    label = fold_data.source.schema.label
+def describe(config, fold_data: FoldData, name: str, parameters: int) -> dict[str, Any]:
+    """What a results table says of a run, apart from its rows; and what other data must be like (other_data.py)."""
+    schema, label = fold_data.source.schema, fold_data.source.schema.label
     return {
         'format': 1,
         'version': __version__,
         'config': config.name,
         'variant': config.variant,
-        'model': config.model.get('name', 'own module'),
-        'dataset': fold_data.source.schema.name,
+        'model': name,
+        'dataset': schema.name,
         'modalities': list(config.modalities),
         'protocol': config.protocol.name,
         'protocol_options': config.protocol.options.to_dict(),
@@ -311,6 +295,7 @@ def describe(config, fold_data: FoldData, parameters: int) -> dict[str, Any]:
         'metrics': evaluate.kind_of(fold_data.source),
         'headline': list(config.headline),
         'class_names': list(label.names),
+        'inputs': other_data.describe_inputs(schema, config.modalities, fold_data.loaders['train'].plan.shapes[-1]),
         'published': config.published.to_dict() or None,
         'selection': config.selection.metric,
         'jax': jax.__version__,

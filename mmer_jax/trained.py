@@ -1,4 +1,4 @@
-"""A finished run's model, data and chosen variables, to apply it again: what figures.py needs of a workdir."""
+"""A finished run's model, data and chosen variables, to apply it again: to its own data, or to another directory's."""
 
 import dataclasses
 import functools
@@ -9,10 +9,12 @@ from typing import Any
 import flax.linen as nn
 import jax
 import numpy as np
-from ml_collections import ConfigDict
 
-from mmer_jax import data, experiment, sharding, step, writer
+from mmer_jax import data, experiment, leakage, other_data, own_module, sharding, step
 from mmer_jax.checkpoint import Checkpoints
+from mmer_jax.protocols import Fold
+from mmer_jax.records import RecordSource
+from mmer_jax.workdir import read_config, read_results
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,6 +26,8 @@ class Run:
     fold_data: experiment.FoldData
     model: nn.Module
     seed: int
+    model_name: str
+    other: bool = False  # the data are another directory's, all of them its test set
 
     @property
     def name(self) -> str:
@@ -32,6 +36,8 @@ class Run:
 
     def batches(self, numbers: np.ndarray, *, alone: bool = False) -> data.LoadBatch:
         """The given records as evaluation reads them, in the run's shapes; alone: one a batch, nothing padded."""
+        if not len(numbers):
+            raise ValueError(f'{self.folder}: {self.fold_data.source.directory} has no records in this split')
         lengths = self.lengths(numbers)
         load = self.fold_data.loaders['test']
         whole = {m: max(int(lengths[m].max()), 1) for m in lengths}
@@ -47,38 +53,164 @@ class Run:
         return {m: n[numbers] for m, n in data.record_lengths(source, self.config.modalities, max_length).items()}
 
 
-def open_run(workdir: str | Path, *, fold: int = 0, seed: int | None = None, directory: str | None = None) -> Run:
-    """A finished run and the fold numbered `fold`, or the fold whose folder `workdir` is; seed None: the first.
+@dataclasses.dataclass(frozen=True)
+class Opened:
+    """A fold of a workdir, finished or not: its folder, config, model, and the data that it is to be applied to.
 
-    directory: another shard directory than the config's, with folds of its own. ValueError says what is missing or out
-    of range, and where a fold would test records or speakers that its model was trained on.
+    other: these are another directory's, all of them its test set.
+    """
+
+    folder: Path
+    config: Any
+    fold_data: experiment.FoldData
+    model: nn.Module
+    own: bool
+    other: bool = False
+
+
+def open_fold(
+    workdir: str | Path,
+    *,
+    fold: int = 0,
+    directory: str | None = None,
+    model: nn.Module | None = None,
+    every: bool = False,
+    leave_out: bool = False,
+    allow: bool = False,
+    finished: bool = True,
+) -> Opened:
+    """The fold numbered `fold` of a run, or the fold whose folder `workdir` is.
+
+    directory: another shard directory than the config's. Where the run's protocol gives it the test records that the
+    run has, it is the run's data at another place. Else, or where `every`, all of its records are tested
+    (other_data.py): those that were trained on, or whose speakers were, are refused, or with `leave_out` left out;
+    `allow` features of other settings. model: the module of a run of an own one. finished: refuse an unfinished fold.
+
+    ValueError says what is missing, damaged, out of range, or not to be tested.
     """
     workdir = Path(workdir)
     parent = workdir if (workdir / 'config.json').is_file() else workdir.parent
     if not workdir.is_dir() or not (parent / 'config.json').is_file():
         raise ValueError(f'{workdir} is no workdir: it has no config.json; give the --workdir of a finished run')
-    own = ConfigDict(writer.read_json(parent / 'config.json'))
+    own, entry = read_config(parent)
+    own_module.check(entry, model, parent)
     config = experiment.elsewhere(own, directory)
     source = experiment.open_source(config)
-    folds = experiment.folds_of(config, source)
-    named = [one.name for one in folds]
-    if parent != workdir:
-        if len(folds) == 1 or workdir.name not in named:
-            raise ValueError(f'{workdir} is no fold of the run {parent}; give {parent}, and --fold if it has several')
-        fold = named.index(workdir.name)
-    if not 0 <= fold < len(folds):
-        raise ValueError(f'{workdir} has no fold {fold}; protocol {config.protocol.name!r} has 0..{len(folds) - 1}')
-    folder = parent / folds[fold].name if len(folds) > 1 else parent
-    if not (folder / 'results.json').is_file():
+    at_home = not every and (directory is None or Path(directory).resolve() == Path(own.data.directory).resolve())
+    folds = _folds(config, source, must=at_home)
+    names = [one.name for one in folds] if at_home else fold_names(parent)
+    number = _number(workdir, parent, names, fold, own.protocol.name)
+    folder = parent / names[number] if len(names) > 1 or names[0].startswith('fold_') else parent
+    if finished and not (folder / 'results.json').is_file():
         raise ValueError(f'{folder} is unfinished: it has no results.json; train it to its end with the same command')
-    experiment.check_data(own, source, folds[fold], folder)
+    same = {one.name: one for one in folds}.get(names[number]) if not every else None
+    if at_home or (same is not None and _is_moved(folder, same, source)):
+        assert same is not None
+        experiment.check_data(own, source, same, folder)
+        statistics = experiment.read_statistics(folder / 'statistics.npz', tuple(config.data.normalize))
+        fold_data = experiment.load_fold(config, source, same, statistics)
+    else:
+        fold_data = _other(own, source, folder, names[number], leave_out=leave_out, allow=allow)
+    module = experiment.make_model(config, source) if model is None else model
+    other = not at_home and fold_data.fold is not same
+    return Opened(folder, config, fold_data, module, model is not None, other)
+
+
+def is_other(workdir: str | Path, **options: Any) -> bool:
+    """Whether open_fold with these options tests all of another directory, for a run or one of its folds."""
+    return open_fold(workdir, **options).other
+
+
+def _is_moved(folder: Path, fold: Fold, source: RecordSource) -> bool:
+    """Whether `source` is the data of the finished fold in `folder`: the same data set, with its test records."""
+    results = folder / 'results.json'
+    dataset = read_results(results, ()).get('dataset') if results.is_file() else None
+    return dataset == source.schema.name and leakage.tests_nothing_new(
+        folder / 'predictions' / 'test.npz', fold, source
+    )
+
+
+def _folds(config: Any, source: RecordSource, *, must: bool) -> list[Fold]:
+    """The folds of a directory under the run's protocol; none where it has none and need not."""
+    try:
+        return experiment.folds_of(config, source)
+    except ValueError:
+        if must:
+            raise
+        return []
+
+
+def fold_names(parent: Path) -> list[str]:
+    """Names of the folds that a workdir holds, by number; of one split its name, '' where that is not known yet."""
+    found = [path.name for path in parent.glob('fold_*') if path.is_dir() and path.name[5:].isdecimal()]
+    if found:
+        return sorted(found, key=lambda name: int(name[5:]))
+    results = parent / 'results.json'
+    return [read_results(results)['rows'][0]['fold']] if results.is_file() else ['']
+
+
+def _number(workdir: Path, parent: Path, names: list[str], fold: int, protocol: str) -> int:
+    if parent != workdir:
+        if len(names) == 1 or workdir.name not in names:
+            raise ValueError(f'{workdir} is no fold of the run {parent}; give {parent}, and --fold if it has several')
+        return names.index(workdir.name)
+    if not 0 <= fold < len(names):
+        raise ValueError(f'{workdir} has no fold {fold}; protocol {protocol!r} has 0..{len(names) - 1}')
+    return fold
+
+
+def _other(
+    own: Any, source: RecordSource, folder: Path, name: str, *, leave_out: bool, allow: bool
+) -> experiment.FoldData:
+    """All records of `source` as the test set of the model in `folder`, checked against what it was trained on."""
+    results = read_results(folder / 'results.json', ()) if (folder / 'results.json').is_file() else {}
+    seen, known, home, fault = None, results.get('inputs'), own.data.directory, None
+    try:
+        own_source = experiment.open_source(own)
+        folds = {one.name: one for one in experiment.folds_of(own, own_source)}
+    except (ValueError, OSError) as error:
+        fault, dataset = error, results.get('dataset', source.schema.name)
+    else:
+        dataset, trained_fold = own_source.schema.name, folds.get(name) or next(iter(folds.values()))
+        experiment.check_data(own, own_source, trained_fold, folder)  # it has not changed since
+        seen = other_data.Seen.of(source, trained_fold, own_source)
+        shape = experiment.load_fold(own, own_source, trained_fold, statistics={}).loaders['train'].plan.shapes[-1]
+        known = known or other_data.describe_inputs(own_source.schema, own.modalities, shape)
+    same = other_data.same_corpus(dataset, source.schema.name)
+    if fault is not None and (same or known is None):
+        raise ValueError(
+            f'{source.directory} tests other records than the run in {folder} did, and the data that the run was '
+            f'trained on cannot be read, so whether they were trained on is unknown: {fault}'
+        ) from fault
+    marks = other_data.check_inputs(known, source, allow=allow)
+    fold = other_data.fold_of_all(name, source, seen, same=same, leave_out=leave_out, where=home)
+    fold = dataclasses.replace(fold, marks=(*fold.marks, *marks))
+    statistics = experiment.read_statistics(folder / 'statistics.npz', tuple(own.data.normalize))
+    fold_data = experiment.load_fold(own, source, fold, statistics)
+    # Parameters may depend on the length that the run's batches are padded to: the largest shape is at least that.
+    planned = fold_data.loaders['test'].plan.shapes
+    largest = {m: max(planned[-1][m], known['steps'].get(m, 1)) for m in planned[-1]}
+    shapes = [largest] if own.data.max_shapes == 1 else [*planned, largest]
+    loaders = {
+        split: dataclasses.replace(load, plan=dataclasses.replace(load.plan, shapes=shapes))
+        for split, load in fold_data.loaders.items()
+    }
+    return dataclasses.replace(fold_data, loaders=loaders)
+
+
+def open_run(workdir: str | Path, *, fold: int = 0, seed: int | None = None, **options: Any) -> Run:
+    """A finished run, as open_fold opens it (`options` are its own); seed None: the first.
+
+    ValueError also where it has no such seed.
+    """
+    opened = open_fold(workdir, fold=fold, **options)
+    folder, config = opened.folder, opened.config
     seeds = range(config.seed, config.seed + config.seeds)
     if seed is not None and seed not in seeds:
         raise ValueError(f'{folder} has no seed {seed}; it has {", ".join(map(str, seeds))}')
-    statistics = experiment.read_statistics(folder / 'statistics.npz', tuple(config.data.normalize))
-    fold_data = experiment.load_fold(config, source, folds[fold], statistics)
-    model = experiment.make_model(config, source)
-    return Run(folder, config, fold_data, model, config.seed if seed is None else seed)
+    name = type(opened.model).__name__ if opened.own else config.model.name
+    chosen = config.seed if seed is None else seed
+    return Run(folder, config, opened.fold_data, opened.model, chosen, name, opened.other)
 
 
 def with_seed(run: Run, seed: int) -> Run:
@@ -94,11 +226,8 @@ def chosen_variables(run: Run) -> Any:
     shapes = jax.tree.map(
         lambda x: jax.ShapeDtypeStruct((run.config.seeds, *x.shape), x.dtype, sharding=by_seed), dict(one)
     )
-    with Checkpoints(run.folder / 'checkpoints') as checkpoints:
-        latest = checkpoints.latest()
-        if latest is None:
-            raise ValueError(f'{run.folder / "checkpoints"} holds no complete checkpoint; train again')
-        best = checkpoints.restore_best(latest, shapes)
+    with Checkpoints(run.folder / 'checkpoints', read_only=True) as checkpoints:
+        best = checkpoints.restore_best(shapes)
     return jax.device_get(step.take_seed(best, run.seed - run.config.seed))
 
 

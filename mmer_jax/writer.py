@@ -9,7 +9,9 @@ import os
 import shutil
 import sys
 import time
-from collections.abc import Callable, Iterator
+import zipfile
+import zlib
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -33,6 +35,7 @@ class Writer:
     def __init__(self, workdir: str | os.PathLike, *, active: bool = True, tensorboard: bool = True):
         self.workdir = Path(workdir)
         self.active = active
+        self.rows = 0  # in metrics.jsonl
         self._tensorboard = tensorboard
         self._files: dict[str, TextIO] = {}
         self._summaries: dict[str, Any] = {}
@@ -64,6 +67,7 @@ class Writer:
         if isinstance(step, bool) or not isinstance(step, (int, np.integer)):
             raise ValueError(f"metrics.jsonl: the row's 'step' is {step!r}, expected an integer (keys: {list(row)})")
         converted = self._append('metrics.jsonl', row)
+        self.rows += 1
         if self._tensorboard:
             self._summarise(converted)
 
@@ -88,7 +92,7 @@ class Writer:
         if not self.active:
             return
         self.close()
-        self._purge_step = step + 1
+        self._purge_step, self.rows = step + 1, 0
         path = self.workdir / 'metrics.jsonl'
         if not path.exists():
             return
@@ -101,6 +105,7 @@ class Writer:
             if row['step'] <= step:
                 kept.append(raw + b'\n')
         _replace(path, b''.join(kept))
+        self.rows = len(kept)
 
     def close(self) -> None:
         """Closes all files; a later `write` opens them again."""
@@ -280,6 +285,38 @@ def read_json(path: str | os.PathLike) -> Any:
         return json.loads(path.read_bytes())
     except ValueError as error:
         raise ValueError(f'{path}: not valid JSON ({error}); restore the file or run again') from error
+
+
+def read_arrays(path: str | os.PathLike, names: Sequence[str]) -> dict[str, np.ndarray]:
+    """The arrays named of an .npz file; nothing in it is unpickled.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it is damaged, empty or lacks one; the message has the file and what to do.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f'{path}: no such file; check the path, or that the run which writes it is finished')
+    try:
+        with np.load(path) as file:
+            return {name: file[name] for name in names}
+    except (OSError, ValueError, KeyError, EOFError, TypeError, zipfile.BadZipFile, zlib.error) as error:
+        raise ValueError(
+            f'{path} is damaged ({" ".join(str(error).split()) or type(error).__name__}): remove results.json of this '
+            'fold and start the run again with its command, which writes both anew'
+        ) from error
+
+
+def save_arrays(path: str | os.PathLike, **arrays: Any) -> None:
+    """An .npz file, written whole or not at all."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f'.{path.stem}.{os.getpid()}.tmp.npz')
+    try:
+        np.savez(temporary, **arrays)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def _parse_lines(path: Path) -> Iterator[tuple[int, bytes, dict[str, Any]]]:

@@ -164,7 +164,9 @@ def test_other_data_whose_folds_test_what_was_trained_on_are_refused(workdir, tm
     more = write_dataset(tmp_path / 'more', speakers=10)
     assert extract.main([str(workdir), '--output', str(tmp_path / 'out'), '--data', str(more)]) == 1
     message = capsys.readouterr().err
-    assert re.search(r'fold fold_\d would test \d+ records that its model was trained on \(first: \w+\)', message)
+    assert re.search(
+        r'fold fold_\d would test \d+ records and \d speakers that its model was trained on \(first: \w+\)', message
+    )
     with pytest.raises(ValueError, match='that its model was trained on'):
         evaluate.evaluate_checkpoint(workdir / 'fold_0', directory=str(more))
     assert not (tmp_path / 'out').exists()

@@ -437,8 +437,13 @@ def test_another_config_in_the_same_workdir_is_refused_by_key(tiny, tmp_path):
 def test_a_changed_model_is_refused(tiny, tmp_path):
     run(tiny, tmp_path, epochs=1)
     (tmp_path / 'results.json').unlink()
-    with pytest.raises(ValueError, match='does not fit this model'):
+    with pytest.raises(ValueError, match=r"field modalities: \['text', 'audio'\], now \['text'\]"):
         train_and_evaluate(small_config(tiny, epochs=1), tmp_path, model=MeanModel(modalities=('text',)))
+    entry = read_json(tmp_path / 'config.json')
+    assert entry.pop('own_module')['class'] == 'MeanModel'
+    (tmp_path / 'config.json').write_text(json.dumps(entry))  # as an older version left it, of a model of its config
+    with pytest.raises(ValueError, match=r'begun with the model of its config .* now it is MeanModel'):
+        run(tiny, tmp_path, epochs=1)
 
 
 def test_a_fold_that_does_not_exist(tiny, tmp_path):

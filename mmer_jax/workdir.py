@@ -1,0 +1,247 @@
+"""The folder of a run among processes: who writes it, what it was begun with, its files read back.
+
+Whoever writes a fold holds its lock, an advisory lock of the operating system on the file `.<fold>.lock`: the kernel
+takes it back from a process that ends or is killed, so that none has to be removed by hand. The file says who holds it.
+Reading needs no lock.
+"""
+
+import contextlib
+import json
+import os
+import socket
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import flax.linen as nn
+import jax
+import numpy as np
+from jax.experimental import multihost_utils
+from ml_collections import ConfigDict
+
+from mmer_jax import own_module, writer
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
+
+# What may change between the start of a run and its resumption without changing its numbers.
+MAY_CHANGE = (
+    'debug',
+    'data.workers',
+    'data.threads',
+    'mesh.',
+    'checkpoint_every',
+    'tensorboard',
+    'published',
+    'headline',
+    'evaluate_train',
+)
+NEEDED = ('data', 'epochs', 'losses', 'mesh', 'modalities', 'model', 'name', 'optimizer', 'protocol', 'seed', 'seeds')
+RESULTS = ('config', 'dataset', 'modalities', 'rows', 'variant')  # keys of results.json that others read
+
+
+# ---- one writer ----------------------------------------------------------------------------------------------
+
+
+class InUse(ValueError):
+    """Another process writes what this one would write."""
+
+
+@contextlib.contextmanager
+def hold(path: Path, what: Path) -> Iterator[None]:
+    """Holds the lock file `path` of the folder `what`; InUse, with who holds it, where another process does."""
+    file = _take(path, what)
+    try:
+        yield
+    finally:
+        path.unlink(missing_ok=True)  # while it is held: whoever opened it meanwhile finds another file there
+        file.close()
+
+
+def _take(path: Path, what: Path) -> Any:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    while True:
+        file = open(path, 'a+', encoding='utf-8')  # open as long as it is held
+        try:
+            locked = _lock(file)
+        except BlockingIOError:
+            holder = _read(file)
+            file.close()
+            raise InUse(f'{what} is in use by {_words(holder)}: wait for its end, or take another folder') from None
+        if locked and not _is_at(file, path):  # removed by the one before between opening and locking
+            file.close()
+            continue
+        holder = _read(file)
+        if holder:
+            _left_behind(holder, path, what, locked, file)
+        file.truncate(0)
+        own = {'process': os.getpid(), 'host': socket.gethostname(), 'since': time.strftime('%Y-%m-%d %H:%M:%S %z')}
+        file.write(json.dumps({**own, 'command': ' '.join(sys.argv)[:300]}) + '\n')
+        file.flush()
+        return file
+
+
+def _lock(file: Any) -> bool:
+    """True where the lock is now ours, False where the file system has none; BlockingIOError where another has it."""
+    if fcntl is None:
+        return False
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise
+    except OSError:
+        return False
+    return True
+
+
+def _is_at(file: Any, path: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(file.fileno()), os.stat(path))
+    except FileNotFoundError:
+        return False
+
+
+def _read(file: Any) -> dict[str, Any]:
+    file.seek(0)
+    try:
+        holder = json.loads(file.read())
+    except ValueError:  # empty, or not written to its end
+        return {}
+    return holder if isinstance(holder, dict) else {}
+
+
+def _words(holder: dict[str, Any]) -> str:
+    if not holder:
+        return 'another process'
+    return (
+        f'process {holder.get("process")} on {holder.get("host")} since {holder.get("since")} ({holder.get("command")})'
+    )
+
+
+def _left_behind(holder: dict[str, Any], path: Path, what: Path, locked: bool, file: Any) -> None:
+    """A lock file that nobody gave back. Its lock is free, or the file system knows none: then InUse unless it is known
+    that its process has ended."""
+    here = holder.get('host') == socket.gethostname()
+    if not locked and not (here and not _is_alive(holder.get('process'))):
+        file.close()
+        raise InUse(
+            f'{what} is or was in use by {_words(holder)}, and its file system knows no locks: if that process has '
+            f'ended, remove {path}'
+        )
+    known = 'it has ended' if here else 'its lock is free, so it is taken to have ended'
+    print(f'{what} was left by {_words(holder)}; {known}, and the run goes on', file=sys.stderr, flush=True)
+
+
+def _is_alive(process: Any) -> bool:
+    try:
+        os.kill(int(process), 0)
+    except (ProcessLookupError, TypeError, ValueError):
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+@contextlib.contextmanager
+def alone(workdir: Path, folds: Sequence[str]) -> Iterator[None]:
+    """Holds the locks of these folds, for all processes of a run; InUse where another run writes one of them.
+
+    Process 0 takes them and tells the others, so that either all go on or none.
+    """
+    with contextlib.ExitStack() as stack:
+        fault: Exception | None = None
+        if jax.process_index() == 0:
+            try:
+                for fold in folds:
+                    stack.enter_context(hold(workdir / f'.{fold}.lock', workdir))
+            except (InUse, OSError) as error:
+                fault = error
+        if jax.process_count() > 1 and multihost_utils.broadcast_one_to_all(np.int32(fault is not None)):
+            fault = fault or InUse(f'{workdir}: process 0 could not take it for this run, and says why')
+        if fault is not None:
+            raise fault
+        yield
+
+
+# ---- what it was begun with ----------------------------------------------------------------------------------
+
+
+def check_config(config: Any, workdir: Path, module: nn.Module | None = None, batch: Any = None) -> None:
+    """Writes config.json into a new workdir; ValueError where an existing one differs in what changes numbers.
+
+    module: one's own instead of the config's, with a `batch` of its data (experiment.example_batch).
+    """
+    path = workdir / 'config.json'
+    if not path.is_file():
+        if (workdir / 'results.json').is_file():
+            raise ValueError(f'{workdir} has results but no config.json to compare: take a new --workdir, or remove it')
+        if jax.process_index() == 0:
+            workdir.mkdir(parents=True, exist_ok=True)
+            own = {own_module.KEY: own_module.describe(module, batch)} if module is not None else {}
+            writer.write_json(path, {**config.to_dict(), **own})
+        return
+    saved = dict(_read_object(path, NEEDED))
+    own_module.check(saved.pop(own_module.KEY, None), module, workdir)
+    rows = [row for row in config_differences(saved, config.to_dict()) if not row.startswith(MAY_CHANGE)]
+    if rows:
+        raise ValueError(
+            f'{workdir} was begun with another config: {"; ".join(rows)}. '
+            'Take a new --workdir, or the old values to resume'
+        )
+
+
+def config_differences(old: dict[str, Any], new: dict[str, Any], prefix: str = '') -> list[str]:
+    """'key: old -> new' for every value that differs between two nested configs; a tuple equals its saved list."""
+    rows = []
+    for key in sorted({*old, *new}):
+        a, b = old.get(key), new.get(key)
+        if isinstance(a, dict) and isinstance(b, dict):
+            rows += config_differences(a, b, f'{prefix}{key}.')
+        elif json.dumps(a) != json.dumps(b):
+            rows.append(f'{prefix}{key}: {a!r} -> {b!r}')
+    return rows
+
+
+def read_config(workdir: Path) -> tuple[Any, dict[str, Any] | None]:
+    """The config of a run, and the entry of its own module; None where it is the config's model."""
+    saved = dict(_read_object(workdir / 'config.json', NEEDED))
+    own = saved.pop(own_module.KEY, None)
+    return ConfigDict(saved), own
+
+
+# ---- its other files -----------------------------------------------------------------------------------------
+
+
+def read_results(path: Path, keys: tuple[str, ...] = RESULTS) -> dict[str, Any]:
+    """results.json of a run or a fold with the keys that are needed; ValueError in one line where it is damaged."""
+    results = _read_object(path, keys)
+    rows = results['rows'] if 'rows' in keys else [{'fold': '', 'seed': 0}]
+    known = isinstance(rows, list) and all(isinstance(row, dict) and {'fold', 'seed'} <= set(row) for row in rows)
+    if not known or not rows:
+        raise ValueError(f'{path} has no rows of folds and seeds: {_again(path)}')
+    return results
+
+
+def _read_object(path: Path, keys: tuple[str, ...]) -> dict[str, Any]:
+    try:
+        content = writer.read_json(path)
+    except ValueError as error:
+        raise ValueError(f'{path} is damaged ({error.__cause__ or error}): {_again(path)}') from error
+    if not isinstance(content, dict):
+        raise ValueError(f'{path} is damaged: it holds {type(content).__name__}, expected an object; {_again(path)}')
+    missing = [key for key in keys if key not in content]
+    if missing:
+        raise ValueError(
+            f'{path} is damaged or was not written by this toolkit: it lacks {", ".join(missing)}; {_again(path)}'
+        )
+    return content
+
+
+def _again(path: Path) -> str:
+    if path.name == 'config.json':
+        return 'bring it back, or take a new --workdir'
+    return 'remove it and start the run again with its command, which makes it anew from the checkpoint'
