@@ -224,6 +224,11 @@ def test_groups_are_balanced_where_actors_are_missing():
     assert [people(manifest, fold.test) for fold in plain] == [[1, 2, 3, 4], [5, 7, 9, 11]]
     assert [people(manifest, fold.test) for fold in balanced] == [[1, 2, 3, 5], [4, 7, 9, 11]]
     assert [people(manifest, fold.validation) for fold in balanced] == [[4, 7], [1, 2]]
+    # One woman stands in the middle of four men, at 1/2 between 3/8 and 5/8.
+    manifest = manifest_of('12357') | {'gender': np.array(['m', 'f', 'm', 'm', 'm'])}
+    options = {'speakers_per_fold': 2, 'validation_speakers': 1, 'balance': 'gender'}
+    folds = make_folds(manifest, 'leave_speakers_out', **options)
+    assert [people(manifest, fold.test) for fold in folds] == [[1, 3], [2, 5], [7]]
 
 
 def test_two_values_are_balanced_to_within_one_speaker():
