@@ -110,7 +110,8 @@ def _equal(speakers: Sequence[str], groups: int) -> list[list[str]]:
 def _balanced(manifest: Manifest, speaker: np.ndarray, name: str, protocol: str) -> list[str]:
     """Speakers in natural order, but with the values of the column `name` spread evenly over it: the k-th of the n
     speakers of a value has the place (k + 1/2) / n, and equal places keep the natural order."""
-    column, places = _column(manifest, name, f'{protocol} with balance={name!r}'), {}
+    column = _column(manifest, name, f'{protocol} with balance={name!r}')
+    places: dict[str, float] = {}
     for value in sorted(set(column.tolist())):
         own = _natural(speaker[column == value])
         if both := [one for one in own if one in places]:
