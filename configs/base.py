@@ -58,6 +58,7 @@ def get_base(name: str, variant: str = '', variants: tuple[str, ...] = ('smoke',
     config.optimizer.no_decay = ()  # patterns without weight decay, ('bias$', 'norm/')
     config.optimizer.layer_decay = 1.0  # factor of the learning rate per layer below the top
     config.optimizer.clip_norm = 0.0  # 0: off
+    config.optimizer.clip_alone = ()  # patterns of parameters that clip_norm clips by a norm of their own
     config.optimizer.clip_value = 0.0  # 0: off
     config.optimizer.average = 0.0  # decay of the moving average of the parameters that is evaluated; 0: off
 

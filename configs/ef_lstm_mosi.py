@@ -26,6 +26,7 @@ def build(name: str, dataset: str, variant: str) -> ConfigDict:
     config.data.batch_size = 64
     config.optimizer.learning_rate = 1e-3
     config.optimizer.clip_norm = 0.8
+    config.optimizer.clip_alone = ('_ctc/',)  # as MulT's code, which clips the alignment modules by themselves
     config.epochs = 100
     config.selection.patience = 20
     return config

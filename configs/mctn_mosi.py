@@ -31,6 +31,7 @@ def build(name: str, dataset: str, variant: str) -> ConfigDict:
     config.optimizer.weight_decay = 0.02  # the gradient of 0.01 |W|^2 is 0.02 W
     config.optimizer.no_decay = ('^(?!head/kernel$)',)  # of all parameters but these
     config.optimizer.clip_norm = 0.8
+    config.optimizer.clip_alone = ('_ctc/',)  # as MulT's code, which clips the alignment modules by themselves
     config.epochs = 200
     config.selection.patience = 20
     return config

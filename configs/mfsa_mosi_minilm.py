@@ -32,7 +32,7 @@ def get_config(variant: str = '') -> ConfigDict:
     datasets.mosi_tokens(config)
     encoders.minilm_before(config, MODEL)
     config.losses.update(
-        {'separation': 1e-2, 'agnostic_adversarial': 1e-3, 'specific_adversarial': 1e-3, 'importance': 0.1}
+        {'separation_misa': 1e-2, 'agnostic_adversarial': 1e-3, 'specific_adversarial': 1e-3, 'importance': 0.1}
     )
     return datasets.smoke(
         config,

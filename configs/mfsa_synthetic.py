@@ -3,6 +3,7 @@
 python -m data_prep.synthetic --output data/synthetic
 python -m mmer_jax.main --config=configs/mfsa_synthetic.py
 python -m mmer_jax.main --config=configs/mfsa_synthetic.py --config.modalities="('text',)"
+python -m mmer_jax.main --config=configs/mfsa_synthetic.py --config.losses.separation=0
 """
 
 from ml_collections import ConfigDict
@@ -28,4 +29,5 @@ def get_config(variant: str = '') -> ConfigDict:
     config.losses.update(
         {'separation': 1e-2, 'agnostic_adversarial': 1e-3, 'specific_adversarial': 1e-3, 'importance': 0.1}
     )
+    config.optimizer.clip_alone = ('double_discriminator/importance/',)
     return datasets.smoke(config, width=8, output_width=8, num_heads=2, fusion_feed_forward=8, discriminator_size=4)

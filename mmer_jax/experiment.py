@@ -254,13 +254,15 @@ def jit_step(step, lift, out_shardings, options=None) -> Callable[..., Any]:
         train = lift(step, states=1)
         return jax.jit(train, donate_argnums=0, out_shardings=out_shardings, compiler_options=options)
     begin = jax.jit(lift(step.begin, states=1))
+    look = step.look and jax.jit(lift(step.look, states=2), donate_argnums=1, compiler_options=options)
     add = jax.jit(lift(step.add, states=2), donate_argnums=1, compiler_options=options)
     finish = jax.jit(lift(step.finish, states=2), donate_argnums=0, out_shardings=out_shardings)
 
     def train_in_parts(state, batch):
         gathered = begin(state, batch)
-        for number in range(step.number_of_parts):
-            gathered = add(state, gathered, batch, np.int32(number))
+        for each in (look, add):
+            for number in range(step.number_of_parts if each else 0):
+                gathered = each(state, gathered, batch, np.int32(number))
         return finish(state, gathered)
 
     return train_in_parts

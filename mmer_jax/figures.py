@@ -218,6 +218,20 @@ def separation(vectors: np.ndarray) -> float | None:
     return float(silhouette_score(vectors.reshape(-1, features), np.tile(np.arange(modalities), records)))
 
 
+def correlation(specific: np.ndarray, agnostic: np.ndarray) -> float:
+    """How much specific and agnostic vectors (R, M, D) of the same records say the same, 0 to 1, mean over modalities.
+
+    Linear centred kernel alignment (Kornblith et al. 2019): squared entries of the cross-covariance, over those of both
+    covariances; not changed by rotations or by the size of the vectors. 0 where one side does not vary.
+    """
+    values = []
+    for m in range(specific.shape[1]):
+        a, b = (x[:, m].astype(np.float64) - x[:, m].mean(0, dtype=np.float64) for x in (specific, agnostic))
+        size = np.linalg.norm(a.T @ a) * np.linalg.norm(b.T @ b)
+        values.append(float(np.linalg.norm(a.T @ b) ** 2 / size) if size > 0 else 0.0)
+    return float(np.mean(values))
+
+
 def embed(found: Mapping[str, np.ndarray], method: str) -> np.ndarray:
     """Specific and agnostic vectors in one plane, (2, R, M, 2); t-SNE starts from the PCA and is seeded."""
     vectors = np.stack([found[key] for key in REPRESENTATIONS])
@@ -244,7 +258,8 @@ def draw_representations(runs: Sequence[Run], path: Path, *, split: str = 'test'
         points = embed(found, method)
         values = {key: separation(found[key]) for key in REPRESENTATIONS}
         shown = ', '.join(f'{key} {"undefined" if v is None else f"{v:.3f}"}' for key, v in values.items())
-        lines.append(f'{title}, seed {run.seed}, {split}: silhouette of the modalities {shown}')
+        alike = f'correlation of specific and agnostic {correlation(found["specific"], found["agnostic"]):.3f}'
+        lines.append(f'{title}, seed {run.seed}, {split}: silhouette of the modalities {shown}; {alike}')
         specific, agnostic = points.swapaxes(1, 2)
         modalities = tuple(run.config.modalities)
         clouds.append(attention_plots.Cloud(title, f'silhouette: {shown}', modalities, specific, agnostic))

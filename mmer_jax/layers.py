@@ -256,12 +256,13 @@ class LSTM(nn.Module):
     def __call__(self, x_BTD: Array, mask_BT: Array, *, train: bool) -> Array:
         mask_BT = check_mask(self, x_BTD, mask_BT)
         length_B, x_BTD = mask_BT.sum(1), mask_steps(x_BTD, mask_BT)
+        types = {'dtype': self.dtype, 'param_dtype': jnp.promote_types(self.dtype, jnp.float32)}  # the latter: state too
         for layer in range(self.num_layers):
             if layer:
                 x_BTD = nn.Dropout(self.dropout)(x_BTD, deterministic=not train)
-            forward = nn.RNN(nn.OptimizedLSTMCell(self.hidden_size, dtype=self.dtype))
+            forward = nn.RNN(nn.OptimizedLSTMCell(self.hidden_size, **types))
             if self.bidirectional:
-                backward = nn.RNN(nn.OptimizedLSTMCell(self.hidden_size, dtype=self.dtype))
+                backward = nn.RNN(nn.OptimizedLSTMCell(self.hidden_size, **types))
                 x_BTD = nn.Bidirectional(forward, backward)(x_BTD, seq_lengths=length_B)
             else:
                 x_BTD = forward(x_BTD, seq_lengths=length_B)

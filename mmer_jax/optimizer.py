@@ -34,22 +34,30 @@ def make_schedule(fields: Mapping[str, Any], total_steps: int) -> Schedule:
 def make_optimizer(fields: Mapping[str, Any], total_steps: int) -> tuple[optax.GradientTransformation, Schedule]:
     """config.optimizer -> (transformation, its schedule).
 
-    Gradients are clipped by value (MMSA), then by global norm (MulT), where the field is above 0. Adam's
+    Gradients are clipped by value (MMSA), then by global norm (MulT), where the field is above 0. Parameters that match
+    a pattern of `clip_alone` are clipped by a norm of their own, each pattern apart, and are no part of the global one:
+    for discriminators and alignment modules that train themselves alone and whose gradients are of another size (a
+    pattern may match nothing: with one modality a model has none of them). Adam's
     weight_decay is added to the gradient as PyTorch's Adam does, AdamW's is decoupled; parameters that match one of
     the patterns `no_decay` are left out of both. Those that match `freeze` keep their values: they have no optimiser
     state and no part in the global norm. `layer_decay` below 1 slows the lower layers of a transformer (`layer_scale`).
-    Patterns are regular expressions searched in names such as 'encoder/layer_0/output/kernel'; one that matches no
-    parameter is a ValueError when the state is made.
+    Patterns are regular expressions searched in names such as 'encoder/layer_0/output/kernel'; one of the others that
+    matches no parameter is a ValueError when the state is made.
     """
     schedule, decay = make_schedule(fields, total_steps), fields['weight_decay']
     frozen, spared = tuple(fields.get('freeze', ())), tuple(fields.get('no_decay', ()))
+    alone = tuple(fields.get('clip_alone', ()))
     factor = fields.get('layer_decay', 1.0)
     decayed = (lambda params: matches(params, spared, invert=True)) if spared else None
     steps = []
     if fields['clip_value']:
         steps.append(optax.clip(fields['clip_value']))
     if fields['clip_norm']:
-        steps.append(optax.clip_by_global_norm(fields['clip_norm']))
+        steps.append(clip_by_groups(fields['clip_norm'], alone))
+    elif alone:
+        raise ValueError(
+            'config.optimizer.clip_alone says what is clipped apart, but clip_norm is 0: set it, or neither'
+        )
     name = fields['name']
     if name == 'adamw':
         steps.append(optax.adamw(schedule, b1=fields['b1'], b2=fields['b2'], weight_decay=decay, mask=decayed))
@@ -73,6 +81,20 @@ def make_optimizer(fields: Mapping[str, Any], total_steps: int) -> tuple[optax.G
     if factor != 1:
         optimizer = optax.chain(optimizer, scale_layers(factor))
     return _checked(optimizer, frozen, spared), schedule
+
+
+def clip_by_groups(norm: float, alone: Sequence[str]) -> optax.GradientTransformation:
+    """Clips by the global norm, and what matches each pattern of `alone` (the first that does) by a norm of its own."""
+
+    def group(path, _):
+        return next((n for n, pattern in enumerate(alone) if re.search(pattern, name_of(path))), -1)
+
+    def labels(params):
+        return jax.tree_util.tree_map_with_path(group, params)
+
+    if not alone:
+        return optax.clip_by_global_norm(norm)
+    return optax.partition({n: optax.clip_by_global_norm(norm) for n in range(-1, len(alone))}, labels)
 
 
 def matches(params: Tree, patterns: Sequence[str], *, invert: bool = False) -> Tree:

@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from mmer_jax.losses import Loss, check_outputs, total_loss
+from mmer_jax.losses import Loss, WeightedLoss, check_outputs, keys_read, total_loss
 from mmer_jax.optimizer import without_frozen
 
 Array = Any
@@ -57,14 +57,26 @@ def init_state(
 
 
 class StepParts(NamedTuple):
-    """A training step taken apart: begin(state, batch) -> gathered; add(state, gathered, batch, number) -> gathered,
-    for each number below `number_of_parts`; finish(state, gathered) -> (state, numbers).
+    """A training step taken apart: begin(state, batch) -> gathered; look and add, each (state, gathered, batch, number)
+    -> gathered, for each number below `number_of_parts`, all of look before the first of add; finish(state, gathered)
+    -> (state, numbers). look is None where no loss needs to see the whole batch.
     """
 
     number_of_parts: int
     begin: Callable[..., Any]
+    look: Callable[..., Any] | None
     add: Callable[..., Any]
     finish: Callable[..., Any]
+
+
+class Gathered(NamedTuple):
+    """What the parts of a step have given so far; P parts of n rows."""
+
+    value: Array
+    model_state: Any
+    gradient: Any
+    loss_Pn: Array
+    seen: dict[str, Array]  # what coupled losses read of the outputs, (P, n, ...)
 
 
 def make_step_parts(
@@ -83,50 +95,92 @@ def make_step_parts(
     took 27 GiB of temporary memory.
     """
 
-    def loss_fn(params, model_state, batch, key, total_weight):
+    coupled = loss.coupled if accumulate > 1 and isinstance(loss, WeightedLoss) else None
+
+    def apply(params, model_state, batch, key):
         outputs, changed = model.apply(
             {'params': params, **model_state}, batch, train=True, rngs={'dropout': key}, mutable=list(model_state)
         )
         check_outputs(outputs, batch)
-        loss_B = loss(outputs, batch)
-        return total_loss(loss_B, batch['weight'], total_weight), (changed, loss_B)
+        return outputs, changed
+
+    def loss_fn(params, model_state, part, key, total_weight):
+        outputs, changed = apply(params, model_state, part, key)
+        loss_B = loss(outputs, part)
+        return total_loss(loss_B, part['weight'], total_weight), (changed, loss_B)
+
+    def coupled_loss_fn(params, model_state, part, key, total_weight, batch, seen, number):
+        """The same where losses couple rows: the other parts' rows are what `look` saw of them, constants here.
+
+        By the chain rule the gradients of all parts, each with its own rows live, add up to that of the whole batch.
+        """
+        outputs, changed = apply(params, model_state, part, key)
+        whole = {key: _join_parts(x.at[number].set(outputs[key])) for key, x in seen.items()}
+        coupled_B = coupled(whole, batch)
+        value = total_loss(coupled_B, batch['weight'], total_weight)
+        loss_B = _take_part(coupled_B, number, accumulate)
+        if loss.own is not None:
+            own_B = loss.own(outputs, part)
+            value, loss_B = value + total_loss(own_B, part['weight'], total_weight), loss_B + own_B
+        return value, (changed, loss_B)
+
+    def part_of(state, batch, number):
+        """Part p holds the rows p, p + k, ...: each device finds its share of every part among its own rows."""
+        key = jax.random.fold_in(jax.random.wrap_key_data(state.key), state.step)
+        if accumulate == 1:
+            return batch, key
+        return {m: _take_part(x, number, accumulate) for m, x in batch.items()}, jax.random.fold_in(key, number)
 
     def begin(state, batch):
-        gradient = jax.tree.map(jnp.zeros_like, state.params)
-        return jnp.zeros(()), state.model_state, gradient, jnp.zeros((accumulate, len(batch['weight']) // accumulate))
+        gradient, seen = jax.tree.map(jnp.zeros_like, state.params), {}
+        if coupled is not None:
+            part, key = part_of(state, batch, 0)
+            outputs, _ = jax.eval_shape(apply, state.params, state.model_state, part, key)
+            read = keys_read(coupled, outputs, part)
+            seen = {key: jnp.zeros((accumulate, *outputs[key].shape), outputs[key].dtype) for key in read}
+        loss_Pn = jnp.zeros((accumulate, len(batch['weight']) // accumulate))
+        return Gathered(jnp.zeros(()), state.model_state, gradient, loss_Pn, seen)
+
+    def look(state, gathered, batch, number):
+        part, key = part_of(state, batch, number)
+        outputs, _ = apply(state.params, state.model_state, part, key)
+        return gathered._replace(seen={key: x.at[number].set(outputs[key]) for key, x in gathered.seen.items()})
 
     def add(state, gathered, batch, number):
-        value, old_state, gradient, loss_PB = gathered
-        total_weight = batch['weight'].sum()
-        key = jax.random.fold_in(jax.random.wrap_key_data(state.key), state.step)
-        if accumulate > 1:
-            # Part p holds the rows p, p + k, ...: each device finds its share of every part among its own rows.
-            batch = {m: _take_part(x, number, accumulate) for m, x in batch.items()}
-            key = jax.random.fold_in(key, number)
-        (part_value, (model_state, loss_B)), part_gradient = jax.value_and_grad(loss_fn, has_aux=True)(
-            state.params, old_state, batch, key, total_weight
+        part, key = part_of(state, batch, number)
+        function, more = loss_fn, ()
+        if coupled is not None:
+            function, more = coupled_loss_fn, (batch, gathered.seen, number)
+        (value, (model_state, loss_B)), gradient = jax.value_and_grad(function, has_aux=True)(
+            state.params, gathered.model_state, part, key, batch['weight'].sum(), *more
         )
         if freeze:
-            part_gradient = without_frozen(part_gradient, freeze)
+            gradient = without_frozen(gradient, freeze)
         if accumulate == 1:
-            return part_value, model_state, part_gradient, loss_B[None]
-        filled = batch['weight'].sum() > 0  # a part of padding rows alone has no statistics
-        model_state = jax.tree.map(lambda new, old: jnp.where(filled, new, old), model_state, old_state)
-        gradient = jax.tree.map(jnp.add, gradient, part_gradient)
-        return value + part_value, model_state, gradient, loss_PB.at[number].set(loss_B)
+            return Gathered(value, model_state, gradient, loss_B[None], {})
+        value = total_loss(loss_B, part['weight'], batch['weight'].sum())  # of its own rows: the parts add up
+        filled = part['weight'].sum() > 0  # a part of padding rows alone has no statistics
+        model_state = jax.tree.map(lambda new, old: jnp.where(filled, new, old), model_state, gathered.model_state)
+        return Gathered(
+            gathered.value + value,
+            model_state,
+            jax.tree.map(jnp.add, gathered.gradient, gradient),
+            gathered.loss_Pn.at[number].set(loss_B),
+            gathered.seen,
+        )
 
     def finish(state, gathered):
-        value, model_state, gradient, loss_PB = gathered
+        value, model_state, gradient, loss_Pn, _ = gathered
         updates, opt_state = optimizer.update(gradient, state.opt_state, state.params)
         params = optax.apply_updates(state.params, jax.tree.map(lambda u: u * state.lr_scale, updates))
-        numbers = {'loss': value, 'grad_norm': optax.tree.norm(gradient), 'example_loss': loss_PB.T.reshape(-1)}
+        numbers = {'loss': value, 'grad_norm': optax.tree.norm(gradient), 'example_loss': loss_Pn.T.reshape(-1)}
         changes = {'params': params, 'model_state': model_state, 'opt_state': opt_state}
         if average:
             decay = jnp.minimum(average, (1 + state.step) / (10 + state.step))
             changes['average'] = optax.incremental_update(params, state.average, 1 - decay)
         return state.replace(step=state.step + 1, **changes), numbers
 
-    return StepParts(accumulate, begin, add, finish)
+    return StepParts(accumulate, begin, look if coupled is not None else None, add, finish)
 
 
 def make_train_step(
@@ -141,7 +195,8 @@ def make_train_step(
     """One optimiser step on one batch. numbers: `loss`, `grad_norm` (before clipping) and `example_loss` (B,).
 
     accumulate = k splits the batch into k parts, one after another, with the gradient of the whole batch's
-    weighted mean loss: the same step with less memory (batch statistics are those of the parts).
+    weighted mean loss: the same step with less memory (batch statistics and dropout masks are those of the parts). A
+    loss that couples rows sees the whole batch all the same, which costs a second forward pass of every part.
     average > 0 is the decay of state.average, less in the first steps: (1 + step) / (10 + step). Gradients of the
     parameters that match `freeze` (the optimiser's own patterns) are 0, so that they cost nothing.
     """
@@ -151,9 +206,13 @@ def make_train_step(
         gathered = parts.begin(state, batch)
         if accumulate == 1:
             return parts.finish(state, parts.add(state, gathered, batch, 0))
-        gathered, _ = jax.lax.scan(
-            lambda gathered, number: (parts.add(state, gathered, batch, number), None), gathered, jnp.arange(accumulate)
-        )
+        for each in (parts.look, parts.add):
+            if each is not None:
+                gathered, _ = jax.lax.scan(
+                    lambda gathered, number, each=each: (each(state, gathered, batch, number), None),
+                    gathered,
+                    jnp.arange(accumulate),
+                )
         return parts.finish(state, gathered)
 
     return train_step
@@ -163,8 +222,17 @@ def _take_part(x: Array, number: Array, count: int) -> Array:
     return jax.lax.dynamic_index_in_dim(x.reshape(-1, count, *x.shape[1:]), number, axis=1, keepdims=False)
 
 
+def _join_parts(x_Pn: Array) -> Array:
+    """(P, n, ...) of all parts -> (B, ...) in the order of the batch: `_take_part` for every part taken back."""
+    return jnp.moveaxis(x_Pn, 0, 1).reshape(-1, *x_Pn.shape[2:])
+
+
 def make_eval_step(model: nn.Module, loss: Loss) -> Callable[[Any, Batch], dict[str, Array]]:
-    """variables {'params', ...} of one seed and a batch -> `prediction` (B, C), `loss` (B,)."""
+    """variables {'params', ...} of one seed and a batch -> `prediction` (B, C), `loss` (B,).
+
+    A loss that couples rows is that of the batch it is evaluated in, its padding rows left out: it changes with
+    eval_batch_size, predictions do not.
+    """
 
     def eval_step(variables, batch):
         outputs: Any = model.apply(variables, batch, train=False)

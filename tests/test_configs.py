@@ -13,7 +13,7 @@ from configs import mfsa_mosi
 from data_prep import synthetic
 from mmer_jax.losses import make_loss
 from mmer_jax.models import build_model
-from mmer_jax.optimizer import make_optimizer
+from mmer_jax.optimizer import make_optimizer, matches
 from mmer_jax.train import train_and_evaluate
 from tests.conftest import REPOSITORY
 
@@ -108,8 +108,26 @@ def test_the_full_config_fits_its_data(name):
     """The model at its full size takes a batch of its data set, and the losses take what it gives."""
     config, model, batch = parts(name)
     make_optimizer(config.optimizer.to_dict(), 10)
-    outputs = jax.eval_shape(lambda batch: model.init_with_output(jax.random.key(0), batch, train=False)[0], batch)
+    outputs, variables = jax.eval_shape(
+        lambda batch: model.init_with_output(jax.random.key(0), batch, train=False), batch
+    )
     assert jax.eval_shape(make_loss(config.losses.to_dict()), outputs, batch).shape == batch['weight'].shape
+    for pattern in config.optimizer.clip_alone:
+        assert any(jax.tree.leaves(matches(variables['params'], [pattern]))), pattern
+
+
+# As README's rows were measured.
+TOGETHER = {'mfsa_mosi_minilm'}
+
+
+@pytest.mark.parametrize('name', NAMES)
+def test_what_trains_itself_alone_is_clipped_by_itself(name):
+    config = get_config(name)
+    alone = {'importance', 'ctc_alignment', 'ctc_alignment_padded'} & set(config.losses)
+    if alone and config.optimizer.clip_norm:
+        assert bool(config.optimizer.clip_alone) == (name not in TOGETHER)
+    else:
+        assert not config.optimizer.clip_alone
 
 
 @pytest.mark.parametrize('variant', mfsa_mosi.ABLATIONS)

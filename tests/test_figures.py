@@ -305,6 +305,17 @@ def test_representations_are_the_models_and_the_silhouette_is_sklearns(direct, w
     np.testing.assert_array_equal(found['0/points'], found['1/points'])  # the same run again
 
 
+def test_correlation_of_specific_and_agnostic_vectors():
+    generator = np.random.default_rng(0)
+    x = generator.standard_normal((400, 2, 6)).astype(np.float32)
+    turn = np.linalg.qr(generator.standard_normal((6, 6)))[0].astype(np.float32)
+    assert figures.correlation(x, 3 * x @ turn + 1) == pytest.approx(1, abs=1e-5)
+    assert figures.correlation(x, generator.standard_normal(x.shape)) < 0.05
+    half = np.concatenate([x[:, :1], generator.standard_normal((400, 1, 6))], 1)
+    assert figures.correlation(x, half) == pytest.approx(0.5, abs=0.05)
+    assert figures.correlation(x, np.ones_like(x)) == 0
+
+
 def test_embeddings_are_seeded_and_silhouettes_undefined_for_one_modality():
     generator = np.random.default_rng(0)
     found = {key: generator.standard_normal((6, 2, 4)).astype(np.float32) for key in figures.REPRESENTATIONS}

@@ -5,13 +5,16 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from benchmarks.separation import correlation, gradient_norms, make_batch
+from configs import mfsa_mosi
 from mmer_jax.fusion.double_discriminator import DoubleDiscriminator
 from mmer_jax.fusion.gradient_reversal import reverse_gradient
 from mmer_jax.fusion.hierarchical_cross_modal import HierarchicalCrossModalAttention, ModalityReinforcementUnit
 from mmer_jax.fusion.predictive_self_attention import PredictiveSelfAttention
 from mmer_jax.fusion.weighted_attention import WeightedAttention
-from mmer_jax.losses import make_loss
+from mmer_jax.losses import LOSSES, make_loss
 from mmer_jax.models.mfsa import Mfsa
+from mmer_jax.optimizer import make_optimizer
 from tests.numpy_blocks import (
     conv3x3,
     dense,
@@ -183,16 +186,97 @@ def test_separation_loss_over_the_rows_that_count():
     specific, agnostic = representations()
     outputs = {'specific': specific, 'agnostic': agnostic}
     batch = {'weight': np.array([1, 1, 1, 0], np.float32)}
-    expected = 0.0
+    entries = 0.0
     for m in range(3):
         pair = []
         for x in (specific[:3, m], agnostic[:3, m]):
             x = x.astype(np.float64) - x.mean(0)
             pair.append(x / (np.linalg.norm(x, axis=1, keepdims=True) + 1e-6))
-        expected += ((pair[0].T @ pair[1]) ** 2).mean()
-    np.testing.assert_allclose(make_loss({'separation': 1.0})(outputs, batch), np.full(4, expected), rtol=1e-5)
+        entries += ((pair[0].T @ pair[1]) ** 2).sum()
+    size = specific.shape[-1] ** 2
+    for name, expected in (('separation', entries / 3), ('separation_misa', entries / size)):
+        np.testing.assert_allclose(make_loss({name: 1.0})(outputs, batch), np.full(4, expected), rtol=1e-5)
     literal = ((specific * agnostic).sum(-1) ** 2).sum(-1)
     np.testing.assert_allclose(make_loss({'separation_literal': 1.0})(outputs, batch), literal, rtol=1e-4)
+
+
+def test_separation_turns_vectors_and_does_not_shrink_them():
+    """Unlike MISA's form, whose lengths are constants: a vector pays by its direction alone, so it cannot pay less by
+    becoming shorter. Rows that are all equal are 0 once centred, and have no gradient that is not a number.
+    """
+    specific, agnostic = representations()
+    centred = specific - specific.mean(0)
+    batch = {'weight': np.ones(4, np.float32)}
+
+    def radial(name):
+        def loss(specific):
+            return LOSSES[name]({'specific': specific, 'agnostic': agnostic}, batch)[0]
+
+        return float((jax.grad(loss)(centred) * centred).sum())
+
+    assert abs(radial('separation')) < 1e-4
+    assert abs(radial('separation_misa')) > 1e-2
+    same = {'specific': np.ones_like(specific), 'agnostic': agnostic}
+    gradient = jax.grad(lambda x: LOSSES['separation']({**same, 'specific': x}, batch)[0])(same['specific'])
+    assert np.isfinite(gradient).all()
+
+
+def test_separation_lies_between_0_and_the_number_of_rows():
+    """Of one modality: rows on one axis, in step on both sides, give B; in steps that do not correlate, 0."""
+    batch, axis = {'weight': np.ones(4, np.float32)}, np.eye(5, dtype=np.float32)[:1]
+
+    def value(specific, agnostic):
+        return LOSSES['separation']({'specific': specific[:, None], 'agnostic': agnostic[:, None]}, batch)[0]
+
+    line, other = (np.array(signs, np.float32)[:, None] * axis for signs in ([1, -1, 1, -1], [1, 1, -1, -1]))
+    assert value(line, 3 * line) == pytest.approx(4, rel=1e-4)
+    assert value(line, other) == pytest.approx(0, abs=1e-5)
+    # A regular simplex, whose centred rows have the inner products -1 / (B - 1).
+    simplex = np.eye(4, 5, dtype=np.float32)
+    assert value(simplex, simplex) == pytest.approx(1 + 1 / 3, rel=1e-4)
+
+
+def test_correlation_of_vectors_by_hand():
+    """One modality in which they are the same up to sign and scale, one in which they have nothing in common."""
+    line, other = np.array([1, -1, 1, -1.0]), np.array([1, 1, -1, -1.0])
+    constant = np.ones(4)
+    specific = np.stack([np.stack([line, constant], -1), np.stack([line, line], -1)], 1)
+    agnostic = np.stack([np.stack([-3 * line, 5 + line], -1), np.stack([other, other], -1)], 1)
+    # Modality 0: pairs +-1 with one specific dimension, 0 with the constant one: root of 2 / 4. Modality 1: 0.
+    assert correlation(specific, agnostic) == pytest.approx(np.sqrt(0.5) / 2)
+
+
+def test_separation_acts_and_does_not_rule():
+    """Its share of the task's gradient with the paper's weight, at fresh weights, between a hundredth and a half;
+    neither other form of equation 13 is in it. benchmarks/separation.py has the paper's sizes.
+    """
+    fields = {**SMALL, 'width': 16, 'output_width': 64, 'num_heads': 2, 'psa_layers': 0, 'hca_layers': 0}
+    model = Mfsa(('text', 'audio', 'vision'), 1, **fields)
+    batch = make_batch((6, 7, 8), 64, 0)
+    names = ('l1', 'separation', 'separation_misa', 'separation_literal')
+    weights = dict(zip(names, (1.0, 0.01, 0.01, 0.01), strict=True))
+    norms = gradient_norms(model, batch, weights)
+    share = {name: norm / norms['l1'] for name, norm in norms.items()}
+    assert 0.01 < share['separation'] < 0.5
+    assert share['separation_misa'] < 0.01
+    assert share['separation_literal'] > 0.5
+
+
+def test_weights_of_all_layers_act_where_the_residual_is_the_input():
+    """As printed, equation 3 takes the norm of what equation 6 has weighed, which takes the weight off again."""
+    batch = make_batch((5, 6, 7), 8, 1)
+
+    def gradients(residual):
+        model = Mfsa(('text', 'audio', 'vision'), 1, **SMALL, psa_residual=residual)
+        params = jax.jit(lambda: model.init(jax.random.key(0), batch, train=False)['params'])()
+        grad = jax.jit(jax.grad(lambda p: model.apply({'params': p}, batch, train=False)['prediction'].sum()))(params)
+        return [float(np.linalg.norm(grad[f'wal{layer}']['text_hidden']['kernel'])) for layer in (0, 1)]
+
+    printed, other = gradients('norm'), gradients('input')
+    assert printed[0] < 1e-3 * printed[1]
+    assert other[0] > 1e-2 * other[1] > 0
+    with pytest.raises(ValueError, match=r"residual 'none': expected one of \('norm', 'input'\)"):
+        gradients('none')
 
 
 def test_reverse_gradient():
@@ -283,6 +367,34 @@ def test_mistaken_fields_are_named():
     ):  # fmt: skip
         with pytest.raises(ValueError, match=message):
             shapes_of(**fields)
+
+
+def test_the_importance_discriminator_does_not_shrink_the_steps_of_the_others():
+    """Its loss a hundred times as large changes its own clipped gradient and no other update."""
+    optimizer = mfsa_mosi.get_config().optimizer.to_dict() | {'name': 'sgd', 'clip_norm': 0.01}
+    model = Mfsa(('text', 'audio'), 1, **{**SMALL, 'psa_layers': 0, 'hca_layers': 0})
+    batch = {key: x for key, x in make_batch((5, 6, 7), 4, 2).items() if 'vision' not in key}
+    params = random_params(model, batch, train=False)
+
+    def loss(params, weight):
+        outputs = model.apply({'params': params}, batch, train=False)
+        return (LOSSES['l1'](outputs, batch) + weight * LOSSES['importance'](outputs, batch)).mean()
+
+    gradients = [jax.jit(jax.grad(loss))(params, weight) for weight in (1.0, 100.0)]
+
+    def share_kept(alone):
+        """Of each update with the small loss, how much is left with the large one; least and most."""
+        transform, _ = make_optimizer({**optimizer, 'clip_alone': alone}, 10)
+        small, large = (transform.update(g, transform.init(params), params)[0] for g in gradients)
+        ratio = [
+            np.linalg.norm(b) / np.linalg.norm(a)
+            for (path, a), b in zip(jax.tree_util.tree_leaves_with_path(small), jax.tree.leaves(large), strict=True)
+            if 'importance' not in jax.tree_util.keystr(path) and np.any(a)
+        ]
+        return min(ratio), max(ratio)
+
+    assert share_kept(optimizer['clip_alone']) == pytest.approx((1, 1), rel=1e-5)
+    assert share_kept(())[1] < 0.5
 
 
 def test_a_loss_without_its_extras_says_so():

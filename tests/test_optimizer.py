@@ -24,6 +24,9 @@ def fields(**changes):
         'momentum': 0.9,
         'clip_norm': 0.0,
         'clip_value': 0.0,
+        'clip_alone': (),
+        'freeze': (),
+        'freeze': (),
     }
     assert set(changes) <= set(values)
     return {**values, **changes}
@@ -173,6 +176,24 @@ LARGE = {'a': np.array([2.0, -1.0, 0.0], np.float32), 'b': np.array([[2.0]], np.
 def test_clip_norm_scales_all_arrays_together():
     assert_params(clipped(LARGE, clip_norm=1.5), each(lambda g: g / 2, LARGE))
     assert_params(clipped(LARGE, clip_norm=3.5), LARGE)
+
+
+def test_what_is_clipped_alone_has_a_norm_of_its_own():
+    # b has norm 2 by itself; the norm of the rest, root 5, no longer knows of it, however large it is.
+    rest = np.sqrt(5)
+    found = clipped(LARGE, clip_norm=1.0, clip_alone=('^b$',))
+    assert_params(found, {'a': LARGE['a'] / rest, 'b': [[1.0]]})
+    huge = {**LARGE, 'b': 100 * LARGE['b']}
+    assert_params(clipped(huge, clip_norm=1.0, clip_alone=('^b$',)), {'a': LARGE['a'] / rest, 'b': [[1.0]]})
+    assert_params(clipped(LARGE, clip_norm=1.0, clip_alone=('^a$', '^b$')), {'a': LARGE['a'] / rest, 'b': [[1.0]]})
+    assert_params(clipped(LARGE, clip_norm=1.5, clip_alone=('no such parameter',)), each(lambda g: g / 2, LARGE))
+    frozen = clipped(LARGE, clip_norm=1.0, clip_alone=('^b$',), freeze=('^b$',))
+    assert_params(frozen, {'a': LARGE['a'] / rest, 'b': [[0.0]]})
+
+
+def test_clipping_alone_needs_a_norm():
+    with pytest.raises(ValueError, match=r'clip_alone says what is clipped apart, but clip_norm is 0'):
+        make_optimizer(fields(clip_alone=('^b$',)), 10)
 
 
 def test_clip_value_cuts_each_number():

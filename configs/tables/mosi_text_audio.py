@@ -15,6 +15,8 @@ def get_table() -> dict:
     rows: list[dict] = [
         {'label': m, 'config': config_of(m, 'mosi_text_audio'), 'group': 'Text and audio'} for m in MODELS
     ]
+    without = {'config': config_of('MFSA', 'mosi_text_audio'), 'overrides': {'losses.separation': 0.0}}
+    rows.append({'label': 'MFSA without separation', **without, 'group': 'Text and audio'})
     text = {'config': config_of('MFSA', 'mosi_text_audio'), 'overrides': {'modalities': ('text',)}}
     rows.append({'label': 'MFSA (text)', **text, 'group': 'Text alone'})
     rows.append({

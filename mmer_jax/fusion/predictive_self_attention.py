@@ -16,6 +16,7 @@ from mmer_jax.layers import MLP, attend, attention_logits, check_mask, mask_step
 Array = Any
 MIXES = ('literal', 'logits')
 SCALES = ('head', 'model')
+RESIDUALS = ('norm', 'input')
 
 
 class PredictiveSelfAttention(nn.Module):
@@ -27,6 +28,10 @@ class PredictiveSelfAttention(nn.Module):
     on does. The maps handed on are those before the outer softmax; the first layer has none to predict from and is
     a plain softmax of its dot products. `scale` divides them by the root of a head's width, or of the model's ('model',
     as printed). Padded steps are seen by neither softmax and are zero in the convolution.
+
+    residual='norm' is equation 3 as printed: attention is added to the layer norm of z, so that the size of z is lost
+    here, and with it the weight that a weighted attention layer before gave it. residual='input' adds it to z itself,
+    as transformers with the norm first do; that weight then acts.
     """
 
     num_heads: int
@@ -36,6 +41,7 @@ class PredictiveSelfAttention(nn.Module):
     feed_forward: int = 0  # 0: four times the width
     dropout: float = 0.0
     dtype: Any = jnp.float32
+    residual: str = 'norm'
 
     @nn.compact
     def __call__(
@@ -43,6 +49,8 @@ class PredictiveSelfAttention(nn.Module):
     ) -> tuple[Array, Array, Array]:
         if self.mix not in MIXES or self.scale not in SCALES:
             raise ValueError(f'mix {self.mix!r} and scale {self.scale!r}: expected one of {MIXES} and one of {SCALES}')
+        if self.residual not in RESIDUALS:
+            raise ValueError(f'residual {self.residual!r}: expected one of {RESIDUALS}')
         mask_BT, features = check_mask(self, z_BTD, mask_BT, name='z'), z_BTD.shape[-1]
         norm_BTD = nn.LayerNorm(dtype=self.dtype, name='norm')(z_BTD)
 
@@ -59,7 +67,8 @@ class PredictiveSelfAttention(nn.Module):
             maps_BKTT = self.mu * predicted_BKTT + (1 - self.mu) * kept_BKTT  # the argument of equation 2's softmax
         attention_BKTT = masked_softmax(maps_BKTT, sources)
         weights_BKTT = nn.Dropout(self.dropout)(attention_BKTT, deterministic=not train)
-        mixed_BTD = norm_BTD + attend(weights_BKTT, dense('value'))  # equation 3
+        kept_BTD = norm_BTD if self.residual == 'norm' else z_BTD.astype(norm_BTD.dtype)
+        mixed_BTD = kept_BTD + attend(weights_BKTT, dense('value'))  # equation 3
         sizes = (self.feed_forward or 4 * features, features)
         forward = MLP(sizes, self.dropout, dtype=self.dtype, name='feed_forward')
         inner_BTD = nn.LayerNorm(dtype=self.dtype, name='feed_forward_norm')(mixed_BTD)

@@ -1,6 +1,8 @@
 """Weighted attention layer, WAL (MFSA paper, equations 5 and 6; PMR weighs its messages in the same way).
 
 Each modality gets one adaptive weight per example, a softmax over the modalities, by which its sequence is scaled.
+A block behind it that begins with a layer norm and keeps nothing else of its input takes the weight off again, as
+predictive self-attention does where its equation 3 is taken as printed (PredictiveSelfAttention.residual).
 """
 
 from collections.abc import Mapping

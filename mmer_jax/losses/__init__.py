@@ -4,9 +4,11 @@ A loss of the task reads `prediction`, an auxiliary one the extras that its mode
 are the same whatever the labels; one that is defined on a whole batch gives its value to every row.
 """
 
+import dataclasses
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 
 from mmer_jax.losses.alignment import ctc_alignment, ctc_alignment_padded
@@ -16,6 +18,7 @@ from mmer_jax.losses.representation import (
     importance,
     separation,
     separation_literal,
+    separation_misa,
     specific_adversarial,
 )
 from mmer_jax.losses.task import binary_cross_entropy, cross_entropy, double_softmax, l1, mse, true_class_score
@@ -32,6 +35,7 @@ LOSSES: dict[str, Loss] = {
     'mse': mse,
     'binary_cross_entropy': binary_cross_entropy,
     'separation': separation,
+    'separation_misa': separation_misa,
     'separation_literal': separation_literal,
     'agnostic_adversarial': agnostic_adversarial,
     'specific_adversarial': specific_adversarial,
@@ -47,17 +51,63 @@ LOSSES: dict[str, Loss] = {
 }
 
 
-def make_loss(weights: Mapping[str, float]) -> Loss:
+# Losses whose value for a row depends on other rows. A step that splits its batch (config.accumulate) shows them the
+# whole of it all the same; tests/test_coupled_losses.py finds one that is missing here.
+COUPLED = frozenset({'separation', 'separation_misa', 'distribution_alignment'})
+
+
+@dataclasses.dataclass(frozen=True)
+class WeightedLoss:
+    """The weighted sum of losses by name, a Loss itself: (outputs, batch) -> (B,)."""
+
+    weights: tuple[tuple[str, float], ...]
+
+    def __call__(self, outputs: Mapping[str, Array], batch: Mapping[str, Array]) -> Array:
+        return jnp.stack([weight * LOSSES[name](outputs, batch) for name, weight in self.weights]).sum(0)
+
+    @property
+    def own(self) -> 'WeightedLoss | None':
+        """The losses of each row by itself, None where there are none."""
+        return self._those(coupled=False)
+
+    @property
+    def coupled(self) -> 'WeightedLoss | None':
+        """The losses that couple the rows of a batch, None where there are none."""
+        return self._those(coupled=True)
+
+    def _those(self, *, coupled: bool) -> 'WeightedLoss | None':
+        found = tuple((name, weight) for name, weight in self.weights if (name in COUPLED) == coupled)
+        return WeightedLoss(found) if found else None
+
+
+def make_loss(weights: Mapping[str, float]) -> WeightedLoss:
     """{'cross_entropy': 1.0, ...} -> their weighted sum, per example (B,); an unknown name lists the known ones."""
     unknown = [name for name in weights if name not in LOSSES]
     if unknown or not weights:
         raise ValueError(f'losses {list(weights)}: name one or more of {", ".join(LOSSES)}, each with its weight')
-    terms = [(LOSSES[name], weight) for name, weight in weights.items()]
+    return WeightedLoss(tuple(weights.items()))
 
-    def loss(outputs, batch):
-        return jnp.stack([weight * term(outputs, batch) for term, weight in terms]).sum(0)
 
-    return loss
+def keys_read(loss: Loss, outputs: Mapping[str, Any], batch: Mapping[str, Any]) -> list[str]:
+    """The outputs of a model that a loss looks at, sorted; arrays or jax.ShapeDtypeStruct, nothing is computed."""
+    read: set[str] = set()
+
+    class Recorded(dict):
+        def __getitem__(self, key):
+            read.add(key)
+            return super().__getitem__(key)
+
+        def get(self, key, default=None):
+            return self[key] if super().__contains__(key) else default
+
+        def values(self):
+            return [self[key] for key in self]
+
+        def items(self):
+            return [(key, self[key]) for key in self]
+
+    jax.eval_shape(lambda outputs, batch: loss(Recorded(outputs), batch), dict(outputs), dict(batch))
+    return sorted(read)
 
 
 def check_outputs(outputs: Any, batch: Mapping[str, Array]) -> None:

@@ -5,9 +5,9 @@ They read the extras of a model that aligns by CTC (fusion/ctc_alignment.py): `c
 negative log likelihoods of whole sequences, in nats, summed over the aligned modalities; 0 where nothing is aligned
 (one modality only).
 
-They are large, some nats for every step, so a small weight (0.001) keeps clipping by the global norm from shrinking
-the task's gradient. MulT's code takes the sum over the batch (a weight of the batch size, here), but clips and
-updates the alignment modules by themselves.
+They are large, some nats for every step, so a small weight (0.001) and a norm of their own for the alignment modules
+(config.optimizer.clip_alone) keep clipping from shrinking the task's gradient. MulT's code takes the sum over the batch
+(a weight of the batch size, here), and clips and updates the alignment modules by themselves.
 """
 
 from collections.abc import Mapping

@@ -40,8 +40,7 @@ def squared_mmd(x_BD: Array, y_BD: Array, weight_B: Array) -> Array:
 def distribution_alignment(outputs: Mapping[str, Array], batch: Mapping[str, Array]) -> Array:
     """Squared MMD between queries and keys over the batch, averaged over layers; one value, given to every row.
 
-    Extras `queries` and `keys`, (B, A, D): mean query and key vectors. A batch of one row has no distribution, and the
-    parts of an accumulated batch have one each.
+    Extras `queries` and `keys`, (B, A, D): mean query and key vectors. A batch of one row has no distribution.
     """
     queries_BAD, keys_BAD = read(outputs, 'distribution_alignment', 'queries', 'keys')
     mmd_A = jax.vmap(squared_mmd, in_axes=(1, 1, None))(queries_BAD, keys_BAD, batch['weight'])

@@ -37,6 +37,10 @@ class Mfsa(nn.Module):
     WeightedAttention. kernel_sizes: one for all modalities, or one each. remat recomputes every attention layer in the
     backward pass. With one modality there is nothing to discriminate: the adversarial losses are 0.
 
+    As printed, equation 3 takes the norm of its input, which cancels the weight that equations 5 and 6 have just given
+    it: only the weighted attention behind the last PSA layer acts and learns (gradients of the others are of the size
+    of rounding). psa_residual='input' is the variant in which all of them do.
+
     Predictions (B, num_outputs). Extras: `specific`, `agnostic` (B, M, output_width), those of DoubleDiscriminator,
     `features` (B, 2 M output_width), the head's input; with capture_attention `attention`, maps (B, K, T, S) by
     'psa/<layer>/<modality>' and 'hca/<layer>/<target>/<unit>', and `modality_weights` (B, M) by layer.
@@ -52,6 +56,7 @@ class Mfsa(nn.Module):
     mu: float = 0.25
     psa_mix: str = 'literal'
     attention_scale: str = 'head'
+    psa_residual: str = 'norm'  # equation 3 as printed; or input
     prediction_chain: bool = True
     weighted_attention: str = 'pooled'  # or literal, none
     weighted_attention_steps: tuple[int, ...] = ()
@@ -130,7 +135,7 @@ class Mfsa(nn.Module):
             for m in z:
                 psa = PredictiveSelfAttention(
                     self.num_heads, self.mu, self.psa_mix, self.attention_scale, self.feed_forward, self.dropout,
-                    self.dtype, name=f'psa{layer}_{m}',
+                    self.dtype, residual=self.psa_residual, name=f'psa{layer}_{m}',
                 )  # fmt: skip
                 z[m], maps_BKTT, attention[f'psa/{layer}/{m}'] = call(psa, z[m], masks[m], previous[m])
                 previous[m] = maps_BKTT if self.prediction_chain else None

@@ -1,0 +1,31 @@
+"""Which parameters of a network learn nothing to speak of, beside the others."""
+
+import re
+
+import jax
+import numpy as np
+
+SHARE = 1e-4
+
+
+def faint(gradient, share=SHARE):
+    """Names of the arrays whose gradient has a root mean square below `share` of the median array's.
+
+    'Not exactly 0' would not do: what a softmax or a normalisation cancels still has gradients of the size of rounding.
+    """
+    size = {
+        '/'.join(key.key for key in path): float(np.sqrt(np.square(np.asarray(leaf, np.float64)).mean()))
+        for path, leaf in jax.tree_util.tree_leaves_with_path(gradient)
+    }
+    limit = share * float(np.median(list(size.values())))
+    assert limit > 0, 'most gradients are 0'
+    return sorted(name for name, value in size.items() if not value >= limit)
+
+
+def check_faint(gradient, expected):
+    """The faint ones are those that match a pattern of `expected`, all of these are faint, and no pattern is idle."""
+    names = ['/'.join(key.key for key in path) for path, _ in jax.tree_util.tree_leaves_with_path(gradient)]
+    matched = {pattern: {name for name in names if re.search(pattern, name)} for pattern in expected}
+    idle = [pattern for pattern, found in matched.items() if not found]
+    assert idle == [], 'patterns that no parameter matches'
+    assert faint(gradient) == sorted(set().union(*matched.values()))
