@@ -199,9 +199,9 @@ def axes_of_record(
 ) -> tuple[dict[str, Axis], list[str]]:
     """The axis of each modality of a record of a RecordSource, and notes on what stands along it.
 
-    Words where they are known: the manifest's column tokens, text or raw_text if it has as many as the record has steps, or
-    those of the vectors in the GloVe file `glove`; other modalities have them too where the whole data set is aligned
-    to words. Else seconds, from the columns start and end, or duration; else numbers of steps, from 1.
+    Words where they are known: the manifest's column tokens, text or raw_text if it has as many as the record has
+    steps, or those of the vectors in the GloVe file `glove`; other modalities have them too where the whole data set is
+    aligned to words. Else seconds, from the columns start and end, or duration; else numbers of steps, from 1.
 
     lengths: steps that the model was given, the record's first ones; steps: those in the maps, the last of these.
     """

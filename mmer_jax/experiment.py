@@ -260,8 +260,8 @@ def jit_step(step, lift, out_shardings, options=None) -> Callable[..., Any]:
 
     def train_in_parts(state, batch):
         gathered = begin(state, batch)
-        for each in (look, add):
-            for number in range(step.number_of_parts if each else 0):
+        for each in filter(None, (look, add)):
+            for number in range(step.number_of_parts):
                 gathered = each(state, gathered, batch, np.int32(number))
         return finish(state, gathered)
 

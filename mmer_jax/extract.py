@@ -178,8 +178,8 @@ def _assemble(task: Task, parts: list[Path]) -> None:
     source = task.run.fold_data.source
     splits, manifest = split_of(task.run), source.manifest
     kept = [name for name in manifest if name not in OWN and not name.startswith('length_')]
-    with np.load(parts[0]) as first:
-        width, outputs = first['features'].shape[1], first['prediction'].shape[1]
+    first = _read_part(parts[0], task.level)
+    width, outputs = first['features'].shape[1], first['prediction'].shape[1]
     shape = (width,) if task.level == 'pooled' else (None, width)
     described = f'{task.level} features of {task.run.name}, {task.run.folder.name}'
     features = {
@@ -204,10 +204,14 @@ def _may_be_missing(task: Task) -> bool:
     return task.level == 'steps' and any(known[m].optional for m in task.run.config.modalities)
 
 
+def _read_part(path: Path, level: str) -> dict[str, np.ndarray]:
+    names = ('number', 'prediction', 'features', *(['lengths'] if level == 'steps' else []))
+    return writer.read_arrays(path, names, 'remove it, and the same command makes it again')
+
+
 def _rows(parts: list[Path], level: str) -> Iterator[tuple[int, dict[str, np.ndarray]]]:
     for path in parts:
-        with np.load(path) as file:
-            found = dict(file)
+        found = _read_part(path, level)
         ends = np.cumsum(found['lengths']) if level == 'steps' else None
         for row, number in enumerate(found['number']):
             if ends is None:

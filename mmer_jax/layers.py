@@ -256,7 +256,8 @@ class LSTM(nn.Module):
     def __call__(self, x_BTD: Array, mask_BT: Array, *, train: bool) -> Array:
         mask_BT = check_mask(self, x_BTD, mask_BT)
         length_B, x_BTD = mask_BT.sum(1), mask_steps(x_BTD, mask_BT)
-        types = {'dtype': self.dtype, 'param_dtype': jnp.promote_types(self.dtype, jnp.float32)}  # the latter: state too
+        # The type of parameters is that of the recurrent state too.
+        types = {'dtype': self.dtype, 'param_dtype': jnp.promote_types(self.dtype, jnp.float32)}
         for layer in range(self.num_layers):
             if layer:
                 x_BTD = nn.Dropout(self.dropout)(x_BTD, deterministic=not train)

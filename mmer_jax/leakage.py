@@ -54,7 +54,7 @@ def folds_of_source(source: RecordSource, protocol: str, options: Mapping[str, A
 def tests_nothing_new(predictions: Path, fold: Fold, source: RecordSource) -> bool:
     """Whether `fold` of `source` tests only records that a finished fold, by its saved test predictions, tested."""
     try:
-        with np.load(predictions) as file:
+        with open(predictions, 'rb') as stream, np.load(stream) as file:
             return set(source.manifest['id'][fold.test].tolist()) <= set(file['id'].tolist())
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):  # not there, or damaged: unknown
         return False

@@ -75,9 +75,9 @@ def fingerprint(module: nn.Module, batch: Mapping[str, Any]) -> str:
 
 def check(saved: Mapping[str, Any] | None, module: nn.Module | None, where: Any) -> None:
     """ValueError where the workdir `where` was begun with another module than `module`; None is the config's own."""
-    if saved is None and module is None:
-        return
     if saved is None:
+        if module is None:
+            return
         raise ValueError(
             f'{where} was begun with the model of its config (or its own module was not recorded), now it is '
             f'{outline(module)["class"]}: leave model= out, or take a new --workdir'

@@ -95,7 +95,10 @@ def make_step_parts(
     took 27 GiB of temporary memory.
     """
 
-    coupled = loss.coupled if accumulate > 1 and isinstance(loss, WeightedLoss) else None
+    own: Loss | None = loss
+    coupled: Loss | None = None
+    if accumulate > 1 and isinstance(loss, WeightedLoss):
+        own, coupled = loss.own, loss.coupled
 
     def apply(params, model_state, batch, key):
         outputs, changed = model.apply(
@@ -104,24 +107,21 @@ def make_step_parts(
         check_outputs(outputs, batch)
         return outputs, changed
 
-    def loss_fn(params, model_state, part, key, total_weight):
-        outputs, changed = apply(params, model_state, part, key)
-        loss_B = loss(outputs, part)
-        return total_loss(loss_B, part['weight'], total_weight), (changed, loss_B)
-
-    def coupled_loss_fn(params, model_state, part, key, total_weight, batch, seen, number):
-        """The same where losses couple rows: the other parts' rows are what `look` saw of them, constants here.
-
-        By the chain rule the gradients of all parts, each with its own rows live, add up to that of the whole batch.
+    def loss_fn(params, model_state, part, key, batch, seen, number):
+        """Of a part of `batch`. A loss that couples rows sees all rows: the other parts' are what `look` saw of them,
+        constants here. By the chain rule the gradients of all parts, each with its own rows live, add up to that of the
+        whole batch.
         """
         outputs, changed = apply(params, model_state, part, key)
-        whole = {key: _join_parts(x.at[number].set(outputs[key])) for key, x in seen.items()}
-        coupled_B = coupled(whole, batch)
-        value = total_loss(coupled_B, batch['weight'], total_weight)
-        loss_B = _take_part(coupled_B, number, accumulate)
-        if loss.own is not None:
-            own_B = loss.own(outputs, part)
-            value, loss_B = value + total_loss(own_B, part['weight'], total_weight), loss_B + own_B
+        total_weight, value, loss_B = batch['weight'].sum(), jnp.zeros(()), jnp.zeros(())
+        if own is not None:
+            loss_B = own(outputs, part)
+            value = total_loss(loss_B, part['weight'], total_weight)
+        if coupled is not None:
+            whole = {key: _join_parts(x.at[number].set(outputs[key])) for key, x in seen.items()}
+            coupled_B = coupled(whole, batch)
+            value = value + total_loss(coupled_B, batch['weight'], total_weight)
+            loss_B = loss_B + _take_part(coupled_B, number, accumulate)
         return value, (changed, loss_B)
 
     def part_of(state, batch, number):
@@ -148,11 +148,8 @@ def make_step_parts(
 
     def add(state, gathered, batch, number):
         part, key = part_of(state, batch, number)
-        function, more = loss_fn, ()
-        if coupled is not None:
-            function, more = coupled_loss_fn, (batch, gathered.seen, number)
-        (value, (model_state, loss_B)), gradient = jax.value_and_grad(function, has_aux=True)(
-            state.params, gathered.model_state, part, key, batch['weight'].sum(), *more
+        (value, (model_state, loss_B)), gradient = jax.value_and_grad(loss_fn, has_aux=True)(
+            state.params, gathered.model_state, part, key, batch, gathered.seen, number
         )
         if freeze:
             gradient = without_frozen(gradient, freeze)
@@ -206,13 +203,12 @@ def make_train_step(
         gathered = parts.begin(state, batch)
         if accumulate == 1:
             return parts.finish(state, parts.add(state, gathered, batch, 0))
-        for each in (parts.look, parts.add):
-            if each is not None:
-                gathered, _ = jax.lax.scan(
-                    lambda gathered, number, each=each: (each(state, gathered, batch, number), None),
-                    gathered,
-                    jnp.arange(accumulate),
-                )
+        for each in filter(None, (parts.look, parts.add)):
+
+            def one(gathered, number, each=each):
+                return each(state, gathered, batch, number), None
+
+            gathered, _ = jax.lax.scan(one, gathered, jnp.arange(accumulate))
         return parts.finish(state, gathered)
 
     return train_step

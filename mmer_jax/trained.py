@@ -182,6 +182,7 @@ def _other(
             f'{source.directory} tests other records than the run in {folder} did, and the data that the run was '
             f'trained on cannot be read, so whether they were trained on is unknown: {fault}'
         ) from fault
+    assert known is not None  # else there was a fault, and the data are the same or unknown
     marks = other_data.check_inputs(known, source, allow=allow)
     fold = other_data.fold_of_all(name, source, seen, same=same, leave_out=leave_out, where=home)
     fold = dataclasses.replace(fold, marks=(*fold.marks, *marks))

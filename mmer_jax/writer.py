@@ -287,8 +287,11 @@ def read_json(path: str | os.PathLike) -> Any:
         raise ValueError(f'{path}: not valid JSON ({error}); restore the file or run again') from error
 
 
-def read_arrays(path: str | os.PathLike, names: Sequence[str]) -> dict[str, np.ndarray]:
-    """The arrays named of an .npz file; nothing in it is unpickled.
+AGAIN = 'remove results.json of this fold and start the run again with its command, which writes both anew'
+
+
+def read_arrays(path: str | os.PathLike, names: Sequence[str], advice: str = AGAIN) -> dict[str, np.ndarray]:
+    """The arrays named of an .npz file; nothing in it is unpickled. `advice` is what to do where it is damaged.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -298,13 +301,11 @@ def read_arrays(path: str | os.PathLike, names: Sequence[str]) -> dict[str, np.n
     if not path.is_file():
         raise FileNotFoundError(f'{path}: no such file; check the path, or that the run which writes it is finished')
     try:
-        with np.load(path) as file:
+        with open(path, 'rb') as stream, np.load(stream) as file:  # np.load leaves a damaged file open
             return {name: file[name] for name in names}
     except (OSError, ValueError, KeyError, EOFError, TypeError, zipfile.BadZipFile, zlib.error) as error:
-        raise ValueError(
-            f'{path} is damaged ({" ".join(str(error).split()) or type(error).__name__}): remove results.json of this '
-            'fold and start the run again with its command, which writes both anew'
-        ) from error
+        why = ' '.join(str(error).split()) or type(error).__name__
+        raise ValueError(f'{path} is damaged ({why}): {advice}') from error
 
 
 def save_arrays(path: str | os.PathLike, **arrays: Any) -> None:

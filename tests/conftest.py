@@ -10,12 +10,14 @@ os.environ.setdefault('OMP_NUM_THREADS', '1')
 # Tests compile much and compute little: without LLVM's optimisations they compile three times as fast, and a third
 # faster again without the fusion emitters, a flag that jaxlib 0.12 does not know any more. Flags that are given already
 # (an instruction set: `make test-machines`) stand behind these and win.
-FAST_COMPILATION = [
-    '--xla_backend_optimization_level=0',
-    '--xla_llvm_disable_expensive_passes=true',
-    *(['--xla_cpu_use_fusion_emitters=false'] if version('jaxlib').startswith('0.10.') else []),
-]
-os.environ['XLA_FLAGS'] = ' '.join([*FAST_COMPILATION, os.environ.get('XLA_FLAGS', '')])
+os.environ['XLA_FLAGS'] = ' '.join(
+    [
+        '--xla_backend_optimization_level=0',
+        '--xla_llvm_disable_expensive_passes=true',
+        '--xla_cpu_use_fusion_emitters=false' if version('jaxlib').startswith('0.10.') else '',
+        os.environ.get('XLA_FLAGS', ''),
+    ]
+)
 
 import jax
 import numpy as np

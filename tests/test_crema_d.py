@@ -399,7 +399,10 @@ def test_errors_of_the_source(source, tmp_path, capsys):
 
 @pytest.mark.parametrize(
     ('options', 'message'),
-    [(['--frames', 8], '--frames 8 needs --layout 3d'), (['--size', 8], '--size: found 8, expected a whole number from 16')],
+    [
+        (['--frames', 8], '--frames 8 needs --layout 3d'),
+        (['--size', 8], '--size: found 8, expected a whole number from 16'),
+    ],
 )
 def test_errors_of_the_options(source, tmp_path, capsys, options, message):
     with pytest.raises(SystemExit):

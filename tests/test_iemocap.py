@@ -411,7 +411,10 @@ def test_source_folders(release, tmp_path):
     [
         ([], 'text needs --tokenizer NAME'),
         (['--modalities', 'audio', '--tokenizer', 'x'], 'needs text among --modalities'),
-        (['--modalities', 'audio', '--max_seconds', 0.01], '--max_seconds: found 0.01, expected a finite number of at least 0.1, or 0'),
+        (
+            ['--modalities', 'audio', '--max_seconds', 0.01],
+            '--max_seconds: found 0.01, expected a finite number of at least 0.1, or 0',
+        ),
         (['--modalities', 'vision', '--num_frames', 0], '--num_frames: found 0, expected a whole number'),
         (['--modalities', 'smell'], 'invalid choice'),
     ],

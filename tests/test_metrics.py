@@ -356,7 +356,9 @@ def test_lower_is_better(name):
     assert not metrics.is_better_high(name)
 
 
-@pytest.mark.parametrize('name', ['accuracy', 'corr', 'ccc', 'test/uar', 'f1_non0', 'recall_maelstrom', 'lossless_f1', 'recall_gloss'])
+@pytest.mark.parametrize(
+    'name', ['accuracy', 'corr', 'ccc', 'test/uar', 'f1_non0', 'recall_maelstrom', 'lossless_f1', 'recall_gloss']
+)
 def test_higher_is_better(name):
     assert metrics.is_better_high(name)
 

@@ -210,7 +210,8 @@ def change_row(name, number, change):
             lambda s: (s / mosi.FOLDS).write_text(
                 json.dumps({f'standard_{fold}_fold': [f'x{fold}'] for fold in ('train', 'valid', 'test')})
             ),
-            r'no usable segment in .*; the first cause: .*\[0\]: the video is in no fold; all reasons: .* \(48\); std_folds',
+            r'no usable segment in .*; the first cause: .*\[0\]: the video is in no fold; all reasons: .* \(48\); '
+            'std_folds',
         ),
     ],
 )

@@ -26,7 +26,6 @@ def fields(**changes):
         'clip_value': 0.0,
         'clip_alone': (),
         'freeze': (),
-        'freeze': (),
     }
     assert set(changes) <= set(values)
     return {**values, **changes}
