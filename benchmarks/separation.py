@@ -2,15 +2,13 @@
 
     python -m benchmarks.separation                      (the paper's sizes, shorter sequences: minutes to compile)
     python -m benchmarks.separation --steps 50 375 500   (its sequences too: 10 GiB)
-    python -m benchmarks.separation --runs WORKDIR ...   (what became of it in finished runs)
 
 Random inputs and labels of CMU-MOSI's sizes, batch 64, one backward pass for all losses. Every loss has the weight of
 configs/mfsa_mosi.py, the three forms of equation 13 that of the paper (0.01). The table gives the norm of each loss's
 gradient over all parameters and its share of the task's.
 
-Of finished runs, for every seed: how much specific and agnostic vectors of the test records correlate, and the loss
-`separation` of them all. The correlation is the root mean square of Pearson's over the pairs of a specific and an
-agnostic dimension, of the same modality, averaged over modalities.
+What becomes of it in training: `python -m mmer_jax.figures representations WORKDIR ...` prints how much specific and
+agnostic vectors correlate.
 """
 
 import argparse
@@ -22,10 +20,8 @@ import numpy as np
 
 from configs import mfsa_mosi
 from mmer_jax import ranges
-from mmer_jax.figures import read_representations
 from mmer_jax.losses import LOSSES
 from mmer_jax.models import build_model
-from mmer_jax.trained import open_run, with_seed
 
 WIDTHS = {'text': 300, 'audio': 5, 'vision': 20}
 SEPARATIONS = ('separation', 'separation_misa', 'separation_literal')
@@ -58,49 +54,16 @@ def gradient_norms(model, batch, weights, seed=0) -> dict[str, float]:
     return dict(zip(weights, map(float, jax.jit(norms)(params)), strict=True))
 
 
-def correlation(specific, agnostic) -> float:
-    """Of vectors (R, M, D): see the head of this file. A dimension that does not vary correlates with none."""
-
-    def standardised(x_RMD):
-        x_RMD = x_RMD.astype(np.float64) - x_RMD.mean(0)
-        deviation = x_RMD.std(0)
-        return np.where(deviation > 0, x_RMD / np.where(deviation > 0, deviation, 1), 0)
-
-    pearson_MDD = np.einsum('rmd,rme->mde', standardised(specific), standardised(agnostic)) / len(specific)
-    return float(np.sqrt(np.square(pearson_MDD).mean((1, 2))).mean())
-
-
-def measure_runs(workdirs):
-    """Prints a line for each seed of each run, the mean of the seeds behind them."""
-    print('| run | seed | correlation | separation |\n|---|---|---|---|')
-    for workdir in workdirs:
-        first, rows = open_run(workdir), []
-        for seed in range(first.config.seed, first.config.seed + first.config.seeds):
-            found = read_representations(with_seed(first, seed), 'test')
-            ones = {'weight': np.ones(len(found['id']), np.float32)}
-            rows.append(
-                (correlation(found['specific'], found['agnostic']), float(LOSSES['separation'](found, ones)[0]))
-            )
-            print(f'| {first.name} | {seed} | {rows[-1][0]:.4f} | {rows[-1][1]:.2f} |')
-        mean = np.mean(rows, 0)
-        print(f'| {first.name} | mean | {mean[0]:.4f} | {mean[1]:.2f} |', flush=True)
-
-
 def parse_arguments(argv=None):
     parser = argparse.ArgumentParser(prog='python -m benchmarks.separation', description=__doc__.splitlines()[0])
     parser.add_argument('--steps', type=ranges.COUNT, nargs=3, default=(20, 24, 28), help='of text, audio and vision')
     parser.add_argument('--rows', type=ranges.COUNT, default=64, help='batch size (64)')
     parser.add_argument('--smoke', action='store_true', help='tiny sizes')
-    parser.add_argument('--runs', nargs='+', metavar='WORKDIR', help='finished runs of mfsa to measure instead')
     return parser.parse_args(argv)
 
 
 def main(argv=None):
     arguments = parse_arguments(argv)
-    measure_runs(arguments.runs) if arguments.runs else measure_gradients(arguments)
-
-
-def measure_gradients(arguments):
     config = mfsa_mosi.get_config('smoke' if arguments.smoke else '')
     fields = {**config.model.to_dict(), 'remat': max(arguments.steps) > 100}
     model = build_model(fields, modalities=tuple(WIDTHS), num_outputs=1, dtype=jnp.float32)

@@ -4,8 +4,8 @@
     python -m mmer_jax.main --config=configs/mica_mosi.py
 
 An interpretation: of MICA only the abstract says what it does and no code is public (mmer_jax/models/mica.py). Sizes
-and training as MulT's. The distributions are those of the whole
-batch, however it is accumulated. Published: Table 1, test set.
+and training as MulT's. The distributions are those of the whole batch, however it is accumulated. Published: Table 1,
+test set.
 """
 
 from ml_collections import ConfigDict
