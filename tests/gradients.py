@@ -23,7 +23,8 @@ def faint(gradient, share=SHARE):
 
 
 def check_faint(gradient, expected):
-    """The faint ones are those that match a pattern of `expected`, all of these are faint, and no pattern is idle."""
+    """All are finite; the faint ones are those that match a pattern of `expected`, and no pattern is idle."""
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(gradient))
     names = ['/'.join(key.key for key in path) for path, _ in jax.tree_util.tree_leaves_with_path(gradient)]
     matched = {pattern: {name for name in names if re.search(pattern, name)} for pattern in expected}
     idle = [pattern for pattern, found in matched.items() if not found]

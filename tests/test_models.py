@@ -8,6 +8,7 @@ import pytest
 from mmer_jax.losses import make_loss
 from mmer_jax.models import MODELS, build_model
 from mmer_jax.step import init_state, make_train_step
+from tests.gradients import check_faint
 
 ALL = ('text', 'audio', 'vision')
 SIZES = {'text': 3, 'audio': 13, 'vision': 5}
@@ -194,6 +195,21 @@ def _without_dropout(fields):
     return fields
 
 
+# Parameters whose gradient is below a ten-thousandth of the median one, and why: patterns of names by model.
+# An attention key's bias adds the same to all logits of a query, and the bias behind the scores the same to every
+# position: the softmax takes either off. The bias of MSAF's joint layer stands before a batch norm, which takes it off.
+# The weight of all but the last weighted attention of MFSA is taken off by the norm of the PSA layer behind it
+# (psa_residual='input' is the variant in which it acts).
+KEY_BIAS = r'(^|/)key/bias$'
+FAINT = {
+    'audio_visual': (r'^msaf0/joint/bias$',),
+    'cfn_sr': (KEY_BIAS, r'^cross_modal/score/bias$'),
+    'mfsa': (r'^fusion_attention/key/bias$', r'^wal0/'),
+    'mica': (r'^fusion/\w+_memory/layer_0/key/bias$',),  # losses read the keys of the other layers
+    'mult': (KEY_BIAS,),
+}
+
+
 def test_every_parameter_gets_a_gradient(case):
     name, modalities, model, state, _ = case
     batch = make_batch(modalities, rows=8)
@@ -210,12 +226,7 @@ def test_every_parameter_gets_a_gradient(case):
         )
         return make_loss({'cross_entropy': 1.0, **AUXILIARY.get(name, {})})(outputs, batch).mean()
 
-    gradient = jax.jit(jax.grad(loss))(state.params)
-    assert all(jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(gradient))
-    silent = [
-        jax.tree_util.keystr(path) for path, leaf in jax.tree_util.tree_leaves_with_path(gradient) if not jnp.any(leaf)
-    ]
-    assert silent == []
+    check_faint(jax.jit(jax.grad(loss))(state.params), FAINT.get(name, ()))
 
 
 def test_training_is_random_only_through_its_key(case):
