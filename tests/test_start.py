@@ -1,5 +1,6 @@
 """Starting from finished runs: the right fold and seed, nothing that saw the test records, chains in a table."""
 
+import dataclasses
 import json
 
 import jax
@@ -9,6 +10,7 @@ from ml_collections import ConfigDict
 from safetensors.numpy import save_file
 
 from mmer_jax import start, table, trained
+from mmer_jax.experiment import folds_of, load_fold, open_source
 from mmer_jax.records import Feature, Label, RecordSource, RecordWriter, Schema
 from mmer_jax.table_config import TableError, read_table
 from mmer_jax.train import train_and_evaluate
@@ -96,6 +98,20 @@ def test_a_row_of_a_table_starts_from_the_row_above(tmp_path):
     file.write_text(TABLE.format(rows=[both, one]))
     with pytest.raises(TableError, match="'All of it': starts from 'Text', which is no row with a config above it"):
         read_table(str(file))
+
+
+def test_a_start_that_saw_only_validation_records_is_refused(tiny):
+    """They choose the epoch, so they must be as unseen as those of the test."""
+    config = config_of(tiny, ('text',))
+    source = open_source(config)
+    fold_data = load_fold(config, source, folds_of(config, source)[0])
+    start.check_unseen(fold_data, fold_data, 'runs/text')
+    fold = fold_data.fold
+    target = dataclasses.replace(fold_data, fold=dataclasses.replace(fold, validation=fold.train[:2]))
+    with pytest.raises(
+        ValueError, match=r'runs/text was trained on 2 of the 2 validation records of fold .* such as clip'
+    ):
+        start.check_unseen(fold_data, target, 'runs/text')
 
 
 def weights_folder(folder, words, kind='vocab.txt', family='bert'):
