@@ -22,11 +22,12 @@ def faint(gradient, share=SHARE):
     return sorted(name for name, value in size.items() if not value >= limit)
 
 
-def check_faint(gradient, expected):
+def check_faint(gradient, expected, share=SHARE):
     """All are finite; the faint ones are those that match a pattern of `expected`, and no pattern is idle."""
-    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(gradient))
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(gradient)), 'a gradient is not finite'
     names = ['/'.join(key.key for key in path) for path, _ in jax.tree_util.tree_leaves_with_path(gradient)]
     matched = {pattern: {name for name in names if re.search(pattern, name)} for pattern in expected}
     idle = [pattern for pattern, found in matched.items() if not found]
-    assert idle == [], 'patterns that no parameter matches'
-    assert faint(gradient) == sorted(set().union(*matched.values()))
+    assert idle == [], f'no parameter matches {idle}'
+    found, stated = faint(gradient, share), sorted(set().union(*matched.values()))
+    assert found == stated, f'faint are {found}, stated is {stated}'

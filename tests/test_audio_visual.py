@@ -17,6 +17,7 @@ from mmer_jax.losses import make_loss
 from mmer_jax.models.audio_visual import COUPLED, FUSIONS, AudioVisual
 from mmer_jax.models.cfn_sr import CfnSr
 from mmer_jax.step import init_state, make_train_step
+from tests.gradients import check_faint
 
 BOTH = ('audio', 'vision')
 ROWS, CLASSES, FRAMES = 4, 3, 24
@@ -108,6 +109,13 @@ CASES = {
     'video_to_audio': cfn_sr(direction='video_to_audio'),
     'vectors_to_audio': cfn_sr(UNITS, direction='video_to_audio', self_attention=False, residual=False),
 }
+# Parameters whose gradient is 0 up to rounding, patterns of names by case: biases that every logit of a softmax, or
+# every row of a batch, shares.
+JOINT, SCORE, KEY = r'^msaf\d/joint/bias$', r'^cross_modal/score/bias$', r'/key/bias$'
+FAINT = {
+    'msaf': (JOINT,), 'vectors_msaf': (JOINT,), 'cfn_sr': (SCORE, KEY), 'video_to_audio': (SCORE, KEY),
+    'vectors_to_audio': (SCORE,),
+}  # fmt: skip
 WITH_STATISTICS = ('msaf', 'cfn_sr')  # those whose blocks could mix rows
 
 
@@ -138,15 +146,13 @@ def test_padding_order_and_other_rows_change_nothing(case):
 def test_every_parameter_learns_and_padding_rows_change_no_training_step(case):
     name, model, units, _, _ = case
     batch = make_batch(units=units)
-    step = jax.jit(make_train_step(model, optax.sgd(1.0), make_loss({'cross_entropy': 1.0})))
-    state = init_state(model, optax.sgd(1.0), batch, 0)
+    sgd = optax.sgd(1.0, momentum=0.5)  # after one step its trace is the gradient
+    step = jax.jit(make_train_step(model, sgd, make_loss({'cross_entropy': 1.0})))
+    state = init_state(model, sgd, batch, 0)
     padded = {key: np.concatenate([value, np.zeros_like(value[:2])]) for key, value in batch.items()}
     new, numbers = step(state, padded)
-    same = jax.tree.map(lambda before, after: bool((before == after).all()), state.params, new.params)
-    silent = [jax.tree_util.keystr(path) for path, leaf in jax.tree.leaves_with_path(same) if leaf]
-    # Some gradients are 0 up to rounding: of a bias that every logit of a softmax, or every row of a batch, shares.
-    shared = ("['score']['bias']", "['joint']['bias']", "['key']['bias']")
-    assert [key for key in silent if not key.endswith(shared)] == []
+    # The whole path through an attention map has little gradient in networks as small as these.
+    check_faint(new.opt_state[0].trace, FAINT.get(name, ()), share=1e-5)
     if name in WITH_STATISTICS:
         expected, expected_numbers = step(state, batch)
         np.testing.assert_allclose(numbers['loss'], expected_numbers['loss'], rtol=1e-5)
