@@ -2,6 +2,9 @@
 
 import dataclasses
 import itertools
+import os
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -9,6 +12,7 @@ import pytest
 from mmer_jax import augment, data
 from mmer_jax.data import BatchPlan, LoadBatch, batches, plan_shapes
 from mmer_jax.records import RecordError, RecordSource
+from tests.conftest import REPOSITORY
 
 MODALITIES = ('text', 'audio', 'vision')
 
@@ -300,9 +304,25 @@ def test_corrupt_records_reach_the_caller_through_the_reading_threads(tiny, tmp_
 
 
 def test_worker_processes_give_the_same_batches(source):
+    """Where nobody has parsed flags, as in a script or a notebook; whoever parses them later still can."""
     from absl import flags
 
-    if not flags.FLAGS.is_parsed():
-        flags.FLAGS.mark_as_parsed()  # grain reads absl flags before it starts workers
+    flags.FLAGS.unparse_flags()
     load = make_loader(source, shuffle=True)
     assert all(equal(a, b) for a, b in zip(batches(load), batches(load, workers=1), strict=True))
+    assert flags.FLAGS.is_parsed()
+    assert flags.FLAGS(['script', 'rest']) == ['script', 'rest']
+
+
+def test_a_script_without_a_main_guard_is_told_of_it(tiny, tmp_path):
+    """Each worker runs the script again, which must not train there."""
+    script = tmp_path / 'script.py'
+    script.write_text(
+        f'from tests.small_run import MeanModel, small_config, train_and_evaluate\n'
+        f'config = small_config({str(tiny)!r}, epochs=1, seeds=1, data__workers=1)\n'
+        f'train_and_evaluate(config, {str(tmp_path / "run")!r}, model=MeanModel())\n'
+    )
+    environment = {**os.environ, 'PYTHONPATH': str(REPOSITORY)}
+    done = subprocess.run([sys.executable, script], env=environment, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 1
+    assert 'put what trains under "if __name__ == \'__main__\':", or set data.workers to 0' in done.stderr

@@ -146,3 +146,25 @@ def test_token_ids_of_another_vocabulary_are_refused(tmp_path, monkeypatch):
     (tmp_path / 'distilbert' / 'tokenizer.json').write_text('{}')
     with pytest.raises(ValueError, match='tokenizer.json is no vocabulary'):
         start.check_vocabulary('distilbert', source)
+
+
+def test_what_begins_anew_is_named_once(tiny, text, tmp_path, capsys):
+    """Parameters beside loaded ones, as config.fresh allows, and modules of which nothing is loaded."""
+    config = config_of(tiny, ('text', 'vision'))
+    config.start_from = ConfigDict({'text_lstm': f'{text}:text_lstm'})
+    config.fresh = ('bias',)
+    train_and_evaluate(config, tmp_path / 'both')
+    printed = capsys.readouterr().out.splitlines()
+    names = [line for line in printed if line.startswith('text_lstm: at their initialisation, as config.fresh says: ')]
+    assert len(names) == 1
+    found = names[0].split(': ')[2].split(', ')
+    assert found
+    assert all(name.endswith('bias') for name in found)
+    biases = [
+        path for path in jax.tree_util.tree_leaves_with_path(chosen(text, 0, 0)['text_lstm']) if 'bias' in str(path[0])
+    ]
+    assert len(found) == len(biases)
+    (rest,) = [line for line in printed if line.startswith('modules at their initialisation: ')]
+    assert 'vision_lstm' in rest
+    assert 'text_lstm' not in rest
+    assert printed.count(f'text_lstm: variables of {text}:text_lstm') == 1

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from ml_collections import ConfigDict
 
-from mmer_jax import train
+from mmer_jax import main, train
 from mmer_jax.checkpoint import Checkpoints
 from mmer_jax.experiment import folds_of, load_fold, open_source
 from mmer_jax.train import train_and_evaluate
@@ -83,6 +83,27 @@ def assert_same_run(found, expected, *, exact=True):
             assert a[item].keys() == b[item].keys()
             for key in a[item]:
                 np.testing.assert_array_equal(a[item][key], b[item][key], err_msg=key)
+
+
+@pytest.mark.parametrize(
+    ('flags', 'message'),
+    [
+        ('--num_processes=2', '--num_processes=2 without --coordinator and --process_id: processes are joined by all'),
+        ('--process_id=0', '--process_id=0 without --coordinator and --num_processes'),
+        ('--coordinator=a:1', '--coordinator=a:1 without --num_processes and --process_id'),
+        ('--coordinator=a:1 --num_processes=2', '--coordinator=a:1, --num_processes=2 without --process_id'),
+        ('--coordinator=a:1 --num_processes=2 --process_id=2', '--process_id=2: expected 0 to 1'),
+        ('--coordinator=a --num_processes=2 --process_id=1', '--coordinator=a: expected HOST:PORT'),
+        ('--coordinator=a:1 --num_processes=2 --process_id=1 --distributed', 'give one of them'),
+    ],
+)
+def test_processes_are_joined_or_the_flags_are_refused(tmp_path, capsys, flags, message):
+    config = f'--config={REPOSITORY / "configs" / "quickstart.py"}:smoke'
+    assert main.main([config, f'--workdir={tmp_path / "run"}', *flags.split()]) == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert error.count('\n') == 1
+    assert not (tmp_path / 'run').exists()
 
 
 def test_what_a_run_leaves(whole):
