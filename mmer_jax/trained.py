@@ -151,7 +151,7 @@ def fold_names(parent: Path) -> list[str]:
 
 def _number(workdir: Path, parent: Path, names: list[str], fold: int, protocol: str) -> int:
     if parent != workdir:
-        if len(names) == 1 or workdir.name not in names:
+        if not workdir.name.startswith('fold_') or workdir.name not in names:
             raise ValueError(f'{workdir} is no fold of the run {parent}; give {parent}, and --fold if it has several')
         return names.index(workdir.name)
     if not 0 <= fold < len(names):

@@ -3,6 +3,7 @@
 import json
 import shutil
 
+import flax.linen as nn
 import jax
 import numpy as np
 import pytest
@@ -114,6 +115,24 @@ def test_one_record_is_enough_for_a_fold_or_the_whole(workdir, tmp_path, capsys)
     assert [row['seed'] for row in rows] == [0, 1]
     with pytest.raises(ValueError, match="is tested as a whole: it has no split 'train'"):
         evaluate.evaluate_checkpoint(workdir / 'fold_1', directory=str(one), split='train')
+
+
+class Flat(nn.Module):
+    """Its parameters depend on the length that batches are padded to."""
+
+    @nn.compact
+    def __call__(self, batch, *, train):
+        return {'prediction': nn.Dense(3)(batch['audio'].reshape(len(batch['audio']), -1))}
+
+
+def test_a_model_of_one_length_is_given_it(tiny, tmp_path):
+    """Also where all new records are shorter than the longest that was trained on."""
+    train_and_evaluate(config_of(tiny, seeds=1, data__max_shapes=1), tmp_path / 'run', model=Flat(), folds=[0])
+    short = write(tmp_path / 'short', new_clips(4), steps=(2, 3))
+    (row,) = evaluate.evaluate_checkpoint(tmp_path / 'run' / 'fold_0', directory=str(short), model=Flat())
+    assert 0 <= row['accuracy'] <= 1
+    run = trained.open_run(tmp_path / 'run', directory=str(short), model=Flat())
+    assert run.fold_data.loaders['test'].plan.shapes == [{'audio': 9}]
 
 
 def seen_clips(workdir, fold=0):
