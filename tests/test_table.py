@@ -6,11 +6,14 @@ import re
 import shutil
 import subprocess
 import sys
+from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from mmer_jax import bar_plots, overrides, table, train
+from mmer_jax.models import MODELS
 from mmer_jax.table_config import TableError, read_table, row_config
 from mmer_jax.writer import read_json, write_json
 from tests.conftest import REPOSITORY
@@ -23,7 +26,7 @@ from tests.small_run import small_config
 
 def get_config(variant=''):
     rate = 0.1 if variant else 0.01
-    return small_config({directory!r}, variant=variant, epochs=1, model__name='lf_lstm', optimizer__learning_rate=rate)
+    return small_config({directory!r}, variant=variant, epochs=1, model__name='mean', optimizer__learning_rate=rate)
 """
 
 
@@ -51,9 +54,17 @@ def write_table(path, **changes):
     return path
 
 
-def train_small(config, workdir, original=train.train_and_evaluate):
-    """A run with a model that compiles in no time."""
-    return original(config, workdir, model=MeanModel(tuple(config.modalities)))
+class Mean(MeanModel):
+    """A model that compiles in no time, with the fields of those that a config can name."""
+
+    dtype: Any = jnp.float32
+
+
+@pytest.fixture(scope='module', autouse=True)
+def small_model():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(MODELS, 'mean', Mean)
+        yield
 
 
 @pytest.fixture(scope='module')
@@ -61,9 +72,7 @@ def place(tiny, tmp_path_factory):
     """A folder with the config, the table, and in `out` the table run whole by the command."""
     folder = tmp_path_factory.mktemp('table')
     (folder / 'small.py').write_text(CONFIG.format(directory=str(tiny)))
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(train, 'train_and_evaluate', train_small)
-        assert run(write_table(folder / 'tiny.py'), folder / 'out') == 0
+    assert run(write_table(folder / 'tiny.py'), folder / 'out') == 0
     return folder
 
 
@@ -80,11 +89,11 @@ def run(file, output, *options):
 @pytest.fixture
 def trained(monkeypatch):
     """The folders that are trained from here on."""
-    folders = []
+    folders, original = [], train.train_and_evaluate
 
     def train_noted(config, workdir):
         folders.append(workdir.name)
-        return train_small(config, workdir)
+        return original(config, workdir)
 
     monkeypatch.setattr(train, 'train_and_evaluate', train_noted)
     return folders
@@ -264,18 +273,21 @@ def test_settings_reach_every_row_and_the_command(place, tmp_path, trained):
     )
 
 
-def test_the_command_lists_what_is_there(place):
-    options = [f'--table={place / "tiny.py"}', f'--output={place / "out"}', '--list']
-    command = [sys.executable, '-m', 'mmer_jax.table', *options]
-    done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, timeout=300)
-    assert (done.returncode, done.stderr) == (0, '')
+def test_the_command_lists_what_is_there(place, tmp_path, capsys):
     folder = place / 'out'
-    assert done.stdout.splitlines() == [
+    assert run(place / 'tiny.py', folder, '--list') == 0
+    printed = capsys.readouterr()
+    assert printed.err == ''
+    assert printed.out.splitlines() == [
         f'Both: finished, {folder}/both',
         f'Both faster: finished, {folder}/both_faster',
         f'Text: finished, {folder}/text',
         'Coin: quoted',
     ]
+    options = ['--table=configs/tables/synthetic.py', f'--output={tmp_path}', '--list', '--rows=LF-LSTM']
+    command = [sys.executable, '-m', 'mmer_jax.table', *options]
+    done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, timeout=300)
+    assert (done.returncode, done.stderr, done.stdout) == (0, '', f'LF-LSTM: not run, {tmp_path}/lf_lstm\n')
 
 
 def test_marks_and_different_floors_are_told(place, finished):
@@ -416,7 +428,7 @@ def test_mistakes_in_a_table_are_named(tmp_path, changes, message):
         (('--set', 'data=3'), 'config.data holds several values; set one of data.directory, '),
         (('--set', 'epochs=many'), "config.epochs: found 'many', expected a whole number of at least 1"),
         (('--set', 'epochs=2.5'), "row 'Both': config.epochs: found '2.5', expected a whole number of at least 1"),
-        (('--set', 'model.dropuot=0.1'), 'LfLstm has no field dropuot (did you mean dropout?); its fields are hidden_'),
+        (('--set', 'model.dropuot=0.1'), 'Mean has no field dropuot (did you mean dropout?); its fields are dropout'),
         (('--set', 'losses.mae=1'), 'config.losses.mae: config.losses has no mae; known: cross_entropy, '),
     ],
 )
