@@ -162,7 +162,7 @@ def test_words_are_found_by_exact_glove_vectors(run, tmp_path):
     record = next(iter(run.fold_data.source.manifest['id'][run.fold_data.fold.test]))
     axes, notes = axes_of(run, record)
     assert axes['text'].words == ()
-    assert 'no column text or raw_text' in notes[0]
+    assert 'no column tokens or text or raw_text' in notes[0]
     vectors = run.fold_data.source[figures.find_record(run, 'test', record)]['text']
     words = [f'word{n}' for n in range(len(vectors))]
     path = tmp_path / 'glove.txt'
