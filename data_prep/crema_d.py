@@ -304,8 +304,8 @@ def parse_arguments(argv: list[str]) -> argparse.Namespace:
     for name, text in helps.items():
         add(f'--{name}', choices=CHOICES[name], default=getattr(default, name), help=text)
     add('--size', type=ranges.SIDE, default=default.size, help='height of the pictures, and their width unless given')
-    add('--vision_width', type=ranges.SIDE_OR_0, default=0, help='of the frames; 0: --size')
-    add('--audio_width', type=ranges.SIDE_OR_0, default=0, help='of the pictures of the sound; 0: --size')
+    add('--vision_width', type=ranges.WIDTH_OR_0, default=0, help='of the frames; 0: --size')
+    add('--audio_width', type=ranges.WIDTH_OR_0, default=0, help='of the pictures of the sound; 0: --size')
     add('--frames', type=ranges.FRAMES, default=default.frames, help='3d: pictures a clip')
     add('--num_mels', type=ranges.MELS, default=default.num_mels, help='mel bands (the report: 128, at first 512)')
     add('--quality', type=ranges.QUALITY, default=default.quality, help='of JPEG, 1 to 95')

@@ -260,6 +260,6 @@ FRAMES = Number(int, low=1, high=10**4)  # a clip
 MELS = Number(int, low=1, high=1024)
 SECONDS_OR_0 = Number(float, low=0.1, also=(0,))
 SIDE = Number(int, low=16, high=4096)  # pixels
-SIDE_OR_0 = Number(int, low=16, high=4096, also=(0,))
+WIDTH_OR_0 = Number(int, low=0, high=4096)  # of one part of a joined picture, which may be a narrow strip
 QUALITY = Number(int, low=1, high=95)  # of JPEG
 FACE = Number(int, low=12, high=1000)  # pixels
