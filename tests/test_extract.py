@@ -1,5 +1,6 @@
 """Features of a finished run: equal to the model's, per fold, resumable, shared by processes, fit for training."""
 
+import dataclasses
 import json
 import re
 import shutil
@@ -10,7 +11,7 @@ import pytest
 from ml_collections import ConfigDict
 
 from mmer_jax import evaluate, extract, leakage, trained
-from mmer_jax.records import RecordSource
+from mmer_jax.records import RecordSource, RecordWriter, verify
 from mmer_jax.train import train_and_evaluate
 from tests.conftest import write_dataset
 from tests.small_run import small_config
@@ -120,6 +121,27 @@ def test_features_train_again(workdir, tmp_path, small_parts):
     config.model = ConfigDict({'name': 'lf_lstm', 'hidden_size': 2, 'mlp_size': 3})
     results = train_and_evaluate(config, tmp_path / 'again')
     assert results['dataset'] == 'tiny_classes_features'
+
+
+def test_records_that_lack_the_modality_are_trained_on_tested_and_extracted(tiny, tmp_path):
+    """One in five has no audio: it keeps its place in the predictions, and has no steps."""
+    source = RecordSource(tiny)
+    features = {'audio': dataclasses.replace(source.schema.features['audio'], optional=True)}
+    schema, manifest = dataclasses.replace(source.schema, features=features), source.manifest
+    with RecordWriter(tmp_path / 'data', schema, num_shards=2) as writer:
+        for number in range(len(source)):
+            record = {key: source[number][key] for key in ('id', 'label', 'audio')}
+            columns = {name: manifest[name][number] for name in ('speaker', 'session', 'split')}
+            writer.write(record | ({'audio': None} if number % 5 == 1 else {}), **columns)
+    train_and_evaluate(config_of(tmp_path / 'data', seeds=1), tmp_path / 'run')
+    (task,) = extract.tasks_of(tmp_path / 'run', tmp_path / 'out', level='steps', fold=0)
+    assert extract.extract_fold(task)
+    assert verify(task.output) == []
+    found = by_id(task.output)
+    assert len(found) == len(source)
+    for number, name in enumerate(manifest['id']):
+        assert np.isfinite(found[name]['prediction']).all()
+        assert (len(found[name]['audio']) == 0) == (number % 5 == 1)
 
 
 def test_a_model_without_such_features_and_a_missing_run_are_named(tiny, tmp_path, capsys):

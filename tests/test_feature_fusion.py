@@ -21,18 +21,32 @@ INFO = {'extracted': {'folds': 1, 'marks': [], 'trained_on': 'tiny'}}
 
 
 def write(
-    directory, m, *, size=4, names=NAMES, records=48, seed=0, skip=(), prediction=False, shift=0, info=None, split=SPLIT
+    directory,
+    m,
+    *,
+    size=4,
+    names=NAMES,
+    records=48,
+    seed=0,
+    skip=(),
+    lacks=(),
+    prediction=False,
+    shift=0,
+    info=None,
+    split=SPLIT,
 ):
-    """Vectors whose first values tell the label, 8 speakers."""
+    """Vectors whose first values tell the label, 8 speakers; records `skip` are left out, `lacks` have no vector."""
     generator = np.random.default_rng(seed)
-    features = {m: Feature((size,))} | ({'prediction': Feature((len(names),))} if prediction else {})
+    features = {m: Feature((size,), optional=bool(lacks))} | (
+        {'prediction': Feature((len(names),))} if prediction else {}
+    )
     schema = Schema('tiny_features', features, Label('classes', names), info or {})
     with RecordWriter(directory, schema) as writer:
         for number in generator.permutation(records):
             label = (int(number) + shift) % len(names)
             vector = generator.standard_normal(size).astype(np.float32)
             vector[label] += 3
-            record = {'id': f'clip_{number:02d}', 'label': label, m: vector}
+            record = {'id': f'clip_{number:02d}', 'label': label, m: None if number in lacks else vector}
             if prediction:
                 record['prediction'] = generator.standard_normal(len(names)).astype(np.float32)
             if number not in skip:
@@ -52,6 +66,13 @@ def fold(directories):
     assert len(folds) == 2
     assert not notes
     return folds[0]
+
+
+def test_a_record_that_lacks_a_vector_is_left_out_and_counted(directories, tmp_path):
+    lacking = {'audio': directories['audio'], 'vision': write(tmp_path / 'vision', 'vision', seed=1, lacks=(3, 7))}
+    (fold, _), notes = read_folds(lacking, 'leave_speakers_out', {'folds': 2, 'validation_speakers': 1})
+    assert fold.ids.tolist() == [f'clip_{n:02d}' for n in range(48) if n not in (3, 7)]
+    assert notes == ["2 records are left out: not every modality has them ({'audio': 0, 'vision': 2} lack)"]
 
 
 def test_records_are_joined_by_id(directories, fold):
