@@ -13,6 +13,9 @@ import numpy as np
 # Stored and converted numbers are float32, and a module may form its last means in it: half a unit in the last place
 # is 6e-8 of a value. Ten of them, on the scale of the largest value, is what two correct programs may differ by.
 TOLERANCE = 6e-7
+# XLA on CPU has no library for float64 convolutions: without LLVM's optimisations (tests/conftest.py) their loops take
+# minutes. Compiler options for programs that are mostly 3-D convolutions.
+OPTIMISED = {'xla_backend_optimization_level': 2, 'xla_llvm_disable_expensive_passes': False}
 
 
 def widened(tree):

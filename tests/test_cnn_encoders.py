@@ -385,7 +385,7 @@ def test_a_grey_picture_equals_three_channels_of_it():
 
 
 def test_pictures_of_another_shape_are_named():
-    with pytest.raises(ValueError, match=r'pictures have shape \(2, 3\), expected \(B, T, H, W, C\)'):
+    with pytest.raises(ValueError, match=r'x has shape \(2, 3\), expected \(B, T, H, W, C\)'):
         ResNet18().apply({}, np.zeros((2, 3)), np.ones((2, 3), bool), train=False)
 
 

@@ -15,7 +15,7 @@ from mmer_jax.encoders.simple3d import Simple3D
 from mmer_jax.experiment import KEEP_REMAT
 from mmer_jax.models.unimodal import Unimodal
 from tests.conftest import FUSION_EMITTERS
-from tests.double import TOLERANCE, assert_near, in_float64
+from tests.double import OPTIMISED, TOLERANCE, assert_near, in_float64
 from tests.golden import make_cnn_encoders_3d as make
 
 STAGES = ('stem', 'stage1', 'stage2', 'stage3', 'stage4')
@@ -75,7 +75,7 @@ def compiled(kind, train):
         gradients, (outputs, changed) = jax.grad(loss, argnums=(0, 1), has_aux=True)(variables['params'], x)
         return outputs, gradients, changed.get('batch_stats', {})
 
-    return in_float64(jax.jit(run))
+    return in_float64(jax.jit(run, compiler_options=OPTIMISED))
 
 
 def valid(kind, gradient_x):
@@ -349,7 +349,7 @@ def test_what_does_not_fit_the_encoders_is_named():
     x, mask_BT = np.zeros((1, 64, 63, 64, 3), np.uint8), np.ones((1, 64), bool)
     with pytest.raises(ValueError, match=r'found clips of shape \(1, 64, 63, 64, 3\).*num_frames, H and W of 64'):
         Simple3D(num_frames=64).init(jax.random.key(0), x, mask_BT, train=False)
-    with pytest.raises(ValueError, match=r'I3D found clips of shape \(1, 63, 64, 3\), expected \(B, T, H, W, C\)'):
+    with pytest.raises(ValueError, match=r'I3D: x has shape \(1, 63, 64, 3\), expected \(B, T, H, W, C\)'):
         I3D().init(jax.random.key(0), x[:, 0], mask_BT, train=False)
     with pytest.raises(ValueError, match='divisor = 3 of I3D does not divide 64, expected 1, 2, 4 or 8'):
         I3D(divisor=3).init(jax.random.key(0), x, mask_BT, train=False)
