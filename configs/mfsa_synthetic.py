@@ -3,7 +3,10 @@
 python -m data_prep.synthetic --output data/synthetic
 python -m mmer_jax.main --config=configs/mfsa_synthetic.py
 python -m mmer_jax.main --config=configs/mfsa_synthetic.py --config.modalities="('text',)"
-python -m mmer_jax.main --config=configs/mfsa_synthetic.py --config.losses.separation=0
+
+What the separation loss does, after six epochs (--config.epochs=6 --config.seeds=2, seed 0): the correlation of
+specific and agnostic vectors on the test clips that `python -m mmer_jax.figures representations RUN --method pca`
+prints is 0.009 with it and 0.449 without (--config.losses.separation=0).
 """
 
 from ml_collections import ConfigDict
