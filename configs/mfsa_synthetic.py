@@ -6,8 +6,8 @@ python -m mmer_jax.main --config=configs/mfsa_synthetic.py --config.modalities="
 
 What the separation loss does, after six epochs (--config.epochs=6 --config.seeds=2): the correlation of specific and
 agnostic vectors on the test clips that `python -m mmer_jax.figures representations RUN --method pca --seed N` prints is
-0.009 and 0.009 for the seeds 0 and 1 with it, 0.449 and 0.098 without (--config.losses.separation=0). So early in training
-it costs accuracy: 58.0 and 79.7 % with it, 77.0 and 84.9 % without.
+0.009 and 0.009 for the seeds 0 and 1 with it, 0.449 and 0.098 without (--config.losses.separation=0). So early in the
+training it costs accuracy: 58.0 and 79.7 % with it, 77.0 and 84.9 % without.
 """
 
 from ml_collections import ConfigDict
