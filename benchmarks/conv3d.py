@@ -27,9 +27,9 @@ from flax import traverse_util
 from torch.nn import functional
 
 from data_prep.convert_weights import resnext3d
-from mmer_jax import ranges
 from mmer_jax.encoders.convolution import conv3d_frames, conv3d_native
 from mmer_jax.encoders.resnext3d import ResNeXt3D
+from mmer_jax.settings import ranges
 
 CLASSES, RATE = 8, 1e-3
 # channels, kernel, strides, groups and size of the map, at clips of 30 x 112 x 112

@@ -44,8 +44,8 @@ from torch.nn import functional
 from benchmarks.conv3d import alternate, parameters
 from benchmarks.convert import CLASSES, MODELS, build
 from data_prep.convert_weights import huggingface
-from mmer_jax import ranges
 from mmer_jax.encoders import ENCODERS
+from mmer_jax.settings import ranges
 
 RATE, DECAY = 1e-5, 1e-2
 SHAPES: dict[str, dict[str, tuple[int, ...]]] = {

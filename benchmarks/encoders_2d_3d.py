@@ -35,8 +35,8 @@ from torch.nn import functional
 
 from benchmarks.conv3d import alternate, parameters
 from data_prep.convert_weights import i3d, names, torchvision_cnn
-from mmer_jax import ranges
 from mmer_jax.encoders import ENCODERS
+from mmer_jax.settings import ranges
 from tests.golden import make_cnn_encoders, make_cnn_encoders_3d
 
 CLASSES, RATE, AUXILIARY_WEIGHT, CHANNELS = 6, 1e-4, 0.3, 3

@@ -25,8 +25,10 @@ import torch
 import transformers
 
 from configs import minilm_mosi_text
-from mmer_jax import experiment, ranges, sharding, start
-from mmer_jax.step import variables_of
+from mmer_jax.run import sharding, warm_start
+from mmer_jax.run.program import fetch, folds_of, load_fold, make_model, make_program, open_source
+from mmer_jax.run.step import variables_of
+from mmer_jax.settings import ranges
 
 Arrays = Mapping[str, np.ndarray]
 
@@ -59,24 +61,24 @@ class JaxSide:
     """The program of the config, begun as a run of it begins."""
 
     def __init__(self, config: Any):
-        config = start.with_sizes(config)
-        source = experiment.open_source(config)
-        self.fold = experiment.load_fold(config, source, experiment.folds_of(config, source)[0])
+        config = warm_start.with_sizes(config)
+        source = open_source(config)
+        self.fold = load_fold(config, source, folds_of(config, source)[0])
         self.load = self.fold.loaders['train']
-        self.program = experiment.make_program(config, experiment.make_model(config, source), self.fold)
+        self.program = make_program(config, make_model(config, source), self.fold)
         state = self.program.init(np.full(1, config.seed, np.int32))
-        state = start.begin(config, self.fold, state, self.program.mesh)
+        state = warm_start.begin(config, self.fold, state, self.program.mesh)
         self.variables = variables_of(state)
         self.head = {name: np.asarray(value)[0].copy() for name, value in self.variables['params']['head'].items()}
-        self.running = self.program.split(jax.tree.map(lambda x: x.copy(), state))
+        self.on_device = self.program.unstack(jax.tree.map(lambda x: x.copy(), state))
 
     def predict(self, batch: Arrays) -> np.ndarray:
         outputs = self.program.predict(self.variables, sharding.put_batch(batch, self.program.mesh))
-        return experiment.fetch(outputs, 'prediction')[0, :, 0]
+        return fetch(outputs, 'prediction')[0, :, 0]
 
     def step(self, batch: Arrays) -> float:
-        self.running, numbers = self.program.train(self.running, sharding.put_batch(batch, self.program.mesh))
-        return float(experiment.fetch(numbers, 'loss')[0])
+        self.on_device, numbers = self.program.train(self.on_device, sharding.put_batch(batch, self.program.mesh))
+        return float(fetch(numbers, 'loss')[0])
 
 
 class TorchSide:

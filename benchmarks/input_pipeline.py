@@ -13,19 +13,18 @@ from pathlib import Path
 
 import numpy as np
 
-from mmer_jax import data, ranges
-from mmer_jax.records import RecordSource
-from mmer_jax.writer import read_jsonl
+from mmer_jax.data.batches import MODALITIES, BatchPlan, LoadBatch, plan_shapes, read_batches, record_lengths
+from mmer_jax.data.records import RecordSource
+from mmer_jax.files import read_jsonl
+from mmer_jax.settings import ranges
 
 
 def measure_reading(directory: Path, batch_size: int, repeats: int = 5) -> None:
     source = RecordSource(directory)
-    modalities = tuple(m for m in data.MODALITIES if m in source.schema.features)
-    lengths = data.record_lengths(source, modalities, {})
-    plan = data.BatchPlan(
-        np.arange(len(source)), lengths, data.plan_shapes(lengths, 6), batch_size, shuffle=True, epochs=1
-    )
-    load = data.LoadBatch(source, modalities, plan, {}, {})
+    modalities = tuple(m for m in MODALITIES if m in source.schema.features)
+    lengths = record_lengths(source, modalities, {})
+    plan = BatchPlan(np.arange(len(source)), lengths, plan_shapes(lengths, 6), batch_size, shuffle=True, epochs=1)
+    load = LoadBatch(source, modalities, plan, {}, {})
 
     def rate(work):
         best = float('inf')
@@ -42,7 +41,7 @@ def measure_reading(directory: Path, batch_size: int, repeats: int = 5) -> None:
     one_by_one = rate(lambda: [source[n] for n in range(len(source))])
     print(f'records one by one, CRC checked: {one_by_one:.0f} records/s')
     for threads in (1, 2, 4):
-        found = rate(lambda threads=threads: list(data.batches(load, threads=threads)))
+        found = rate(lambda threads=threads: list(read_batches(load, threads=threads)))
         print(f'batches of {batch_size}, {threads} threads: {found:.0f} records/s, ratio {found / one_by_one:.2f}')
 
 

@@ -18,9 +18,10 @@ import numpy as np
 
 from data_prep import ravdess, ravdess_video
 from data_prep.pool import Skipped, process
-from mmer_jax import data, ranges
+from mmer_jax.data.batches import BatchPlan, LoadBatch, plan_shapes, read_batches, record_lengths
+from mmer_jax.data.records import RecordSource, RecordWriter, encode_frames
 from mmer_jax.media import faces, video
-from mmer_jax.records import RecordSource, RecordWriter, encode_frames
+from mmer_jax.settings import ranges
 
 REPEATS = 3
 
@@ -84,20 +85,18 @@ def measure_preparation(jobs: list[ravdess.Job], repeat: int, settings: ravdess.
 def measure_loading(directory: Path, batch_size: int) -> None:
     source = RecordSource(directory)
     numbers = np.tile(np.arange(len(source)), -(-64 // len(source)))  # an epoch of 64 clips or more
-    lengths = data.record_lengths(source, ('vision',), {})
-    plan = data.BatchPlan(
-        numbers, {'vision': lengths['vision'][numbers]}, data.plan_shapes(lengths, 1), batch_size, shuffle=True
-    )
+    lengths = record_lengths(source, ('vision',), {})
+    plan = BatchPlan(numbers, {'vision': lengths['vision'][numbers]}, plan_shapes(lengths, 1), batch_size, shuffle=True)
     size = sum(shard['bytes'] for shard in source.shards) / len(source) / 1e3
     print(f'loading {source[0]["vision"].shape}, {size:.0f} kB a record, batches of {batch_size}:')
-    load = data.LoadBatch(source, ('vision',), plan, {}, {})
+    load = LoadBatch(source, ('vision',), plan, {}, {})
     for threads in (1, 2):
         rate = len(numbers) / best(functools.partial(read_all, load, threads))
         print(f'  {threads} thread(s): {rate:.0f} clips/s')
 
 
-def read_all(load: data.LoadBatch, threads: int) -> None:
-    for _ in data.batches(load, threads=threads):
+def read_all(load: LoadBatch, threads: int) -> None:
+    for _ in read_batches(load, threads=threads):
         pass
 
 

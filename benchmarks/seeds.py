@@ -22,7 +22,10 @@ from absl import logging
 
 from configs import mfcc_cnn_ravdess, quickstart
 from data_prep.synthetic import write_like
-from mmer_jax import data, experiment, ranges, sharding
+from mmer_jax.data.batches import read_batches
+from mmer_jax.run import sharding
+from mmer_jax.run.program import folds_of, load_fold, make_model, make_program, open_source
+from mmer_jax.settings import ranges
 
 CASES = {'mfcc_cnn': (mfcc_cnn_ravdess, 'ravdess_mfcc'), 'lf_lstm': (quickstart, 'synthetic')}
 
@@ -30,15 +33,15 @@ CASES = {'mfcc_cnn': (mfcc_cnn_ravdess, 'ravdess_mfcc'), 'lf_lstm': (quickstart,
 def prepare(config, seeds, seeds_by):
     """(program, state, device batches), and the seconds that its compilation took."""
     config.seeds, config.seeds_by = seeds, seeds_by
-    source = experiment.open_source(config)
-    fold_data = experiment.load_fold(config, source, experiment.folds_of(config, source)[0])
-    program = experiment.make_program(config, experiment.make_model(config, source), fold_data)
+    source = open_source(config)
+    fold_data = load_fold(config, source, folds_of(config, source)[0])
+    program = make_program(config, make_model(config, source), fold_data)
     batches = [
         sharding.put_batch(batch, program.mesh)
-        for batch, _ in zip(data.batches(fold_data.loaders['train']), range(8), strict=False)
+        for batch, _ in zip(read_batches(fold_data.loaders['train']), range(8), strict=False)
     ]
     started = time.perf_counter()
-    state = program.split(program.init(np.arange(seeds, dtype=np.int32)))
+    state = program.unstack(program.init(np.arange(seeds, dtype=np.int32)))
     for batch in batches:
         state, numbers = program.train(state, batch)
     jax.block_until_ready(numbers)

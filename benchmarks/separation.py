@@ -19,9 +19,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from configs import mfsa_mosi
-from mmer_jax import ranges
 from mmer_jax.losses import LOSSES
 from mmer_jax.models import build_model
+from mmer_jax.settings import ranges
 
 WIDTHS = {'text': 300, 'audio': 5, 'vision': 20}
 SEPARATIONS = ('separation', 'separation_misa', 'separation_literal')

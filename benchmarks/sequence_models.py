@@ -44,9 +44,20 @@ import numpy as np
 
 from configs import mfsa_mosi, mult_mosi
 from data_prep.mult_pickle import make_schema
-from mmer_jax import experiment, ranges, sharding
-from mmer_jax.data import BatchPlan
-from mmer_jax.records import RecordWriter
+from mmer_jax.data.batches import BatchPlan
+from mmer_jax.data.records import RecordWriter
+from mmer_jax.run import sharding
+from mmer_jax.run.program import (
+    COMPUTE_DTYPES,
+    FoldData,
+    fetch,
+    folds_of,
+    load_fold,
+    make_model,
+    make_program,
+    open_source,
+)
+from mmer_jax.settings import ranges
 
 CONFIGS = {'mfsa': mfsa_mosi, 'mult': mult_mosi}
 ROOT = Path(__file__).parents[1]
@@ -106,10 +117,10 @@ def make_config(model: str, arguments: argparse.Namespace) -> Any:
     return config
 
 
-def load_data(config: Any, lengths: str, pad_to: Mapping[str, int]) -> experiment.FoldData:
+def load_data(config: Any, lengths: str, pad_to: Mapping[str, int]) -> FoldData:
     """The fold as a run plans it; 'padded' has the one shape `pad_to` instead of the planned ones."""
-    source = experiment.open_source(config)
-    fold_data = experiment.load_fold(config, source, experiment.folds_of(config, source)[0])
+    source = open_source(config)
+    fold_data = load_fold(config, source, folds_of(config, source)[0])
     if lengths == 'bucketed':
         return fold_data
     loaders = {
@@ -149,11 +160,11 @@ def measure(config: Any, lengths: str, pad_to: Mapping[str, int], steps: int | N
     """One case in this process: `shapes` with their times and the peak so far, smallest first, and `records`."""
     fold_data = load_data(config, lengths, pad_to)
     load = fold_data.loaders['train']
-    program = experiment.make_program(config, experiment.make_model(config, fold_data.source), fold_data)
+    program = make_program(config, make_model(config, fold_data.source), fold_data)
     found = shapes_of_epoch(load.plan)
     batches = {shape: sharding.put_batch(load(load.plan[step]), program.mesh) for shape, (step, _) in found.items()}
     baseline = baseline_bytes()
-    state = program.split(program.init(np.zeros(1, np.int32)))
+    state = program.unstack(program.init(np.zeros(1, np.int32)))
     first_steps, rows = {}, []
     for shape, batch in batches.items():
         started = time.perf_counter()
@@ -169,7 +180,7 @@ def measure(config: Any, lengths: str, pad_to: Mapping[str, int], steps: int | N
             state, numbers = program.train(state, batch)
         jax.block_until_ready((state, numbers))
         seconds = (time.perf_counter() - started) / steps
-        if not np.isfinite(experiment.fetch(numbers, 'loss')).all():
+        if not np.isfinite(fetch(numbers, 'loss')).all():
             raise ValueError(f'the loss is not finite at shape {load.plan.shapes[shape]}; the times mean nothing')
         rows.append(
             {
@@ -267,7 +278,7 @@ def parse_arguments(argv: Sequence[str]) -> argparse.Namespace:
     add('--batch_size', type=ranges.COUNT, help='default: of the config')
     add('--accumulate', type=ranges.COUNT, help='default: of the config')
     add('--remat', action=argparse.BooleanOptionalAction, help='default: of the config')
-    add('--dtype', choices=list(experiment.COMPUTE_DTYPES), help='default: of the config, float32')
+    add('--dtype', choices=list(COMPUTE_DTYPES), help='default: of the config, float32')
     add('--steps', type=ranges.COUNT, help='timed steps a shape (default: 2 on CPU, 20 elsewhere)')
     add('--rounds', type=ranges.COUNT, default=2, help='how often the cases alternate (default: 2)')
     add('--smoke', action='store_true', help='tiny models and lengths: does it work')

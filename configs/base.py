@@ -25,7 +25,7 @@ def get_base(name: str, variant: str = '', variants: tuple[str, ...] = ('smoke',
     config.data.workers = 0  # reading processes; 0: threads
     config.data.threads = 1  # more pay where reading decodes media (benchmarks/input_pipeline.py)
 
-    # Which records train, validate and test: a name of mmer_jax/protocols.py and its options.
+    # Which records train, validate and test: a name of mmer_jax/data/protocols.py and its options.
     config.protocol = ConfigDict()
     config.protocol.name = 'official_split'
     config.protocol.options = _open({})

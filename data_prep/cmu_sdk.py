@@ -38,9 +38,9 @@ from data_prep.pool import (
     nothing_usable,
     summary,
 )
-from mmer_jax import ranges
+from mmer_jax.data.records import Feature, Label, RecordWriter, Schema
 from mmer_jax.media.text import WordVectors, embed, is_pause, read_glove
-from mmer_jax.records import Feature, Label, RecordWriter, Schema
+from mmer_jax.settings import ranges
 
 LABEL_COLUMNS = {'mosi': 1, 'mosei': 7}
 EMOTIONS = ('happy', 'sad', 'anger', 'surprise', 'disgust', 'fear')  # columns 1 to 6 of MOSEI's labels

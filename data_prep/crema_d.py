@@ -41,9 +41,9 @@ from data_prep.pool import (
     process,
     summary,
 )
-from mmer_jax import ranges
+from mmer_jax.data.records import Feature, Label, RecordWriter, Schema, encode_frames
 from mmer_jax.media import MediaError, audio, faces, spectrogram_image, video
-from mmer_jax.records import Feature, Label, RecordWriter, Schema, encode_frames
+from mmer_jax.settings import ranges
 
 CHOICES = {
     'layout': ('2d', '3d'),

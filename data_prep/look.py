@@ -16,10 +16,10 @@ from PIL import Image, ImageDraw
 from PIL.PngImagePlugin import PngInfo
 
 from data_prep.pool import MISTAKES
-from mmer_jax import ranges
+from mmer_jax.data.records import Feature, RecordSource
+from mmer_jax.files.outputs import MADE_BY, check_file
 from mmer_jax.media import audio
-from mmer_jax.outputs import MADE_BY, check_file
-from mmer_jax.records import Feature, RecordSource
+from mmer_jax.settings import ranges
 
 TILE = 72  # pixels of a frame's height
 DRAWN = 2 * TILE  # width of the picture of a sequence of values

@@ -28,7 +28,7 @@ from data_prep.pickled_records import NO_OPTIONS, Options, Ragged
 from data_prep.pool import PreparationError
 from data_prep.restricted_pickle import load_records
 from data_prep.sequences import MODALITIES, SPLITS, Split, Summary
-from mmer_jax.records import Feature, Label, Schema
+from mmer_jax.data.records import Feature, Label, Schema
 
 SIZES = {
     'mosi': {'text': 768, 'audio': 5, 'vision': 20},

@@ -41,12 +41,12 @@ import numpy as np
 from data_prep import csd
 from data_prep.cmu_sdk import NONFINITE, NONFINITE_HELP, Report, Segment, make_fill, print_report, write_segment
 from data_prep.pool import MISTAKES, PreparationError, Skipped, nothing_usable
-from mmer_jax import ranges
+from mmer_jax.data.records import Feature, Label, RecordWriter, Schema
 from mmer_jax.media.text import WordVectors, embed, is_pause, read_glove
 from mmer_jax.media.textfile import read_rows
 from mmer_jax.media.tokens import TextTokenizer
 from mmer_jax.pretrained import find as pretrained_folder
-from mmer_jax.records import Feature, Label, RecordWriter, Schema
+from mmer_jax.settings import ranges
 
 LABELS, WORDS = 'CMU_MOSI_Opinion_Labels.csd', 'CMU_MOSI_ModifiedTimestampedWords.csd'
 TRANSCRIPTS, FOLDS, GLOVE = 'transcripts.csv', 'std_folds.json', 'glove.subset.300d.txt'

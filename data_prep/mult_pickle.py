@@ -33,7 +33,7 @@ from data_prep.pickled_records import (
 from data_prep.pool import PreparationError
 from data_prep.restricted_pickle import load_records
 from data_prep.sequences import MODALITIES, SPLITS, Split, Summary
-from mmer_jax.records import Feature, Label, Schema
+from mmer_jax.data.records import Feature, Label, Schema
 
 EMOTIONS = ('neutral', 'happy', 'sad', 'angry')  # the order in the file
 SIZES = {

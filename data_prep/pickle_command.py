@@ -11,7 +11,7 @@ import numpy as np
 
 from data_prep.pool import MISTAKES, print_remarks
 from data_prep.sequences import POLICIES, Summary
-from mmer_jax import ranges
+from mmer_jax.settings import ranges
 
 
 def parse_arguments(

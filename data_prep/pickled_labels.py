@@ -16,7 +16,7 @@ import numpy as np
 
 from data_prep import sequences
 from data_prep.pool import PreparationError
-from mmer_jax.records import Label
+from mmer_jax.data.records import Label
 
 KINDS = ('regression', 'classes', 'binary')
 

@@ -24,10 +24,10 @@ from data_prep import pickled_labels, sequences
 from data_prep.pickled_labels import Choice
 from data_prep.pool import PreparationError
 from data_prep.sequences import MODALITIES, Arrays, Split
+from mmer_jax.data.records import Feature, Schema
 from mmer_jax.media.text import embed, read_glove
 from mmer_jax.media.tokens import TextTokenizer
 from mmer_jax.pretrained import find as pretrained_folder
-from mmer_jax.records import Feature, Schema
 
 OTHER_NAMES = {'text': ('language',), 'audio': ('acoustic',), 'vision': ('visual', 'video')}
 RECORD = '((words, vision, audio), label, segment)'

@@ -14,8 +14,8 @@ from typing import Any, TextIO, TypeVar
 import numpy as np
 from tqdm import tqdm
 
+from mmer_jax.data.records import RecordError
 from mmer_jax.media import MediaError
-from mmer_jax.records import RecordError
 
 JobT = TypeVar('JobT')
 IN_FLIGHT = 4  # jobs queued or finished but not consumed, per worker: bounds the memory their results hold

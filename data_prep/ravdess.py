@@ -28,9 +28,9 @@ import numpy as np
 
 from data_prep import ravdess_video
 from data_prep.pool import MISTAKES, PreparationError, Remark, Skipped, missing, nothing_usable, process, summary
-from mmer_jax import ranges
+from mmer_jax.data.records import Feature, Label, RecordWriter, Schema
 from mmer_jax.media import audio
-from mmer_jax.records import Feature, Label, RecordWriter, Schema
+from mmer_jax.settings import ranges
 
 EMOTIONS = ('neutral', 'calm', 'happy', 'sad', 'angry', 'fearful', 'disgust', 'surprised')
 FEATURES = ('mfcc', 'log_mel', 'waveform', 'none')

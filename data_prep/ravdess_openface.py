@@ -33,10 +33,10 @@ from data_prep.pool import (
     process,
     summary,
 )
-from mmer_jax import ranges
+from mmer_jax.data.records import Feature, Label, RecordWriter, Schema
 from mmer_jax.media import MediaError
 from mmer_jax.media.download import check_download
-from mmer_jax.records import Feature, Label, RecordWriter, Schema
+from mmer_jax.settings import ranges
 
 ACTION_UNITS, VALUES = 35, 259
 AUDIO = ('mfcc', 'values')

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 
 from data_prep.pool import PreparationError, Remark, compare_spans
-from mmer_jax import ranges
+from mmer_jax.data.records import Feature, encode_frames
 from mmer_jax.media import faces, video
-from mmer_jax.records import Feature, encode_frames
+from mmer_jax.settings import ranges
 
 FRAME_CHOICES = {
     'even': 'spread evenly over the clip',
@@ -70,7 +70,7 @@ def find_inputs(vision: Vision | None, folder: Path | None) -> dict[str, Path]:
 @functools.lru_cache(maxsize=1)
 def make_detector(min_face: int) -> faces.Detector:
     """MTCNN, loaded once in every process."""
-    from mmer_jax.media import mtcnn  # jax: seconds in every process, for this crop alone
+    from mmer_jax.media import mtcnn
 
     return dataclasses.replace(mtcnn.load(), min_size=min_face)
 

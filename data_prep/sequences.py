@@ -16,7 +16,7 @@ import numpy as np
 from tqdm import tqdm
 
 from data_prep.pool import PreparationError, Remark, holds_nothing, missing
-from mmer_jax.records import RecordWriter, Schema
+from mmer_jax.data.records import RecordWriter, Schema
 
 MODALITIES = ('text', 'audio', 'vision')
 SPLITS = {'train': 'train', 'valid': 'validation', 'test': 'test'}  # key of the file -> word of the manifest

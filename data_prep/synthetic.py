@@ -32,8 +32,8 @@ import numpy as np
 
 from data_prep import crema_d, iemocap, mosi, mult_pickle, ravdess, ravdess_openface, ravdess_video
 from data_prep.pool import MISTAKES
-from mmer_jax import ranges
-from mmer_jax.records import Feature, Label, RecordWriter, Schema
+from mmer_jax.data.records import Feature, Label, RecordWriter, Schema
+from mmer_jax.settings import ranges
 
 Q = 0.7
 SPLITS = {'train': 4000, 'validation': 500, 'test': 1000}

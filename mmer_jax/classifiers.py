@@ -20,10 +20,13 @@ from typing import Any
 import numpy as np
 from sklearn.decomposition import PCA
 
-from mmer_jax import plots, ranges, writer
-from mmer_jax.confusion import confusion_matrix, per_class
-from mmer_jax.feature_folds import FoldFeatures, fingerprint, read_folds
-from mmer_jax.feature_fusion import (
+from mmer_jax.files import read_json, write_json
+from mmer_jax.files.outputs import CLASSIFIER_FILES, check_folder
+from mmer_jax.metrics.confusion import confusion_matrix, per_class
+from mmer_jax.results import plots
+from mmer_jax.results.runs import NOT_HONEST, is_of
+from mmer_jax.results.summary import format_number, format_summary, over, summarise
+from mmer_jax.second_stage.classify import (
     CLASSIFIERS,
     OPERATIONS,
     STAGES,
@@ -35,9 +38,8 @@ from mmer_jax.feature_fusion import (
     parse_options,
     unimodal_probabilities,
 )
-from mmer_jax.outputs import CLASSIFIER_FILES, check_folder
-from mmer_jax.report import NOT_HONEST, is_of
-from mmer_jax.summary import format_number, format_summary, over, summarise
+from mmer_jax.second_stage.folds import FoldFeatures, fingerprint, read_folds
+from mmer_jax.settings import ranges
 
 LABELS = {
     'svm': 'SVM',
@@ -83,7 +85,7 @@ class Results:
     def __init__(self, path: Path, job: Mapping[str, Any]):
         self.path, self.job, self.rows = path, dict(job), {}
         if path.is_file():
-            found = writer.read_json(path)
+            found = read_json(path)
             if found['job'] != self.job:
                 raise ValueError(f'{path} is of another job ({found["job"]}); remove it, or give another --output')
             self.rows = found['rows']
@@ -94,7 +96,7 @@ class Results:
         self.rows[f'{fold.name}/{seed}/{name}'] = row
 
     def save(self) -> None:
-        writer.write_json(self.path, {'job': self.job, 'rows': self.rows})
+        write_json(self.path, {'job': self.job, 'rows': self.rows})
 
     def values(self, folds: Sequence[FoldFeatures], seeds: Sequence[int], name: str, metric: str) -> np.ndarray | None:
         """(folds, seeds), or None where the combination does not exist."""
@@ -302,7 +304,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     add = parser.add_argument
     add('--features', nargs='+', required=True, metavar='MODALITY=DIR', help='text=DIR audio=DIR vision=DIR')
     add('--output', type=Path, default=OUTPUT, help='folder of tables and pictures')
-    add('--protocol', default='official_split', help='of plain directories: a name of mmer_jax/protocols.py')
+    add('--protocol', default='official_split', help='of plain directories: a name of mmer_jax/data/protocols.py')
     add('--protocol_options', default='', help='its options as JSON, such as \'{"folds": 5}\'')
     add('--seeds', type=ranges.COUNT, default=1, help='seeds of the classifiers')
     add('--classifiers', nargs='+', choices=CLASSIFIERS, default=list(CLASSIFIERS))

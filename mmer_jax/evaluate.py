@@ -12,38 +12,40 @@ import jax
 import numpy as np
 from absl import logging
 
-from mmer_jax import data, experiment, sharding, trained, writer
-from mmer_jax.checkpoint import Checkpoints
-from mmer_jax.experiment import Program
+from mmer_jax.data.batches import LoadBatch, labels_of, read_batches
+from mmer_jax.data.records import RecordSource
+from mmer_jax.files import read_json, save_arrays, write_json
+from mmer_jax.files.outputs import check_ablation, check_folder
 from mmer_jax.metrics import METRICS, SENTIMENT_LIMIT, UNIT, floors, metric_kind
-from mmer_jax.outputs import check_ablation, check_folder
-from mmer_jax.records import RecordSource
-from mmer_jax.step import variables_of
-from mmer_jax.workdir import hold, read_results
+from mmer_jax.run import finished, sharding
+from mmer_jax.run.checkpoint import Checkpoints
+from mmer_jax.run.program import SPLITS, Program, fetch, make_program
+from mmer_jax.run.step import variables_of
+from mmer_jax.run.workdir import hold, read_results
 
 Predictions = dict[str, np.ndarray]
 OF_CLASSES = ('recall_', 'precision_', 'f1_')
 LARGEST_LABEL = {'sentiment': SENTIMENT_LIMIT, 'polarity': UNIT}  # of which the metrics of a kind are defined
 
 
-def predict(program: Program, variables: Any, load: data.LoadBatch) -> Predictions:
+def predict(program: Program, variables: Any, load: LoadBatch) -> Predictions:
     """Every record of a split once, in the order of record numbers, padding rows dropped.
 
     Returns prediction (N, R, C) float32 and loss (N, R) for N seeds, label (R,) or (R, E), id (R,).
     """
     numbers, prediction, loss = [], [], []
-    for step, batch in enumerate(data.batches(load)):
+    for step, batch in enumerate(read_batches(load)):
         _, _, planned = load.plan[step]
         outputs = program.predict(variables, sharding.put_batch(batch, program.mesh))
         numbers.append(planned)
-        prediction.append(experiment.fetch(outputs, 'prediction')[:, : len(planned)])
-        loss.append(experiment.fetch(outputs, 'loss')[:, : len(planned)])
+        prediction.append(fetch(outputs, 'prediction')[:, : len(planned)])
+        loss.append(fetch(outputs, 'loss')[:, : len(planned)])
     order = np.argsort(np.concatenate(numbers))
     record = np.concatenate(numbers)[order]
     return {
         'prediction': np.concatenate(prediction, axis=1)[:, order],
         'loss': np.concatenate(loss, axis=1)[:, order],
-        'label': data.labels_of(load.source, record),
+        'label': labels_of(load.source, record),
         'id': load.source.manifest['id'][record],
     }
 
@@ -51,7 +53,7 @@ def predict(program: Program, variables: Any, load: data.LoadBatch) -> Predictio
 @functools.lru_cache(maxsize=8)
 def kind_of(source: RecordSource) -> str:
     """The key of METRICS that fits the labels of all records, so that every split and fold has the same metrics."""
-    return metric_kind(source.schema.label.kind, data.labels_of(source, source.manifest['record']))
+    return metric_kind(source.schema.label.kind, labels_of(source, source.manifest['record']))
 
 
 def measure(predictions: Predictions, source: RecordSource, seed: int, kind: str | None = None) -> dict[str, float]:
@@ -84,7 +86,7 @@ def selection_value(measured: Mapping[str, float], metric: str) -> float:
 
 def save_predictions(path: Path, predictions: Predictions, seeds: np.ndarray) -> None:
     """predictions/<split>.npz: id (R,), label, prediction (N, R, C), seed (N,); written whole or not at all."""
-    writer.save_arrays(
+    save_arrays(
         path,
         id=predictions['id'],
         label=predictions['label'],
@@ -99,7 +101,7 @@ def evaluate_checkpoint(
     """Metrics of a fold's chosen variables, one row a seed, from its checkpoint.
 
     workdir: a run without folds, or one of its fold_<k> folders. without: modalities that are hidden, each step of
-    theirs padding; at least one must be left. `options` are those of trained.open_fold: another directory, all of whose
+    theirs padding; at least one must be left. `options` are those of finished.open_fold: another directory, all whose
     records are then the test split, and what of it may be tested; the module of a run of an own one.
     """
     opened = _open(Path(workdir), **options)
@@ -109,25 +111,25 @@ def evaluate_checkpoint(
     return [{'seed': int(s), **as_json(measure(predictions, source, n, kind))} for n, s in enumerate(seeds)]
 
 
-def _open(workdir: Path, **options: Any) -> trained.Opened:
+def _open(workdir: Path, **options: Any) -> finished.Opened:
     if not (workdir / 'checkpoints').is_dir():
         parent = workdir if (workdir / 'config.json').is_file() else workdir.parent
         known = ', '.join(str(path.parent) for path in sorted(parent.glob('fold_*/checkpoints')))
         raise ValueError(f'{workdir} holds no trained fold; ' + (f'give one of {known}' if known else 'train first'))
-    return trained.open_fold(workdir, finished=False, **options)
+    return finished.open_fold(workdir, finished=False, **options)
 
 
 def _seeds(config: Any) -> np.ndarray:
     return config.seed + np.arange(config.seeds)
 
 
-def _predict_fold(opened: trained.Opened, split: str, without: Sequence[str]) -> Predictions:
+def _predict_fold(opened: finished.Opened, split: str, without: Sequence[str]) -> Predictions:
     """The predictions of all seeds of a fold on a split, from its checkpoint."""
     config, fold_data = opened.config, opened.fold_data
     check_hidden(without, config.modalities)
     if opened.other and split != 'test':
         raise ValueError(f'{fold_data.source.directory} is tested as a whole: it has no split {split!r}')
-    program = experiment.make_program(config, opened.model, fold_data)
+    program = make_program(config, opened.model, fold_data)
     by_seed = sharding.state_sharding(program.mesh)
     shapes = jax.tree.map(
         lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=by_seed),
@@ -138,7 +140,7 @@ def _predict_fold(opened: trained.Opened, split: str, without: Sequence[str]) ->
     return predict(program, best, dataclasses.replace(fold_data.whole(split), hidden=tuple(without)))
 
 
-def _kind(opened: trained.Opened) -> str:
+def _kind(opened: finished.Opened) -> str:
     """The kind of metrics: on other data that of the run, where its definitions fit their labels."""
     source, results = opened.fold_data.source, opened.folder / 'results.json'
     own = kind_of(source)
@@ -146,13 +148,13 @@ def _kind(opened: trained.Opened) -> str:
         return own
     kind, largest = read_results(results, ('metrics',))['metrics'], LARGEST_LABEL
     if own in largest or own == 'regression':
-        labels = np.abs(data.labels_of(source, source.manifest['record'])).max()
+        labels = np.abs(labels_of(source, source.manifest['record'])).max()
         return kind if labels <= largest.get(kind, np.inf) * (1 + 1e-6) else own
     return own
 
 
 def evaluate_other(workdir: str | Path, output: str | Path | None = None, **options: Any) -> dict[str, Any]:
-    """A finished run tested on all records of options['directory'] (trained.open_fold): each of its folds and seeds.
+    """A finished run tested on all records of options['directory'] (finished.open_fold): each of its folds and seeds.
 
     Returns what results.json holds, with the protocol 'other data: <data set>', and writes it into `output`, with the
     predictions of each fold, where that is given. `workdir`: a run, or one of its folds.
@@ -161,11 +163,11 @@ def evaluate_other(workdir: str | Path, output: str | Path | None = None, **opti
     if output is not None:
         check_folder(output, {'results.json': b'other data: '})
     parent = workdir if (workdir / 'config.json').is_file() else workdir.parent
-    names = trained.fold_names(parent)
+    names = finished.fold_names(parent)
     folders = [parent / name for name in names] if parent == workdir and names[0].startswith('fold_') else [workdir]
     results, rows, found = {}, [], {}
     for folder in folders:
-        opened = trained.open_fold(folder, **options)
+        opened = finished.open_fold(folder, **options)
         if not opened.other:
             raise ValueError(
                 f'{options.get("directory")} holds the data of the run itself: evaluate its folds, or all with --all'
@@ -193,9 +195,9 @@ def _write_other(output: Path, parent: Path, found: Mapping[str, Any], results: 
     with hold(output / '.evaluate.lock', output):
         for name, (predictions, seeds, fold_results) in found.items():
             save_predictions(output / name / 'predictions' / 'test.npz', predictions, seeds)
-            writer.write_json(output / name / 'results.json', fold_results)
-        writer.write_json(output / 'config.json', writer.read_json(parent / 'config.json'))
-        writer.write_json(output / 'results.json', results)
+            write_json(output / name / 'results.json', fold_results)
+        write_json(output / 'config.json', read_json(parent / 'config.json'))
+        write_json(output / 'results.json', results)
 
 
 def check_hidden(without: Sequence[str], modalities: Sequence[str]) -> None:
@@ -223,14 +225,14 @@ def ablate(workdir: str | Path, output: str | Path, without: Sequence[str], **op
         tested = {row.pop('seed'): row for row in evaluate_checkpoint(folder, without=without, **options)}
         for row in results['rows']:
             if row['fold'] == fold:
-                kept = {key: value for key, value in row.items() if key not in experiment.SPLITS}
+                kept = {key: value for key, value in row.items() if key not in SPLITS}
                 rows.append({**kept, 'test': tested[row['seed']]})
     left = [m for m in results['modalities'] if m not in without]
     variant = '_'.join(filter(None, [results['variant'], 'without', *without]))
     results |= {'rows': rows, 'modalities': left, 'variant': variant, 'published': None}
     with hold(output / '.evaluate.lock', output):
-        writer.write_json(output / 'config.json', writer.read_json(workdir / 'config.json'))
-        writer.write_json(output / 'results.json', results)
+        write_json(output / 'config.json', read_json(workdir / 'config.json'))
+        write_json(output / 'results.json', results)
     return results
 
 
@@ -238,7 +240,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog='python -m mmer_jax.evaluate', description='Evaluate a checkpoint again.')
     add = parser.add_argument
     add('workdir', type=Path, help='a run, or one of its fold folders')
-    add('--split', choices=experiment.SPLITS, default='test', help="of the run's own data")
+    add('--split', choices=SPLITS, default='test', help="of the run's own data")
     add('--data', help="another shard directory, tested whole by each fold's model; or the run's own data elsewhere")
     add('--all', action='store_true', help='test all records of --data also where they are those of the run')
     add('--leave_out_seen', action='store_true', help='of other data, leave out records and speakers of the training')
@@ -263,7 +265,7 @@ def run(arguments: argparse.Namespace) -> list[dict[str, Any]]:
         found = ablate(workdir, arguments.output, arguments.without)['rows']
         return [{'fold': row['fold'], 'seed': row['seed'], **row['test']} for row in found]
     if arguments.data and not arguments.without and arguments.split == 'test':
-        if trained.is_other(workdir, **options):
+        if finished.is_other(workdir, **options):
             results = evaluate_other(workdir, arguments.output, **options)
             print(f'protocol {results["protocol"]}, {results["rows"][0]["counts"]["test"]} records')
             for mark in dict.fromkeys(mark for row in results['rows'] for mark in row['marks']):

@@ -26,13 +26,16 @@ from typing import Any
 import numpy as np
 from absl import logging
 
-from mmer_jax import data, ranges, trained, writer
-from mmer_jax.experiment import SPLITS, folds_of, open_source
-from mmer_jax.leakage import EXTRACTED, SUFFIX
-from mmer_jax.outputs import check_shards
-from mmer_jax.records import Feature, RecordSource, RecordWriter, Schema
-from mmer_jax.trained import Run
-from mmer_jax.workdir import hold, read_results
+from mmer_jax.data.batches import LoadBatch, labels_of
+from mmer_jax.data.leakage import EXTRACTED, SUFFIX
+from mmer_jax.data.records import Feature, RecordSource, RecordWriter, Schema
+from mmer_jax.files import read_arrays, read_json, write_json
+from mmer_jax.files.outputs import check_shards
+from mmer_jax.run import finished
+from mmer_jax.run.finished import Run
+from mmer_jax.run.program import SPLITS, folds_of, open_source
+from mmer_jax.run.workdir import hold, read_results
+from mmer_jax.settings import ranges
 
 LEVELS = ('pooled', 'steps')
 PART = 16  # batches in a part
@@ -96,7 +99,7 @@ def extract_fold(task: Task, *, process_id: int = 0, num_processes: int = 1) -> 
     _begin(task)
     mine = [start for start in starts[process_id::num_processes] if not _part(task, start).is_file()]
     if mine:
-        variables = trained.chosen_variables(task.run)
+        variables = finished.chosen_variables(task.run)
         keys = ('prediction', 'features') if task.level == 'pooled' else ('prediction', 'steps', 'steps_mask')
         for start in mine:
             arrays = _arrays(load, range(start, min(start + PART, len(load.plan))), task.run, variables, keys)
@@ -118,10 +121,10 @@ def extract_fold(task: Task, *, process_id: int = 0, num_processes: int = 1) -> 
 def _begin(task):
     path = task.parts / 'job.json'
     if path.is_file():
-        _check_same(task, writer.read_json(path), task.parts, 'parts')
+        _check_same(task, read_json(path), task.parts, 'parts')
     else:
         task.parts.mkdir(parents=True, exist_ok=True)
-        writer.write_json(path, task.describe())
+        write_json(path, task.describe())
 
 
 def _check_same(task, found, path, what):
@@ -148,14 +151,14 @@ def _part(task, start) -> Path:
     return task.parts / f'part_{start // PART:06d}.npz'
 
 
-def _arrays(load: data.LoadBatch, steps, run: Run, variables, keys) -> dict[str, np.ndarray]:
+def _arrays(load: LoadBatch, steps, run: Run, variables, keys) -> dict[str, np.ndarray]:
     """The outputs of some batches without padding rows: prediction (R, C), features (R, D) or the valid steps one
     after another (sum of T, D) with `lengths` (R,), and the record `number` (R,)."""
     rows: dict[str, list] = {'number': [], 'prediction': [], 'features': [], 'lengths': []}
     for step in steps:
         _, _, numbers = load.plan[step]
         try:
-            (outputs,) = trained.apply_batches(run.model, variables, load, (step,), keys)
+            (outputs,) = finished.apply_batches(run.model, variables, load, (step,), keys)
         except KeyError as error:
             raise ValueError(
                 f'{run.folder}: the model {run.model_name!r} has no output {error} for --level '
@@ -188,7 +191,7 @@ def _assemble(task: Task, parts: list[Path]) -> None:
     }
     info = {**source.schema.info, 'made_by': 'mmer_jax.extract', EXTRACTED: task.describe()}
     schema = Schema(f'{source.schema.name}{SUFFIX}', features, source.schema.label, info)
-    labels = data.labels_of(source, np.arange(len(source)))
+    labels = labels_of(source, np.arange(len(source)))
     with RecordWriter(task.output, schema) as records:
         for number, arrays in _rows(parts, task.level):
             columns = {name: manifest[name][number] for name in kept}
@@ -206,7 +209,7 @@ def _may_be_missing(task: Task) -> bool:
 
 def _read_part(path: Path, level: str) -> dict[str, np.ndarray]:
     names = ('number', 'prediction', 'features', *(['lengths'] if level == 'steps' else []))
-    return writer.read_arrays(path, names, 'remove it, and the same command makes it again')
+    return read_arrays(path, names, 'remove it, and the same command makes it again')
 
 
 def _rows(parts: list[Path], level: str) -> Iterator[tuple[int, dict[str, np.ndarray]]]:
@@ -224,20 +227,20 @@ def _rows(parts: list[Path], level: str) -> Iterator[tuple[int, dict[str, np.nda
 def tasks_of(
     workdir: Path, output: Path, *, level: str, fold: int | None = None, seed: int | None = None, **options: Any
 ) -> list[Task]:
-    """One task for each fold (or for one of them); `options` are those of trained.open_fold."""
-    first = trained.open_run(workdir, fold=fold or 0, seed=seed, **options)
+    """One task for each fold (or for one of them); `options` are those of finished.open_fold."""
+    first = finished.open_run(workdir, fold=fold or 0, seed=seed, **options)
     if not first.folder.name.startswith('fold_'):
         return [Task(first, level, output)]
     names = _names(first)
     chosen = range(len(names)) if fold is None else (fold,)
-    runs = [trained.open_run(workdir, fold=k, seed=seed, **options) for k in chosen]
+    runs = [finished.open_run(workdir, fold=k, seed=seed, **options) for k in chosen]
     return [Task(run, level, output / names[k], len(names)) for k, run in zip(chosen, runs, strict=True)]
 
 
 def _names(run: Run) -> list[str]:
     """The folds of a run: those of its data's protocol, or, on other data, those that it has."""
     if run.other:
-        return trained.fold_names(run.folder.parent)
+        return finished.fold_names(run.folder.parent)
     return [fold.name for fold in folds_of(run.config, open_source(run.config))]
 
 

@@ -25,12 +25,16 @@ from sklearn.manifold import TSNE
 from sklearn.metrics import silhouette_score
 from threadpoolctl import threadpool_limits
 
-from mmer_jax import attention_plots, bar_plots, data, experiment, ranges, writer
-from mmer_jax.attention_maps import HEADS, Side, axes_of_record, drawing, maps_of_record
+from mmer_jax.data.batches import labels_of
+from mmer_jax.data.records import RecordSource
+from mmer_jax.files import read_arrays, write_json
+from mmer_jax.files.outputs import ATTENTION_FILES, PICTURE, check_beside, check_file, check_folder
 from mmer_jax.models import MODELS
-from mmer_jax.outputs import ATTENTION_FILES, PICTURE, check_beside, check_file, check_folder
-from mmer_jax.records import RecordSource
-from mmer_jax.trained import Run, apply, chosen_variables, open_run
+from mmer_jax.results import attention_plots, bar_plots
+from mmer_jax.results.attention_maps import HEADS, Side, axes_of_record, drawing, maps_of_record
+from mmer_jax.run.finished import Run, apply, chosen_variables, open_run
+from mmer_jax.run.program import SPLITS, example_batch
+from mmer_jax.settings import ranges
 
 METHODS = ('tsne', 'pca')
 REPRESENTATIONS = ('specific', 'agnostic')
@@ -49,13 +53,13 @@ def find_record(run: Run, split: str, record: str | None = None) -> int:
     if record is not None:
         if record in ids:
             return int(numbers[list(ids).index(record)])
-        elsewhere = [s for s in experiment.SPLITS if record in manifest['id'][getattr(run.fold_data.fold, s)]]
+        elsewhere = [s for s in SPLITS if record in manifest['id'][getattr(run.fold_data.fold, s)]]
         hint = f'it is in split {elsewhere[0]}' if elsewhere else f'some of its records: {", ".join(ids[:5])}'
         raise ValueError(f'{run.folder}: split {split} has no record {record!r}; {hint}')
     path = run.folder / 'predictions' / f'{split}.npz'
     if not path.is_file():
         raise ValueError(f'{path} is missing, so the best predicted record is unknown; name one with --record')
-    file = writer.read_arrays(path, ('id', 'prediction', 'seed', 'label'))
+    file = read_arrays(path, ('id', 'prediction', 'seed', 'label'))
     saved = {str(name): n for n, name in enumerate(file['id'])}
     prediction, label = file['prediction'][list(file['seed']).index(run.seed)], file['label']
     order = np.array([saved[str(name)] for name in ids])
@@ -161,7 +165,7 @@ def draw_attention(
         attention_plots.attention_page(pictures, output / f'{name}.png', heading, notes)
     np.savez(output / 'attention.npz', **drawn.arrays)  # type: ignore[arg-type]
     content = {**about, 'record': record, 'split': split, 'heads': heads, 'maps': drawn.described, 'notes': notes}
-    writer.write_json(output / 'attention.json', content)
+    write_json(output / 'attention.json', content)
     return [output / name for name in (*(f'{page}.png' for page in pages), 'attention.npz', 'attention.json')]
 
 
@@ -175,7 +179,7 @@ def names_of(runs: Sequence[Run]) -> list[str]:
 def tell(run: Run, number: int, prediction: np.ndarray) -> str:
     """Label and prediction of a record in words."""
     source = run.fold_data.source
-    label, kind = data.labels_of(source, np.array([number]))[0], source.schema.label
+    label, kind = labels_of(source, np.array([number]))[0], source.schema.label
     if kind.kind == 'regression':
         return f'label {label:.2f}, predicted {prediction[0]:.2f}'
     if kind.kind == 'classes':
@@ -191,7 +195,7 @@ def read_representations(run: Run, split: str) -> dict[str, np.ndarray]:
     """id (R,), specific and agnostic (R, M, D), prediction (R, C) of a split, in the order of record numbers."""
     model = run.model
     load = run.batches(getattr(run.fold_data.fold, split))
-    example = experiment.example_batch(load)
+    example = example_batch(load)
     outputs = jax.eval_shape(lambda: model.init_with_output(jax.random.key(0), example, train=False)[0])
     missing = [key for key in REPRESENTATIONS if key not in outputs]
     if missing:
@@ -288,11 +292,11 @@ def count_classes(source: RecordSource, by: str) -> dict[str, dict[str, int]]:
         )
 
     def order(value: str) -> tuple:
-        place = experiment.SPLITS.index(value) if by == 'split' and value in experiment.SPLITS else 99
+        place = SPLITS.index(value) if by == 'split' and value in SPLITS else 99
         parts = re.split('([0-9]+)', value)
         return value == '', place, [int(part) if k % 2 else part for k, part in enumerate(parts)]
 
-    labels, found = data.labels_of(source, np.arange(len(source))), {}
+    labels, found = labels_of(source, np.arange(len(source))), {}
     for value in sorted({str(value) for value in manifest[by]}, key=order):
         numbers = np.bincount(labels[manifest[by] == value], minlength=len(label.names))
         found[value or 'none'] = dict(zip(label.names, numbers.tolist(), strict=True))
@@ -378,7 +382,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     classes.add_argument('--by', choices=GROUPINGS, default='session')
     classes.add_argument('--output', type=Path, help='PNG file; classes_<directory>_by_<column>.png here by default')
     for command in (attention, vectors):
-        command.add_argument('--split', choices=experiment.SPLITS, default='test')
+        command.add_argument('--split', choices=SPLITS, default='test')
         command.add_argument('--seed', type=ranges.SEED, help='one of the seeds of the run; its first by default')
         command.add_argument('--fold', type=ranges.COUNT_OR_0, default=0, help='number of the fold')
         command.add_argument('--data', help='another shard directory')

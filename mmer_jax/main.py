@@ -14,7 +14,8 @@ import jax
 from absl import logging
 from ml_collections import ConfigDict
 
-from mmer_jax import overrides, ranges, settings
+from mmer_jax.settings import overrides, ranges
+from mmer_jax.settings.keys import KEYS, OPEN, check_config_values
 from mmer_jax.train import train_and_evaluate
 
 FOLDS = ranges.Listed(ranges.COUNT_OR_0)
@@ -22,8 +23,8 @@ MISTAKES = (ValueError, TypeError, FloatingPointError, OSError)  # told in one l
 
 
 def make_parser() -> argparse.ArgumentParser:
-    keys = [f'  --config.{key}  {kind.words}' for key, kind in settings.KEYS.items()]
-    keys += [f'  --config.{key}.NAME' for key in settings.OPEN]
+    keys = [f'  --config.{key}  {kind.words}' for key, kind in KEYS.items()]
+    keys += [f'  --config.{key}.NAME' for key in OPEN]
     parser = argparse.ArgumentParser(
         prog='python -m mmer_jax.main',
         description=__doc__.split('\n')[0],
@@ -46,7 +47,7 @@ def read_config(path: str, changes: Sequence[overrides.Override]) -> ConfigDict:
     """The config of a file with its changed keys, every value checked; ValueError or OSError in one line."""
     config = overrides.load_config(path)
     overrides.apply(config, changes)
-    settings.check_config_values(config)
+    check_config_values(config)
     return config
 
 

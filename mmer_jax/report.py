@@ -6,19 +6,29 @@ results.csv (a line a run), rows.csv (a line for each fold and seed) and PNG pic
 
 import argparse
 import csv
-import dataclasses
 import re
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from mmer_jax import plots
-from mmer_jax.confusion import confusion_matrix, per_class
-from mmer_jax.outputs import PICTURE, REPORT_FILES, check_folder
-from mmer_jax.summary import (
+from mmer_jax.files import read_arrays, read_jsonl
+from mmer_jax.files.outputs import PICTURE, REPORT_FILES, check_folder
+from mmer_jax.metrics.confusion import confusion_matrix, per_class
+from mmer_jax.results import plots
+from mmer_jax.results.runs import (
+    EXPLANATION,
+    NOT_HONEST,
+    ReportError,
+    Run,
+    find_runs,
+    marks_of,
+    published_of,
+    unique,
+)
+from mmer_jax.results.summary import (
     PLAIN,
     TITLES,
     column_title,
@@ -28,140 +38,12 @@ from mmer_jax.summary import (
     over,
     summarise,
 )
-from mmer_jax.writer import read_arrays, read_json, read_jsonl
 
-KEYS = (
-    'format', 'config', 'variant', 'dataset', 'modalities', 'protocol', 'parameters', 'metrics', 'selection',
-    'headline', 'class_names', 'published', 'rows',
-)  # fmt: skip
-ROW_KEYS = ('fold', 'seed', 'marks', 'best_epoch', 'epochs', 'test', 'floor')
-EXPLANATION = """\
-Metrics are read on the test split once, at the epoch that validation chose. Mean ± standard deviation: with several
-seeds each seed's number is its mean over the folds, then mean and standard deviation (n - 1) are over the seeds;
-with one seed and several folds they are over the folds (marked "over folds"); with one of each there is no deviation.
-The floor is what the best constant answer scores on the test labels, averaged over the folds. Published numbers are
-quoted from the paper named, not measured here, and only beside the data set that they are of."""
 CLASSES_EXPLANATION = """\
 Classes: for each seed the test records of all folds are counted together, then come mean ± standard deviation over the
 seeds. Recall is the share of a class's records that are found, and is the diagonal of the picture; precision the share
 of what is called so that is so; F1 their harmonic mean. – : undefined, as no test record is of the class (recall) or
 none was called so (precision); seeds where a number is undefined are left out of its mean."""
-NOT_HONEST = '⚠ not an honest estimate of performance on new speakers or clips: '
-
-
-class ReportError(ValueError):
-    """There is nothing to report, or a run's files are damaged."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Run:
-    """One workdir: its results.json, and its fold folders (itself, where there are no folds)."""
-
-    folder: Path
-    results: dict[str, Any]
-    folds: dict[str, Path]
-    unfinished: str = ''
-    show_folder: bool = False
-
-    @property
-    def name(self) -> str:
-        """config:variant, with the workdir's name where several runs share it."""
-        variant = self.results['variant']
-        name = self.results['config'] + (f':{variant}' if variant else '')
-        return f'{name} ({self.folder.name})' if self.show_folder else name
-
-    def values(self, metric: str, part: str = 'test') -> np.ndarray:
-        """(folds, seeds) of one metric, 'train/loss' for that of another split; NaN where a row lacks it."""
-        rows = self.results['rows']
-        folds, seeds = unique(r['fold'] for r in rows), unique(r['seed'] for r in rows)
-        split, _, name = metric.rpartition('/')
-        name, part = (name, split) if split and part == 'test' else (metric, part)  # the floor is of the test split
-        found = {(r['fold'], r['seed']): r.get(part, {}).get(name) for r in rows}
-        table = [[found.get((fold, seed)) for seed in seeds] for fold in folds]
-        return np.array([[np.nan if x is None else x for x in line] for line in table], float)
-
-
-def is_of(dataset: str, name: str) -> bool:
-    """Whether a directory's data set ('mosi_mult') is the one called `name` ('mosi'): equal, or more after a '_'."""
-    return bool(name) and (dataset == name or dataset.startswith(f'{name}_'))
-
-
-def published_of(results: dict[str, Any]) -> dict[str, float]:
-    """The published numbers by metric that may stand beside a run: those of its own data set, else none."""
-    published = dict(results['published'] or {})
-    dataset = published.pop('dataset', '')
-    published.pop('source', None)
-    return published if is_of(results['dataset'], dataset) else {}
-
-
-def find_runs(paths: Sequence[str | Path]) -> tuple[list[Run], list[str]]:
-    """The runs at or below the paths, in order, and a note on each that cannot be shown.
-
-    A run's own folds are not runs. ReportError where nothing is left to show.
-    """
-    folders: dict[Path, Path] = {}
-    for path in map(Path, paths):
-        if not path.is_dir():
-            raise ReportError(f'{path} is no folder; give the workdir of a run')
-        found = _topmost(path)
-        if not found:
-            raise ReportError(f'{path}: no results.json in or below it; train first, python -m mmer_jax.main')
-        folders |= {folder.resolve(): folder for folder in found}
-    folders = {real: folder for real, folder in folders.items() if not set(real.parents) & set(folders)}
-    runs, faults = [], []
-    for folder in folders.values():
-        try:
-            runs.append(read_run(folder))
-        except ValueError as error:
-            faults.append(str(error))
-    if not runs:
-        raise ReportError('; '.join(faults))
-    names = [run.name for run in runs]
-    return [dataclasses.replace(run, show_folder=names.count(run.name) > 1) for run in runs], faults
-
-
-def _topmost(path: Path) -> list[Path]:
-    if (path / 'results.json').is_file() or (path / 'config.json').is_file():
-        return [path]
-    children = [child for child in sorted(path.iterdir()) if child.is_dir() and not child.is_symlink()]
-    return [found for child in children for found in _topmost(child)]
-
-
-def read_run(folder: Path) -> Run:
-    """The run in a workdir, its results checked; ReportError where there are none or they are damaged."""
-    folds = {child.name: child for child in sorted(folder.glob('fold_*')) if (child / 'results.json').is_file()}
-    if (folder / 'results.json').is_file():
-        results, unfinished = read_json(folder / 'results.json'), ''
-    elif folds:
-        parts = [read_json(fold / 'results.json') for fold in folds.values()]
-        results = {**parts[0], 'rows': [row for part in parts for row in part['rows']]}
-        unfinished = f'unfinished: folds {", ".join(folds)} only'
-    else:
-        raise ReportError(f'{folder} is unfinished: it has a config.json but no results.json; run it again to go on')
-    path = folder / 'results.json'
-    missing = [key for key in KEYS if key not in results] or [
-        f'rows.{key}' for key in ROW_KEYS if not results['rows'] or any(key not in row for row in results['rows'])
-    ]
-    if missing:
-        raise ReportError(f'{path} lacks {", ".join(missing)}; it was not written by mmer_jax.train')
-    if results['format'] != 1:
-        raise ReportError(
-            f'{path} has format {results["format"]}, expected 1; report it with the version that wrote it'
-        )
-    pairs = [(row['fold'], row['seed']) for row in results['rows']]
-    if len(set(pairs)) != len({f for f, _ in pairs}) * len({s for _, s in pairs}) or len(set(pairs)) != len(pairs):
-        raise ReportError(f'{path}: its {len(pairs)} rows are not every fold with every seed once: {pairs}')
-    return Run(folder, results, folds or {results['rows'][0]['fold']: folder}, unfinished)
-
-
-def unique(values: Iterable[Any]) -> list[Any]:
-    """The different values, in order of their first appearance."""
-    return list(dict.fromkeys(values))
-
-
-def marks_of(run: Run) -> list[str]:
-    """What makes any of the run's folds dishonest, each once."""
-    return unique(mark for row in run.results['rows'] for mark in row['marks'])
 
 
 def main_table(runs: Sequence[Run]) -> list[str]:

@@ -28,11 +28,14 @@ from typing import Any
 from absl import logging
 from ml_collections import ConfigDict
 
-from mmer_jax import bar_plots, evaluate, ranges, start, train
-from mmer_jax.outputs import TABLE_FILES, check_folder
-from mmer_jax.report import EXPLANATION, NOT_HONEST, Run, marks_of, read_run
-from mmer_jax.summary import column_title, finite_mean, format_number, format_summary, is_plain, summarise
-from mmer_jax.table_config import OTHER_SPLITS, Row, Table, TableError, read_table, row_config, split_start
+from mmer_jax import evaluate, train
+from mmer_jax.files.outputs import TABLE_FILES, check_folder
+from mmer_jax.results import bar_plots
+from mmer_jax.results.runs import EXPLANATION, NOT_HONEST, Run, marks_of, read_run
+from mmer_jax.results.summary import column_title, finite_mean, format_number, format_summary, is_plain, summarise
+from mmer_jax.results.table_config import OTHER_SPLITS, Row, Table, TableError, read_table, row_config, split_start
+from mmer_jax.run import warm_start
+from mmer_jax.settings import ranges
 
 MISTAKES = (ValueError, TypeError, FloatingPointError, FileNotFoundError)  # told in one line, without a traceback
 
@@ -59,7 +62,7 @@ def look(config: ConfigDict | None, folder: Path) -> Outcome:
             return Outcome('failed', f'{folder} has results but no config.json to compare; remove the folder')
         return Outcome('not run')
     try:
-        train.check_config(start.with_sizes(config), folder)
+        train.check_config(warm_start.with_sizes(config), folder)
         if results.is_file():
             return Outcome('finished', run=read_run(folder))
     except (ValueError, FileNotFoundError) as error:

@@ -15,9 +15,17 @@ import flax.linen as nn
 import jax
 import numpy as np
 
-from mmer_jax import __version__, data, evaluate, other_data, sharding, start, writer
-from mmer_jax.checkpoint import Checkpoints
-from mmer_jax.experiment import (
+from mmer_jax import __version__, evaluate
+from mmer_jax.data import other_data
+from mmer_jax.data.batches import check_main_guard, labels_of, read_batches
+from mmer_jax.data.protocols import Fold
+from mmer_jax.data.records import RecordSource
+from mmer_jax.files import write_json
+from mmer_jax.metrics import floors, is_better_high, unfit
+from mmer_jax.models import check_module
+from mmer_jax.run import sharding, warm_start, writer
+from mmer_jax.run.checkpoint import Checkpoints
+from mmer_jax.run.program import (
     SPLITS,
     Config,
     FoldData,
@@ -31,14 +39,10 @@ from mmer_jax.experiment import (
     open_source,
     save_statistics,
 )
-from mmer_jax.metrics import floors, is_better_high, unfit
-from mmer_jax.models import check_module
-from mmer_jax.protocols import Fold
-from mmer_jax.records import RecordSource
-from mmer_jax.selection import Selection
-from mmer_jax.settings import check_config_values
-from mmer_jax.step import TrainState, variables_of
-from mmer_jax.workdir import alone, check_config, read_results
+from mmer_jax.run.selection import Selection
+from mmer_jax.run.step import TrainState, variables_of
+from mmer_jax.run.workdir import alone, check_config, read_results
+from mmer_jax.settings.keys import check_config_values
 
 
 def train_and_evaluate(
@@ -53,8 +57,8 @@ def train_and_evaluate(
     """
     check_config_values(config, own_model=model is not None)
     if config.data.workers:
-        data.check_main_guard()
-    workdir, config = Path(workdir), start.with_sizes(config)
+        check_main_guard()
+    workdir, config = Path(workdir), warm_start.with_sizes(config)
     source = open_source(config)
     all_folds = folds_of(config, source)
     chosen = range(len(all_folds)) if folds is None else list(folds)
@@ -85,13 +89,13 @@ def train_and_evaluate(
         assert described is not None
         described, whole = {**described, 'rows': rows}, len(rows) == len(all_folds) * config.seeds
         if unfinished and whole and len(all_folds) > 1 and jax.process_index() == 0:
-            writer.write_json(workdir / 'results.json', described)
+            write_json(workdir / 'results.json', described)
     return described
 
 
 def check_metrics(config: Config, source: RecordSource) -> None:
     """ValueError where the config selects by, or shows, a metric that this kind of label does not have."""
-    kind, labels = evaluate.kind_of(source), data.labels_of(source, source.manifest['record'])
+    kind, labels = evaluate.kind_of(source), labels_of(source, source.manifest['record'])
     known = ['loss', *floors(kind, labels, names=source.schema.label.names)]
     for key, names in (('selection.metric', [config.selection.metric]), ('headline', config.headline)):
         unknown = [name for name in names if name not in known]
@@ -143,9 +147,9 @@ class Loop:
         self.loss_sum, self.step = np.zeros(config.seeds), 0
         expected = self._restore()
         if self.step == 0:
-            self.state = start.begin(config, fold_data, self.state, program.mesh, tell=tell)
+            self.state = warm_start.begin(config, fold_data, self.state, program.mesh, tell=tell)
             self.best = jax.tree.map(lambda x: x.copy(), variables_of(self.state))
-        self.running = program.split(self.state)
+        self.on_device = program.unstack(self.state)
         self.log.truncate_after(self.step)
         if log.active and expected not in (None, self.log.rows):
             path = log.workdir / 'metrics.jsonl'
@@ -171,7 +175,7 @@ class Loop:
 
     def run(self) -> None:
         """Steps to the end, or until every seed has stopped early."""
-        batches = data.batches(
+        batches = read_batches(
             self.fold_data.loaders['train'],
             start=self.step,
             workers=self.config.data.workers,
@@ -184,7 +188,7 @@ class Loop:
                 batch = next(batches)
                 waited += time.perf_counter() - before
                 arrays = sharding.put_batch(batch, self.program.mesh)
-                self.running, numbers = self.program.train(self.running, arrays)
+                self.on_device, numbers = self.program.train(self.on_device, arrays)
                 if pending is not None:  # the numbers of the step before: the device is already busy with this one
                     self._account(*pending)
                 pending = (self.step, numbers)
@@ -192,7 +196,7 @@ class Loop:
                 ends = self.step % self.plan.batches_per_epoch == 0
                 if ends or (self.config.checkpoint_every and self.step % self.config.checkpoint_every == 0):
                     self._account(*pending)
-                    pending, self.state = None, self.program.join(self.running)
+                    pending, self.state = None, self.program.stack(self.on_device)
                     if ends:
                         self._end_epoch(waited, time.perf_counter() - epoch_start)
                         waited, epoch_start = 0.0, time.perf_counter()
@@ -243,7 +247,7 @@ class Loop:
         if not np.array_equal(scales, self.selection.lr_scale):
             scale = sharding.put_tree(self.selection.lr_scale.astype(np.float32), by_seed)
             self.state = self.state.replace(lr_scale=scale)
-            self.running = self.program.split(self.state)
+            self.on_device = self.program.unstack(self.state)
         for n in measured:
             row = {'step': self.step, 'epoch': epoch, 'split': 'train_epoch', 'seed': self.seeds[n]}
             self.log.write({**row, 'loss': self.loss_sum[n] / examples})
@@ -274,7 +278,7 @@ def write_results(
     if jax.process_index() == 0:
         for split, values in predictions.items():
             evaluate.save_predictions(workdir / 'predictions' / f'{split}.npz', values, seeds)
-        writer.write_json(workdir / 'results.json', results)
+        write_json(workdir / 'results.json', results)
     return results
 
 

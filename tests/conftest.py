@@ -23,7 +23,7 @@ import jax
 import numpy as np
 import pytest
 
-from mmer_jax.records import Feature, Label, RecordWriter, Schema
+from mmer_jax.data.records import Feature, Label, RecordWriter, Schema
 
 jax.config.update('jax_num_cpu_devices', 2)
 jax.config.update('jax_numpy_rank_promotion', 'raise')

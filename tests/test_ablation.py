@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 from ml_collections import ConfigDict
 
-from mmer_jax import evaluate, table, trained
+from mmer_jax import evaluate, table
+from mmer_jax.files import read_json
+from mmer_jax.run import finished
 from mmer_jax.train import train_and_evaluate
-from mmer_jax.writer import read_json
 from tests.small_run import small_config
 
 CONFIG = """
@@ -37,8 +38,8 @@ def workdir(tiny, tmp_path_factory):
 
 
 def test_a_hidden_modality_is_masked_in_every_record(workdir):
-    run = trained.open_run(workdir, fold=1, seed=1)
-    variables, load = trained.chosen_variables(run), run.fold_data.loaders['test']
+    run = finished.open_run(workdir, fold=1, seed=1)
+    variables, load = finished.chosen_variables(run), run.fold_data.loaders['test']
     correct, total = 0, 0
     for step in range(len(load.plan)):
         batch = load(load.plan[step])

@@ -16,7 +16,7 @@ from mmer_jax.layers import fix_length, mask_steps
 from mmer_jax.losses import make_loss
 from mmer_jax.models.audio_visual import COUPLED, FUSIONS, AudioVisual
 from mmer_jax.models.cfn_sr import CfnSr
-from mmer_jax.step import init_state, make_train_step
+from mmer_jax.run.step import init_state, make_train_step
 from tests.gradients import check_faint
 
 BOTH = ('audio', 'vision')

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mmer_jax import augment
-from mmer_jax.schema import Frames, encode_frames
+from mmer_jax.data import augment
+from mmer_jax.data.schema import Frames, encode_frames
 
 
 def pictures(count=6, height=24, width=24, channels=3):

@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 from matplotlib.colors import to_rgb
 
-from mmer_jax import bar_plots
-from mmer_jax.bar_plots import COLOURS, Bar
+from mmer_jax.results import bar_plots
+from mmer_jax.results.bar_plots import COLOURS, Bar
 
 SERIES = ('voice', 'face', 'face and voice')
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from benchmarks import sequence_models
-from mmer_jax.data import BatchPlan
+from mmer_jax.data.batches import BatchPlan
 from tests.conftest import REPOSITORY
 
 

@@ -12,8 +12,8 @@ from flax import traverse_util
 from data_prep.convert_weights import i3d, names
 from mmer_jax.encoders.i3d import I3D, max_pool_same, same_padding
 from mmer_jax.encoders.simple3d import Simple3D
-from mmer_jax.experiment import KEEP_REMAT
 from mmer_jax.models.unimodal import Unimodal
+from mmer_jax.run.program import KEEP_REMAT
 from tests.conftest import FUSION_EMITTERS
 from tests.double import OPTIMISED, TOLERANCE, assert_near, in_float64
 from tests.golden import make_cnn_encoders_3d as make

@@ -13,7 +13,7 @@ from configs import mfsa_mosi
 from data_prep import synthetic
 from mmer_jax.losses import make_loss
 from mmer_jax.models import build_model
-from mmer_jax.optimizer import make_optimizer, matches
+from mmer_jax.run.optimizer import make_optimizer, matches
 from mmer_jax.train import train_and_evaluate
 from tests.conftest import REPOSITORY
 

@@ -11,9 +11,9 @@ import soundfile
 
 from data_prep import crema_d, crema_d_layout
 from data_prep.pool import PreparationError
-from mmer_jax import protocols
+from mmer_jax.data import protocols
+from mmer_jax.data.records import RecordSource, verify
 from mmer_jax.media import audio, spectrogram_image
-from mmer_jax.records import RecordSource, verify
 from tests.conftest import SHARED_DATA
 from tests.test_video import levels
 

@@ -14,10 +14,11 @@ from PIL import Image
 
 from configs.tables import shared_encoders, shared_encoders_smoke
 from data_prep import crema_d, crema_d_layout, look
-from mmer_jax import table, table_config
+from mmer_jax import table
+from mmer_jax.data.records import RecordSource, verify
+from mmer_jax.files import read_json
 from mmer_jax.media import audio, video
-from mmer_jax.records import RecordSource, verify
-from mmer_jax.writer import read_json
+from mmer_jax.results import table_config
 from tests.conftest import SHARED_DATA
 from tests.crema_d_release import write_release
 

@@ -8,9 +8,9 @@ import pytest
 
 from data_prep import cmu_sdk, csd
 from data_prep.pool import PreparationError
+from mmer_jax.data.protocols import make_folds
+from mmer_jax.data.records import RecordSource, read_manifest, verify
 from mmer_jax.media import MediaError
-from mmer_jax.protocols import make_folds
-from mmer_jax.records import RecordSource, read_manifest, verify
 from tests.conftest import SHARED_DATA
 
 

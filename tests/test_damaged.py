@@ -7,10 +7,11 @@ import shutil
 import numpy as np
 import pytest
 
-from mmer_jax import checkpoint, evaluate, figures, report, trained
-from mmer_jax.checkpoint import SUMS, Checkpoints
+from mmer_jax import evaluate, figures, report
+from mmer_jax.files import read_arrays
+from mmer_jax.run import checkpoint, finished
+from mmer_jax.run.checkpoint import SUMS, Checkpoints
 from mmer_jax.train import train_and_evaluate
-from mmer_jax.writer import read_arrays
 from tests.small_run import small_config
 from tests.test_train import assert_same_run
 
@@ -140,7 +141,7 @@ def test_the_variables_of_a_finished_run_are_never_an_older_steps(tiny, whole, b
     assert error.endswith(f'it goes on from checkpoint {before.name} and ends with the same numbers\n')
     assert error.count('\n') == 1
     with pytest.raises(ValueError, match='is damaged'):
-        trained.chosen_variables(trained.open_run(folder))
+        finished.chosen_variables(finished.open_run(folder))
     (folder / 'results.json').unlink()
     train_and_evaluate(config_of(tiny), folder)
     assert evaluate.main([str(folder)]) == 0
@@ -151,7 +152,7 @@ def test_the_variables_of_a_finished_run_are_never_an_older_steps(tiny, whole, b
     shutil.rmtree(folder / 'checkpoints')
     (folder / 'checkpoints').write_text('')
     with pytest.raises(ValueError, match='is a file, expected the folder of the checkpoints'):
-        trained.chosen_variables(trained.open_run(folder))
+        finished.chosen_variables(finished.open_run(folder))
 
 
 @pytest.mark.parametrize('content', [b'', b'{"format": 1', b'[]', b'{}', b'{"rows": []}', b'\xff\xfe'])

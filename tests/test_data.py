@@ -9,16 +9,16 @@ import sys
 import numpy as np
 import pytest
 
-from mmer_jax import augment, data
-from mmer_jax.data import BatchPlan, LoadBatch, batches, plan_shapes
-from mmer_jax.records import RecordError, RecordSource
+from mmer_jax.data import augment, batches
+from mmer_jax.data.batches import BatchPlan, LoadBatch, plan_shapes, read_batches
+from mmer_jax.data.records import RecordError, RecordSource
 from tests.conftest import REPOSITORY
 
 MODALITIES = ('text', 'audio', 'vision')
 
 
 def make_plan(source, modalities=MODALITIES, max_length=None, **options):
-    lengths = data.record_lengths(source, modalities, max_length or {})
+    lengths = batches.record_lengths(source, modalities, max_length or {})
     options = {'batch_size': 6, 'shapes': plan_shapes(lengths, 3), 'records': np.arange(len(source)), **options}
     return BatchPlan(lengths={m: lengths[m][options['records']] for m in lengths}, **options)
 
@@ -111,7 +111,7 @@ def test_padding_waste_by_hand():
 def test_batches_pad_right_mask_and_fill_with_weight_zero(source, modalities):
     load = make_loader(source, modalities, batch_size=7)
     seen = 0
-    for step, batch in enumerate(batches(load)):
+    for step, batch in enumerate(read_batches(load)):
         _, bucket, numbers = load.plan[step]
         assert set(batch) == {'label', 'weight', 'id', *modalities, *(f'{m}_mask' for m in modalities)}
         assert batch['weight'].tolist() == [1] * len(numbers) + [0] * (7 - len(numbers))
@@ -139,34 +139,37 @@ def equal(a, b):
 @pytest.mark.parametrize('start', [1, 7, 13])
 def test_resuming_continues_exactly(source, start):
     load = make_loader(source, shuffle=True, seed=3, epochs=2, augmentations=(augment.gaussian_noise('audio', 0.1),))
-    whole = list(batches(load))
-    rest = list(batches(load, start=start))
+    whole = list(read_batches(load))
+    rest = list(read_batches(load, start=start))
     assert len(whole) == len(load.plan) == 14
     assert len(rest) == 14 - start
     assert all(equal(a, b) for a, b in zip(whole[start:], rest, strict=True))
-    assert list(batches(load, start=14)) == []
+    assert list(read_batches(load, start=14)) == []
 
 
 def test_processes_read_disjoint_rows_that_make_up_the_whole(source):
-    whole = list(batches(make_loader(source, shuffle=True)))
-    parts = [list(batches(make_loader(source, shuffle=True, process_index=p, process_count=2))) for p in (0, 1)]
+    whole = list(read_batches(make_loader(source, shuffle=True)))
+    parts = [list(read_batches(make_loader(source, shuffle=True, process_index=p, process_count=2))) for p in (0, 1)]
     for batch, first, second in zip(whole, *parts, strict=True):
         assert equal(batch, {key: np.concatenate([first[key], second[key]]) for key in batch})
 
 
 def test_threads_and_prefetch_do_not_change_the_order(source):
     load = make_loader(source, shuffle=True)
-    assert all(equal(a, b) for a, b in zip(batches(load, threads=1, prefetch=1), batches(load, threads=8), strict=True))
+    assert all(
+        equal(a, b)
+        for a, b in zip(read_batches(load, threads=1, prefetch=1), read_batches(load, threads=8), strict=True)
+    )
 
 
 def test_cutting_and_normalising(source):
     numbers = np.arange(20)
-    statistics = data.feature_statistics(source, numbers, ('audio',))
+    statistics = batches.feature_statistics(source, numbers, ('audio',))
     rows = np.concatenate([source[int(n)]['audio'] for n in numbers])
     np.testing.assert_allclose(statistics['audio'][0], rows.mean(0), rtol=1e-5, atol=1e-6)
     np.testing.assert_allclose(statistics['audio'][1], rows.std(0), rtol=1e-5)
     load = make_loader(source, ('audio',), {'audio': 4}, statistics=statistics)
-    batch = next(iter(batches(load)))
+    batch = next(iter(read_batches(load)))
     assert batch['audio'].shape[1] <= 4
     number = int(load.plan[0][2][0])
     expected = (source[number]['audio'][:4] - rows.mean(0)) / rows.std(0)
@@ -174,23 +177,23 @@ def test_cutting_and_normalising(source):
 
 
 def test_a_feature_that_does_not_vary_is_only_centred(tmp_path):
-    from mmer_jax.records import Feature, Label, RecordWriter, Schema
+    from mmer_jax.data.records import Feature, Label, RecordWriter, Schema
 
     with RecordWriter(tmp_path / 'x', Schema('x', {'vision': Feature((2,))}, Label('regression'))) as writer:
         for n in range(4):
             writer.write({'id': str(n), 'label': 0.5, 'vision': np.array([3, n], np.float32)})
-    mean, deviation = data.feature_statistics(RecordSource(tmp_path / 'x'), np.arange(4), ('vision',))['vision']
+    mean, deviation = batches.feature_statistics(RecordSource(tmp_path / 'x'), np.arange(4), ('vision',))['vision']
     np.testing.assert_allclose(mean, [3, 1.5])
     np.testing.assert_allclose(deviation, [1, np.std([0, 1, 2, 3])])
     load = make_loader(RecordSource(tmp_path / 'x'), ('vision',), batch_size=4)
-    assert next(iter(batches(load)))['vision'].shape == (4, 1, 2)  # a vector is a sequence of one step
+    assert next(iter(read_batches(load)))['vision'].shape == (4, 1, 2)  # a vector is a sequence of one step
 
 
 @pytest.fixture(scope='module')
 def partly_missing(tmp_path_factory):
     """12 records with text, and audio of one step a word; records 3, 7 and 11 (the longest) lack the audio, 5 the text
     and both of its pictures; 0 lacks the vector."""
-    from mmer_jax.records import Feature, Label, RecordWriter, Schema
+    from mmer_jax.data.records import Feature, Label, RecordWriter, Schema
 
     features = {
         'text': Feature((None, 2), optional=True),
@@ -213,10 +216,10 @@ def partly_missing(tmp_path_factory):
 
 @pytest.mark.parametrize('max_shapes', [1, 3])
 def test_a_missing_modality_is_masked_and_its_record_kept(partly_missing, max_shapes):
-    lengths = data.record_lengths(partly_missing, MODALITIES, {})
+    lengths = batches.record_lengths(partly_missing, MODALITIES, {})
     load = make_loader(partly_missing, shapes=plan_shapes(lengths, max_shapes), batch_size=4)
     seen = {}
-    for batch in batches(load):
+    for batch in read_batches(load):
         assert batch['text'].shape[:2] == batch['audio'].shape[:2]  # words and their sound keep one number of steps
         for row, name in enumerate(batch['id']):
             if not name:
@@ -238,14 +241,14 @@ def test_a_shape_has_a_step_of_what_every_record_lacks():
 
 
 def test_statistics_are_those_of_the_records_that_have_the_modality(partly_missing):
-    mean, _ = data.feature_statistics(partly_missing, np.arange(12), ('audio',))['audio']
+    mean, _ = batches.feature_statistics(partly_missing, np.arange(12), ('audio',))['audio']
     rows = np.concatenate([partly_missing[n]['audio'] for n in range(12)])
     np.testing.assert_allclose(mean, rows.mean(0), rtol=1e-5)
     load = make_loader(partly_missing, ('audio',), statistics={'audio': (mean, mean)}, batch_size=12)
-    batch = next(iter(batches(load)))
+    batch = next(iter(read_batches(load)))
     assert not batch['audio'][~batch['audio_mask']].any()  # not minus the mean
     with pytest.raises(ValueError, match='audio is missing in all 3 training records; take it out of'):
-        data.feature_statistics(partly_missing, np.array([3, 7, 11]), ('audio',))
+        batches.feature_statistics(partly_missing, np.array([3, 7, 11]), ('audio',))
 
 
 @pytest.mark.parametrize('name', ['gaussian_noise', 'random_crop', 'time_mask', 'frequency_mask'])
@@ -254,7 +257,7 @@ def test_augmentations_leave_a_missing_modality_missing(partly_missing, name):
     options |= {'frequency_mask': {'bins': 1}}
     change = augment.make_augmentations([(name, {'modality': 'audio', **options[name]})])
     load = make_loader(partly_missing, ('audio',), augmentations=change, batch_size=12)
-    batch = next(iter(batches(load)))
+    batch = next(iter(read_batches(load)))
     assert [int(name) for name, mask in zip(batch['id'], batch['audio_mask'], strict=True) if not mask.any()] == [
         3,
         7,
@@ -265,19 +268,19 @@ def test_augmentations_leave_a_missing_modality_missing(partly_missing, name):
 def test_an_augmentation_that_lengthens_is_refused(source):
     load = make_loader(source, ('audio',), augmentations=(lambda r, g: {**r, 'audio': np.tile(r['audio'], (3, 1))},))
     with pytest.raises(ValueError, match='may shorten a sequence, not lengthen it'):
-        list(batches(load))
+        list(read_batches(load))
 
 
 @pytest.mark.parametrize('wrong', [('speech',), (), ('audio', 'audio'), ('audio', 'video')])
 def test_wrong_modalities_are_refused(source, wrong):
     with pytest.raises(ValueError, match=r"has \('text', 'audio', 'vision'\)"):
-        data.check_modalities(wrong, source.schema)
+        batches.check_modalities(wrong, source.schema)
 
 
 def test_nan_in_a_shard_that_others_wrote_is_refused(tmp_path, monkeypatch):
     """The writer refuses NaN; a shard written by another tool is caught when it is read, with file and record."""
-    from mmer_jax import schema as schema_module
-    from mmer_jax.records import Feature, Label, RecordWriter, Schema
+    from mmer_jax.data import schema as schema_module
+    from mmer_jax.data.records import Feature, Label, RecordWriter, Schema
 
     with monkeypatch.context() as patch:
         patch.setattr(schema_module, 'check_array', lambda *_: None)
@@ -288,7 +291,7 @@ def test_nan_in_a_shard_that_others_wrote_is_refused(tmp_path, monkeypatch):
             w.write({'id': 'broken', 'label': 1, 'audio': np.array([[1, np.nan]], np.float32)})
     load = make_loader(RecordSource(tmp_path / 'x'), ('audio',), batch_size=2)
     with pytest.raises(RecordError, match=r"record 1 \('broken'\), feature 'audio' has 1 NaN"):
-        list(batches(load))
+        list(read_batches(load))
 
 
 def test_corrupt_records_reach_the_caller_through_the_reading_threads(tiny, tmp_path):
@@ -300,7 +303,7 @@ def test_corrupt_records_reach_the_caller_through_the_reading_threads(tiny, tmp_
     content[-10] ^= 1
     path.write_bytes(bytes(content))
     with pytest.raises(RecordError, match='CRC'):
-        list(batches(make_loader(RecordSource(copy))))
+        list(read_batches(make_loader(RecordSource(copy))))
 
 
 def test_worker_processes_give_the_same_batches(source):
@@ -309,7 +312,7 @@ def test_worker_processes_give_the_same_batches(source):
 
     flags.FLAGS.unparse_flags()
     load = make_loader(source, shuffle=True)
-    assert all(equal(a, b) for a, b in zip(batches(load), batches(load, workers=1), strict=True))
+    assert all(equal(a, b) for a, b in zip(read_batches(load), read_batches(load, workers=1), strict=True))
     assert flags.FLAGS.is_parsed()
     assert flags.FLAGS(['script', 'rest']) == ['script', 'rest']
 
@@ -325,4 +328,4 @@ def test_a_script_without_a_main_guard_is_told_of_it(tiny, tmp_path):
     environment = {**os.environ, 'PYTHONPATH': str(REPOSITORY)}
     done = subprocess.run([sys.executable, script], env=environment, capture_output=True, text=True, timeout=300)
     assert done.returncode == 1
-    assert 'put what trains under "if __name__ == \'__main__\':", or set data.workers to 0' in done.stderr
+    assert 'put what trains under "if __name__ == \'__main__\':", or set batches.workers to 0' in done.stderr

@@ -10,8 +10,10 @@ import numpy as np
 import pytest
 from ml_collections import ConfigDict
 
-from mmer_jax import evaluate, extract, leakage, trained
-from mmer_jax.records import RecordSource, RecordWriter, verify
+from mmer_jax import evaluate, extract
+from mmer_jax.data import leakage
+from mmer_jax.data.records import RecordSource, RecordWriter, verify
+from mmer_jax.run import finished
 from mmer_jax.train import train_and_evaluate
 from tests.conftest import write_dataset
 from tests.small_run import small_config
@@ -46,8 +48,8 @@ def by_id(directory):
 
 def alone(workdir, level, fold=0, seed=0):
     """{id: (features, prediction)} of every record of a fold by itself, nothing padded."""
-    run = trained.open_run(workdir, fold=fold, seed=seed)
-    variables, found = trained.chosen_variables(run), {}
+    run = finished.open_run(workdir, fold=fold, seed=seed)
+    variables, found = finished.chosen_variables(run), {}
     apply = jax.jit(lambda batch: run.model.apply(variables, batch, train=False))
     source = run.fold_data.source
     for number in range(len(source)):
@@ -70,7 +72,7 @@ def test_features_are_those_of_the_model(workdir, tmp_path, level, small_parts, 
         for name, record in records.items():
             np.testing.assert_allclose(record['audio'], expected[name][0], atol=1e-5)
             np.testing.assert_allclose(record['prediction'], expected[name][1], atol=1e-5)
-        run = trained.open_run(workdir, fold=fold)
+        run = finished.open_run(workdir, fold=fold)
         manifest = RecordSource(directory).manifest
         tested = set(run.fold_data.source.manifest['id'][run.fold_data.fold.test])
         assert set(manifest['id'][manifest['split'] == 'test']) == tested

@@ -8,10 +8,10 @@ import pytest
 from sklearn.metrics import precision_recall_fscore_support
 
 from data_prep import ravdess_openface
-from mmer_jax import classifiers, feature_fusion
-from mmer_jax.feature_folds import fingerprint, read_folds, softmax
-from mmer_jax.feature_fusion import CLASSIFIERS, choose, classify, fuse, fused, measure
-from mmer_jax.records import Feature, Label, RecordSource, RecordWriter, Schema
+from mmer_jax import classifiers
+from mmer_jax.data.records import Feature, Label, RecordSource, RecordWriter, Schema
+from mmer_jax.second_stage.classify import CLASSIFIERS, choose, classify, fuse, fused, measure, unimodal_probabilities
+from mmer_jax.second_stage.folds import fingerprint, read_folds, softmax
 from tests.conftest import SHARED_DATA
 
 pytest.importorskip('xgboost')
@@ -101,7 +101,7 @@ def test_training_probabilities_come_from_models_that_did_not_see_them(fold):
     generator = np.random.default_rng(0)
     x = {'audio': generator.standard_normal((48, 40))}
     random = dataclasses.replace(fold, features=x, labels=generator.integers(3, size=48))
-    found = feature_fusion.unimodal_probabilities(random, 'audio')
+    found = unimodal_probabilities(random, 'audio')
     np.testing.assert_allclose(found.sum(1), 1, atol=1e-6)
     assert (found.argmax(1) == random.labels)[random.train].mean() < 0.65
 
@@ -109,7 +109,7 @@ def test_training_probabilities_come_from_models_that_did_not_see_them(fold):
 def test_a_networks_own_probabilities_are_taken(tmp_path):
     directory = write(tmp_path / 'a', 'audio', prediction=True)
     folds, _ = read_folds({'audio': directory}, 'official_split', {})
-    found = dict(zip(folds[0].ids, feature_fusion.unimodal_probabilities(folds[0], 'audio'), strict=True))
+    found = dict(zip(folds[0].ids, unimodal_probabilities(folds[0], 'audio'), strict=True))
     source = RecordSource(directory)
     for record in (source[number] for number in range(len(source))):
         np.testing.assert_allclose(found[record['id']], softmax(record['prediction'].astype(float)), rtol=1e-6)
@@ -276,7 +276,7 @@ def finished(directories, output, *more):
     command = ['--features', *features, '--output', str(output), '--protocol', 'leave_speakers_out', *more]
     command += ['--protocol_options', '{"folds": 2, "validation_speakers": 1}', '--classifiers', 'svm', 'mlp']
     assert classifiers.main(command) == 0
-    return classifiers.writer.read_json(output / 'results.json')['rows']
+    return classifiers.read_json(output / 'results.json')['rows']
 
 
 def test_pictures_show_the_predictions_and_axes_of_the_training_records(directories, tmp_path, drawn, fold):

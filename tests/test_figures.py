@@ -12,12 +12,14 @@ import pytest
 from ml_collections import ConfigDict
 from sklearn.metrics import silhouette_score
 
-from mmer_jax import attention_maps, attention_plots, figures, trained
-from mmer_jax.data import MODALITIES
+from mmer_jax import figures
+from mmer_jax.data.batches import MODALITIES
 from mmer_jax.models.mfsa import Mfsa
 from mmer_jax.models.mica import Mica
 from mmer_jax.models.mult import Mult
 from mmer_jax.models.pmr import Pmr
+from mmer_jax.results import attention_maps, attention_plots
+from mmer_jax.run import finished
 from mmer_jax.train import train_and_evaluate
 from tests.small_run import small_config
 
@@ -40,7 +42,7 @@ def workdir(tiny, tmp_path_factory):
 
 @pytest.fixture(scope='module')
 def run(workdir):
-    return trained.open_run(workdir, seed=1)
+    return finished.open_run(workdir, seed=1)
 
 
 @pytest.fixture(scope='module')
@@ -82,7 +84,7 @@ def direct(run):
     )
     batch = {key: value for key, value in load(load.plan[place]).items() if key != 'id'}
     model = run.model.clone(capture_attention=True)
-    outputs = jax.jit(lambda v, b: model.apply(v, b, train=False))(trained.chosen_variables(run), batch)
+    outputs = jax.jit(lambda v, b: model.apply(v, b, train=False))(finished.chosen_variables(run), batch)
     masks = {m: batch[f'{m}_mask'][row] for m in ('text', 'vision')}
     assert not masks['text'].all()
     assert not masks['vision'].all()  # both are padded here, so the order of a joined axis shows
@@ -136,7 +138,7 @@ def test_heads_are_reduced(run, drawn, tmp_path):
 
 
 def test_words_stand_where_the_manifest_has_one_for_each_step(workdir, worded, tmp_path):
-    run = trained.open_run(workdir, directory=str(worded))
+    run = finished.open_run(workdir, directory=str(worded))
     test = run.fold_data.source.manifest['id'][run.fold_data.fold.test]
     figures.draw_attention(run, tmp_path, record=RECORD, keys=['hca/0/text/mixed'])
     about = json.loads((tmp_path / 'attention.json').read_text())
@@ -181,7 +183,7 @@ def test_words_are_found_by_exact_glove_vectors(run, tmp_path):
 
 
 def test_two_runs_side_by_side_share_a_scale(run, workdir, tmp_path):
-    other = trained.open_run(workdir, seed=0)
+    other = finished.open_run(workdir, seed=0)
     figures.draw_attention(run, tmp_path, record=RECORD, keys=['psa/1/text'], compare=other)
     about = json.loads((tmp_path / 'attention.json').read_text())
     assert about['compare/run']['seed'] == 0

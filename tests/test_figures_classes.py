@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from mmer_jax import figures
-from mmer_jax.records import Feature, Label, RecordSource, RecordWriter, Schema
+from mmer_jax.data.records import Feature, Label, RecordSource, RecordWriter, Schema
 
 NAMES = ('calm', 'happy', 'sad')
 COLUMNS = ({'session': '10', 'split': 'test'}, {'session': '2', 'split': 'train'}, {'session': '1', 'split': ''})

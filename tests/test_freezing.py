@@ -6,7 +6,7 @@ import numpy as np
 import optax
 import pytest
 
-from mmer_jax.optimizer import layer_scale, make_optimizer, matches, without_frozen
+from mmer_jax.run.optimizer import layer_scale, make_optimizer, matches, without_frozen
 from tests.test_optimizer import fields as base_fields
 
 PARAMS = {

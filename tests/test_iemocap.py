@@ -12,8 +12,8 @@ import soundfile
 
 from data_prep import iemocap, iemocap_layout
 from data_prep.pool import PreparationError
-from mmer_jax.protocols import make_folds
-from mmer_jax.records import RecordSource, verify
+from mmer_jax.data.protocols import make_folds
+from mmer_jax.data.records import RecordSource, verify
 from tests import iemocap_release
 from tests.iemocap_release import BLUE, LENGTH, POINTER, RED, green, write_release, write_tokenizer
 from tests.test_announced import write_media

@@ -11,9 +11,9 @@ from ml_collections import ConfigDict
 from configs.tables import transformers_tables1to3
 from data_prep import iemocap
 from mmer_jax import classifiers, extract, table
-from mmer_jax.records import RecordSource, verify
+from mmer_jax.data.records import RecordSource, verify
+from mmer_jax.files import read_json
 from mmer_jax.train import train_and_evaluate
-from mmer_jax.writer import read_json
 from tests.iemocap_release import write_release, write_tokenizer
 
 pytest.importorskip('xgboost')

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mmer_jax import data, records
-from mmer_jax.augment import make_augmentations
-from mmer_jax.records import Feature, Frames, Label, RecordError, RecordSource, RecordWriter, Schema, encode_frames
+from mmer_jax.data import batches, records
+from mmer_jax.data.augment import make_augmentations
+from mmer_jax.data.records import Feature, Frames, Label, RecordError, RecordSource, RecordWriter, Schema, encode_frames
 
 SIZE = (16, 24)
 FEATURES = {
@@ -99,13 +99,13 @@ def test_lazy_frames_decode_what_is_asked_for(source, monkeypatch):
 
 
 def load(source, modalities, max_length=None, augment=(), statistics=None):
-    lengths = data.record_lengths(source, modalities, max_length or {})
-    plan = data.BatchPlan(np.arange(6), lengths, data.plan_shapes(lengths, 1), batch_size=8)
-    return data.LoadBatch(source, modalities, plan, statistics or {}, max_length or {}, make_augmentations(augment))
+    lengths = batches.record_lengths(source, modalities, max_length or {})
+    plan = batches.BatchPlan(np.arange(6), lengths, batches.plan_shapes(lengths, 1), batch_size=8)
+    return batches.LoadBatch(source, modalities, plan, statistics or {}, max_length or {}, make_augmentations(augment))
 
 
 def test_a_batch_has_uint8_pictures_with_masks(source):
-    batch = next(iter(data.batches(load(source, ('audio', 'text', 'vision')))))
+    batch = next(iter(batches.read_batches(load(source, ('audio', 'text', 'vision')))))
     assert (batch['vision'].shape, batch['vision'].dtype) == ((8, 6, *SIZE, 3), np.uint8)
     assert batch['vision_mask'].sum(1).tolist() == [1, 2, 3, 4, 5, 6, 0, 0]
     assert batch['text'].shape == (8, 1, *SIZE, 1)
@@ -129,8 +129,8 @@ def test_an_augmentation_to_another_size_is_refused(source):
 
 def test_pictures_are_not_normalised_by_the_pipeline(source):
     with pytest.raises(ValueError, match=r"normalised by their encoder; take 'vision' out of config.data.normalize"):
-        data.feature_statistics(source, np.arange(3), ('audio', 'vision'))
-    assert data.feature_statistics(source, np.arange(3), ('audio',))['audio'][0].tolist() == [1, 1]
+        batches.feature_statistics(source, np.arange(3), ('audio', 'vision'))
+    assert batches.feature_statistics(source, np.arange(3), ('audio',))['audio'][0].tolist() == [1, 1]
 
 
 def damaged(directory, tmp_path, change):
@@ -144,7 +144,7 @@ def damaged(directory, tmp_path, change):
         return {**r, 'vision': Frames(encoded)}
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr('mmer_jax.schema.check_frames', lambda *_: None)
+        patch.setattr('mmer_jax.data.schema.check_frames', lambda *_: None)
         return RecordSource(write(tmp_path / 'bad', change=spoil))
 
 

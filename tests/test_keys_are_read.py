@@ -2,8 +2,10 @@
 
 from ml_collections import ConfigDict
 
-from mmer_jax import experiment, main, optimizer, ranges, settings, start, train
-from mmer_jax.records import RecordSource
+from mmer_jax import main, train
+from mmer_jax.data.records import RecordSource
+from mmer_jax.run import optimizer, program, warm_start
+from mmer_jax.settings import keys, ranges
 from tests.small_run import MeanModel, small_config
 
 
@@ -14,7 +16,7 @@ class Recorder:
         self.__dict__.update(_config=config, _read=read, _prefix=prefix)
 
     def _note(self, key, value):
-        if isinstance(value, ConfigDict) and key not in settings.OPEN:
+        if isinstance(value, ConfigDict) and key not in keys.OPEN:
             return Recorder(value, self._read, f'{key}.')
         self._read.add(key)
         return value
@@ -53,13 +55,13 @@ def unread(changed, directory, folder, monkeypatch):
     changed(config)
     recorder = Recorder(config, read)
     with monkeypatch.context() as patch:
-        patch.setattr(start, 'chosen_part', lambda where, fold_data, seeds: None)
-        patch.setattr(start.pretrained, 'graft', lambda variables, loaded, path, fresh: variables)
+        patch.setattr(warm_start, 'chosen_part', lambda where, fold_data, seeds: None)
+        patch.setattr(warm_start.pretrained, 'graft', lambda variables, loaded, path, fresh: variables)
         assert len(train.train_and_evaluate(recorder, folder, model=MeanModel())['rows']) == 1
     for name in optimizer.OPTIMIZERS:
         config.optimizer.name = name
         optimizer.make_optimizer(recorder.optimizer.to_dict(), 10)
-    experiment.make_model(small_config_of_a_model(recorder), RecordSource(directory))
+    program.make_model(small_config_of_a_model(recorder), RecordSource(directory))
 
     def fails(config, workdir, folds):
         raise ValueError('stop')
@@ -67,7 +69,7 @@ def unread(changed, directory, folder, monkeypatch):
     monkeypatch.setattr(main, 'read_config', lambda path, changes: recorder)
     monkeypatch.setattr(main, 'train_and_evaluate', fails)
     assert main.main(['--config=x']) == 1
-    return [key for key in dict(settings.leaves(config.to_dict())) if key not in read]
+    return [key for key in dict(keys.leaves(config.to_dict())) if key not in read]
 
 
 def small_config_of_a_model(recorder):
@@ -84,5 +86,5 @@ def test_a_key_that_nobody_reads_is_found(tiny, tmp_path, monkeypatch):
         with config.unlocked():
             config.optimizer.epochs = 3  # a name that is read elsewhere
 
-    monkeypatch.setitem(settings.KEYS, 'optimizer.epochs', ranges.COUNT)
+    monkeypatch.setitem(keys.KEYS, 'optimizer.epochs', ranges.COUNT)
     assert unread(add_a_key, tiny, tmp_path, monkeypatch) == ['optimizer.epochs']

@@ -8,8 +8,8 @@ import pytest
 from mmer_jax.encoders.bert import DistilBert
 from mmer_jax.encoders.conv_videomae import ConvVideoMae
 from mmer_jax.encoders.wav2vec2 import Hubert
-from mmer_jax.optimizer import layer_scale, make_optimizer, name_of
 from mmer_jax.pretrained import graft
+from mmer_jax.run.optimizer import layer_scale, make_optimizer, name_of
 from tests.test_optimizer import fields as optimizer_fields
 from tests.test_transformers_counts import CASES, LARGE, SMALL, TEXT, WAVE, batch_of, build
 

@@ -17,7 +17,7 @@ import pytest
 from mmer_jax import encoders, fusion, layers
 from mmer_jax.losses import make_loss
 from mmer_jax.models import StackedInput, check_module
-from mmer_jax.step import init_state, make_eval_step, make_train_step
+from mmer_jax.run.step import init_state, make_eval_step, make_train_step
 from tests.test_models import CASES, make, make_batch
 
 ROWS, STEPS, SIZE = 2, 5, 8

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from mmer_jax import evaluate, report
-from mmer_jax.records import Feature, Label, RecordSource, RecordWriter, Schema
+from mmer_jax.data.records import Feature, Label, RecordSource, RecordWriter, Schema
 from mmer_jax.train import train_and_evaluate
 from tests.small_run import MeanModel, small_config
 

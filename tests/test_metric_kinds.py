@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import sklearn.metrics as reference
 
-from mmer_jax import confusion, metrics
+from mmer_jax import metrics
+from mmer_jax.metrics import confusion
 
 MOSI_ONLY = {'acc7_round', 'acc7_cmu_bucket', 'acc5_round'}
 SIGNS = {'acc2_has0', 'f1_has0', 'acc2_non0', 'f1_non0', 'uar_non0', 'macro_f1_non0'}

@@ -14,7 +14,7 @@ from mmer_jax.fusion.predictive_self_attention import PredictiveSelfAttention
 from mmer_jax.fusion.weighted_attention import WeightedAttention
 from mmer_jax.losses import LOSSES, make_loss
 from mmer_jax.models.mfsa import Mfsa
-from mmer_jax.optimizer import make_optimizer
+from mmer_jax.run.optimizer import make_optimizer
 from tests.numpy_blocks import (
     conv3x3,
     dense,

@@ -9,8 +9,8 @@ import pytest
 from data_prep import mmsa_pickle, sequences
 from data_prep.mmsa_pickle import make_schema, prepare
 from data_prep.pool import PreparationError
-from mmer_jax.protocols import official_split
-from mmer_jax.records import RecordSource, verify
+from mmer_jax.data.protocols import official_split
+from mmer_jax.data.records import RecordSource, verify
 
 COUNTS = {'train': 5, 'valid': 2, 'test': 3}
 STEPS = {'text': 6, 'audio': 9, 'vision': 7}

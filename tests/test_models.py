@@ -7,7 +7,7 @@ import pytest
 
 from mmer_jax.losses import make_loss
 from mmer_jax.models import MODELS, build_model
-from mmer_jax.step import init_state, make_train_step
+from mmer_jax.run.step import init_state, make_train_step
 from tests.gradients import check_faint
 
 ALL = ('text', 'audio', 'vision')

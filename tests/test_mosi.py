@@ -11,9 +11,9 @@ from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import Ridge
 
 from data_prep import mosi
+from mmer_jax.data.protocols import make_folds
+from mmer_jax.data.records import RecordSource, verify
 from mmer_jax.media.tokens import TextTokenizer
-from mmer_jax.protocols import make_folds
-from mmer_jax.records import RecordSource, verify
 from tests.conftest import SHARED_DATA
 from tests.iemocap_release import write_tokenizer
 from tests.test_csd import write_csd, write_glove

@@ -9,8 +9,8 @@ import pytest
 from data_prep import mult_pickle, sequences
 from data_prep.mult_pickle import make_schema, prepare
 from data_prep.pool import PreparationError
-from mmer_jax.protocols import official_split
-from mmer_jax.records import RecordSource, verify
+from mmer_jax.data.protocols import official_split
+from mmer_jax.data.records import RecordSource, verify
 
 COUNTS = {'train': 6, 'valid': 3, 'test': 4}
 STEPS = {'text': 5, 'audio': 9, 'vision': 7}

@@ -6,7 +6,7 @@ import numpy as np
 import optax
 import pytest
 
-from mmer_jax.optimizer import OPTIMIZERS, SCHEDULES, make_optimizer, make_schedule
+from mmer_jax.run.optimizer import OPTIMIZERS, SCHEDULES, make_optimizer, make_schedule
 
 PARAMS = {'a': np.array([1.0, -2.0, 0.5], np.float32), 'b': np.array([[3.0]], np.float32)}
 GRADIENT = {'a': np.array([0.3, -0.1, 0.0], np.float32), 'b': np.array([[-4.0]], np.float32)}

@@ -9,11 +9,13 @@ import numpy as np
 import pytest
 from ml_collections import ConfigDict
 
-from mmer_jax import evaluate, extract, leakage, other_data, trained
-from mmer_jax.experiment import FoldData
-from mmer_jax.records import Feature, Label, RecordSource, RecordWriter, Schema
+from mmer_jax import evaluate, extract
+from mmer_jax.data import leakage, other_data
+from mmer_jax.data.records import Feature, Label, RecordSource, RecordWriter, Schema
+from mmer_jax.files import read_json
+from mmer_jax.run import finished
+from mmer_jax.run.program import FoldData
 from mmer_jax.train import train_and_evaluate
-from mmer_jax.writer import read_json
 from tests.small_run import small_config
 
 NAMES = ('calm', 'happy', 'sad')
@@ -64,8 +66,8 @@ def new(tmp_path_factory):
 
 def predicted(workdir, directory, fold, seed):
     """{id: prediction} of each record by itself, from the stored variables and statistics."""
-    run = trained.open_run(workdir, fold=fold, seed=seed)
-    variables, source = trained.chosen_variables(run), RecordSource(directory)
+    run = finished.open_run(workdir, fold=fold, seed=seed)
+    variables, source = finished.chosen_variables(run), RecordSource(directory)
     mean, deviation = run.fold_data.statistics['audio']
     apply = jax.jit(lambda batch: run.model.apply(variables, batch, train=False)['prediction'])
     found = {}
@@ -131,13 +133,13 @@ def test_a_model_of_one_length_is_given_it(tiny, tmp_path):
     short = write(tmp_path / 'short', new_clips(4), steps=(2, 3))
     (row,) = evaluate.evaluate_checkpoint(tmp_path / 'run' / 'fold_0', directory=str(short), model=Flat())
     assert 0 <= row['accuracy'] <= 1
-    run = trained.open_run(tmp_path / 'run', directory=str(short), model=Flat())
+    run = finished.open_run(tmp_path / 'run', directory=str(short), model=Flat())
     assert run.fold_data.loaders['test'].plan.shapes == [{'audio': 9}]
 
 
 def seen_clips(workdir, fold=0):
     """A record and a speaker that fold 0's model was trained on, and a record that only its epoch was chosen on."""
-    data, manifest = trained.open_run(workdir, fold=fold).fold_data, None
+    data, manifest = finished.open_run(workdir, fold=fold).fold_data, None
     manifest = data.source.manifest
     train, validation = data.fold.train[0], data.fold.validation[0]
     return str(manifest['id'][train]), str(manifest['speaker'][train]), str(manifest['id'][validation])
@@ -279,5 +281,5 @@ def test_real_labels_keep_the_metrics_of_the_run_where_they_fit(tmp_path, labels
             writer.write({'id': f'{number}', 'label': label, 'audio': np.ones(2, np.float32)})
     (tmp_path / 'results.json').write_text(json.dumps({'metrics': of_run}))
     fold_data = FoldData(RecordSource(tmp_path / 'data'), None, {}, {})
-    opened = trained.Opened(tmp_path, None, fold_data, None, own=False, other=True)
+    opened = finished.Opened(tmp_path, None, fold_data, None, own=False, other=True)
     assert evaluate._kind(opened) == expected

@@ -10,8 +10,10 @@ import pytest
 from PIL import Image
 
 from data_prep import look, synthetic
-from mmer_jax import outputs, plots, records
-from mmer_jax.records import RecordError, RecordSource, RecordWriter
+from mmer_jax.data import records
+from mmer_jax.data.records import RecordError, RecordSource, RecordWriter
+from mmer_jax.files import outputs
+from mmer_jax.results import plots
 from tests.conftest import write_dataset
 
 

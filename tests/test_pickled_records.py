@@ -9,8 +9,8 @@ import pytest
 from data_prep import mmsa_pickle, mult_pickle, pickled_labels
 from data_prep.pickled_labels import Choice
 from data_prep.pool import PreparationError
+from mmer_jax.data.records import RecordSource, verify
 from mmer_jax.media.tokens import TextTokenizer
-from mmer_jax.records import RecordSource, verify
 from tests.iemocap_release import WORDS, write_tokenizer
 
 COUNTS = {'train': 4, 'dev': 2, 'test': 3}

@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 
-from mmer_jax import plots
+from mmer_jax.results import plots
 
 
 def rows(seeds, folds, epochs=4):

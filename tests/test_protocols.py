@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from sklearn.model_selection import train_test_split
 
-from mmer_jax import protocols
-from mmer_jax.protocols import Fold, check_folds, make_folds
+from mmer_jax.data import protocols
+from mmer_jax.data.protocols import Fold, check_folds, make_folds
 
 
 def manifest_of(speakers, sessions=None, splits=None):

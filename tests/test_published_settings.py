@@ -8,7 +8,7 @@ import optax
 import pytest
 
 from configs import datasets
-from mmer_jax.optimizer import make_optimizer, matches, name_of
+from mmer_jax.run.optimizer import make_optimizer, matches, name_of
 from tests.test_configs import NAMES, parts
 
 TWO = ('resnet18', 'googlenet', 'vgg16', 'vit', 'vit_pretrained')

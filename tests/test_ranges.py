@@ -7,7 +7,8 @@ import re
 import numpy as np
 import pytest
 
-from mmer_jax import ranges, settings
+from mmer_jax.settings import keys, ranges
+from mmer_jax.settings.keys import KEYS
 from tests.conftest import REPOSITORY
 
 INF, NAN = float('inf'), float('nan')
@@ -29,7 +30,7 @@ INF, NAN = float('inf'), float('nan')
         (ranges.BELOW_1, [0.0, 0.999], [1, 1.0, -0.1]),
         (ranges.BETWEEN_0_AND_1, [0.5], [0, 1]),
         (ranges.FINITE, [-3, 0.0], [NAN, -INF]),
-        (settings.KEYS['mesh.data'], [-1, 1], [0, -2]),
+        (KEYS['mesh.data'], [-1, 1], [0, -2]),
         (ranges.FLAG, [True, False], [0, 1, 'true', None]),
         (ranges.Text(('a', 'b')), ['a'], ['c', '', 1]),
         (ranges.Text(pattern=True), ['^a'], ['(', 3]),
@@ -59,8 +60,8 @@ def test_a_kind_takes_the_good_and_names_the_bad(kind, good, bad):
         (ranges.Items(ranges.NAME), 'text,audio', ('text', 'audio')),
         (ranges.Items(ranges.NAME), "('text',)", ('text',)),
         (ranges.Items(ranges.NAME), '(text, audio)', ('text', 'audio')),
-        (settings.PATTERNS, '(^a{1,2}/)|(b)', ('(^a{1,2}/)|(b)',)),
-        (settings.PATTERNS, "('^a', 'b$')", ('^a', 'b$')),
+        (keys.PATTERNS, '(^a{1,2}/)|(b)', ('(^a{1,2}/)|(b)',)),
+        (keys.PATTERNS, "('^a', 'b$')", ('^a', 'b$')),
         (ranges.Either((ranges.COUNT, ranges.Items(ranges.COUNT))), '3', 3),
         (ranges.optional(ranges.COUNT), 'None', None),
     ],
@@ -73,7 +74,7 @@ def test_text_becomes_a_value_of_its_type(kind, text, value):
 @pytest.mark.parametrize(
     ('kind', 'text'),
     [(ranges.COUNT, '2.5'), (ranges.COUNT, '1e3'), (ranges.COUNT, ''), (ranges.POSITIVE, 'nan'), (ranges.FLAG, 'yep'),
-     (ranges.Items(ranges.COUNT), '3,a'), (settings.PATTERNS, '('), (ranges.Items(ranges.NAME), 'text,'),
+     (ranges.Items(ranges.COUNT), '3,a'), (keys.PATTERNS, '('), (ranges.Items(ranges.NAME), 'text,'),
      (ranges.optional(ranges.COUNT), 'no')],
 )  # fmt: skip
 def test_text_that_is_no_value_is_named(kind, text):
@@ -130,7 +131,7 @@ def test_every_number_of_a_command_has_a_range(name, monkeypatch):
     for action in flags_of(parser_of(name, monkeypatch)):
         defaults = action.default if isinstance(action.default, tuple | list) else (action.default,)
         number = any(isinstance(value, int | float) and not isinstance(value, bool) for value in defaults)
-        assert action.type not in (int, float), f'{action.dest}: give it a range of mmer_jax/ranges.py'
+        assert action.type not in (int, float), f'{action.dest}: give it a range of mmer_jax/settings/ranges.py'
         if action.nargs != 0 and number:
             assert isinstance(action.type, ranges.Number), action.dest
         if isinstance(action.type, ranges.Number) and action.default is not None:

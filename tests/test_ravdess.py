@@ -9,9 +9,9 @@ import pytest
 import soundfile
 
 from data_prep import pool, ravdess
-from mmer_jax import data
+from mmer_jax.data import batches
+from mmer_jax.data.records import RecordSource, verify
 from mmer_jax.media import MediaError, audio
-from mmer_jax.records import RecordSource, verify
 
 DATA = Path(__file__).resolve().parents[2] / 'shared' / 'data' / 'ravdess'
 SPEECH = 'Audio_Speech_Actors_01-24'
@@ -417,8 +417,8 @@ def test_silence_is_missing_sound(tmp_path, capsys, features):
     names = '03-01-05-01-01-01-01, 03-01-06-01-01-01-01, 03-01-08-01-01-01-01'
     assert f'  audio is missing (silence; masked in batches): 3\n      {names}\n' in printed
     assert f'  every modality is missing: 3\n      {names}\n' in printed
-    plan = data.BatchPlan(np.arange(4), {'audio': lengths}, data.plan_shapes({'audio': lengths}, 1), batch_size=4)
-    batch = next(iter(data.batches(data.LoadBatch(records, ('audio',), plan, {}, {}))))
+    plan = batches.BatchPlan(np.arange(4), {'audio': lengths}, batches.plan_shapes({'audio': lengths}, 1), batch_size=4)
+    batch = next(iter(batches.read_batches(batches.LoadBatch(records, ('audio',), plan, {}, {}))))
     assert batch['audio_mask'].any(1).tolist() == [True, False, False, False]
     assert batch['weight'].tolist() == [1, 1, 1, 1]
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from data_prep import ravdess_openface
-from mmer_jax.records import RecordSource, verify
+from mmer_jax.data.records import RecordSource, verify
 from tests.conftest import SHARED_DATA
 
 IDS = ['01-01-05-01-01-01-01', '01-01-03-02-02-01-02', '03-01-08-01-02-02-02']

@@ -9,9 +9,9 @@ import pytest
 from PIL import Image
 
 from data_prep import look, ravdess, ravdess_video
-from mmer_jax import data
+from mmer_jax.data import batches
+from mmer_jax.data.records import Feature, RecordSource, verify
 from mmer_jax.media import audio, video
-from mmer_jax.records import Feature, RecordSource, verify
 from tests.test_announced import write_media
 from tests.test_faces import write_table
 from tests.test_video import levels, write_video
@@ -259,9 +259,9 @@ def test_senseless_options(source, tmp_path, capsys, options, message):
 def test_batches_of_both(source, tmp_path):
     assert run(source, tmp_path / 'out') == 0
     records = RecordSource(tmp_path / 'out')
-    lengths = data.record_lengths(records, ('audio', 'vision'), {'vision': 4})
-    plan = data.BatchPlan(np.arange(5), lengths, data.plan_shapes(lengths, 1), batch_size=5)
-    batch = next(iter(data.batches(data.LoadBatch(records, ('audio', 'vision'), plan, {}, {'vision': 4}))))
+    lengths = batches.record_lengths(records, ('audio', 'vision'), {'vision': 4})
+    plan = batches.BatchPlan(np.arange(5), lengths, batches.plan_shapes(lengths, 1), batch_size=5)
+    batch = next(iter(batches.read_batches(batches.LoadBatch(records, ('audio', 'vision'), plan, {}, {'vision': 4}))))
     assert (batch['vision'].shape, batch['vision'].dtype) == ((5, 4, 32, 32, 3), np.uint8)
     assert batch['audio_mask'].all()
 

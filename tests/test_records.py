@@ -11,8 +11,9 @@ import grain
 import numpy as np
 import pytest
 
-from mmer_jax import records
-from mmer_jax.records import Feature, Label, RecordError, RecordSource, RecordWriter, Schema
+from mmer_jax.data import records
+from mmer_jax.data.records import Feature, Label, RecordError, RecordSource, RecordWriter, Schema
+from mmer_jax.records import main as command
 from tests.conftest import REPOSITORY, write_dataset
 
 SCHEMA = Schema(
@@ -93,9 +94,9 @@ def test_a_source_can_be_pickled_with_open_files(directory):
 
 
 def test_verify_passes_and_command_line_says_so(directory, capsys):
-    assert records.main(['verify', str(directory)]) == 0
+    assert command(['verify', str(directory)]) == 0
     assert '10 records in 3 shards, 0 faults' in capsys.readouterr().out
-    assert records.main(['show', str(directory)]) == 0
+    assert command(['show', str(directory)]) == 0
 
 
 def flip(path, position):
@@ -110,7 +111,7 @@ def test_a_flipped_byte_is_refused_and_named(directory, capsys):
     with pytest.raises(RecordError, match=r"data-00001-of-00003.tfrecord, record 1 \(id 'r1'\): CRC 0x"):
         source[1]
     assert source[0]['id'] == 'r0'
-    assert records.main(['verify', str(directory)]) == 1
+    assert command(['verify', str(directory)]) == 1
     assert '1 faults' in capsys.readouterr().out
 
 
@@ -143,7 +144,7 @@ def test_a_shard_without_index_is_refused_and_can_be_mended(directory, capsys):
     index.unlink()
     with pytest.raises(RecordError, match='python -m mmer_jax.records index'):
         RecordSource(directory)
-    assert records.main(['index', str(directory)]) == 0
+    assert command(['index', str(directory)]) == 0
     np.testing.assert_array_equal(np.load(index), before)
 
 
@@ -258,7 +259,7 @@ KILLED = """
 import sys, time
 sys.path.insert(0, {repository!r})
 from tests.test_records import SCHEMA, record
-from mmer_jax.records import RecordWriter
+from mmer_jax.data.records import RecordWriter
 with RecordWriter({output!r}, SCHEMA) as writer:
     for number in range(1000000):
         writer.write(record(number))

@@ -7,7 +7,8 @@ import matplotlib.image
 import numpy as np
 import pytest
 
-from mmer_jax import plots, report, summary
+from mmer_jax import report
+from mmer_jax.results import plots, summary
 
 # accuracy by (fold, seed): per seed the mean over folds is .5, .6, .7
 ACCURACY = {

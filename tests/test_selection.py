@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from mmer_jax.selection import Selection
+from mmer_jax.run.selection import Selection
 
 
 def follow(selection, values, first_epoch=1):

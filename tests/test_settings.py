@@ -7,11 +7,13 @@ from ml_collections import ConfigDict
 
 from configs import lf_lstm_mosi_minilm, quickstart
 from configs.base import get_base
-from mmer_jax import main, model_fields, overrides, ranges, settings, train
-from mmer_jax.augment import AUGMENTATIONS
+from mmer_jax import main, train
+from mmer_jax.data.augment import AUGMENTATIONS
+from mmer_jax.data.protocols import PROTOCOLS
 from mmer_jax.encoders import ENCODERS
 from mmer_jax.models import MODELS
-from mmer_jax.protocols import PROTOCOLS
+from mmer_jax.settings import model_fields, overrides, ranges
+from mmer_jax.settings.keys import KEYS, OPEN, check_config_values, leaves, option_kinds
 from tests.small_run import MeanModel, small_config
 
 INF, NAN = float('inf'), float('nan')
@@ -21,12 +23,12 @@ INF, NAN = float('inf'), float('nan')
 
 
 def test_every_key_of_a_config_has_its_kind_and_a_default_within():
-    keys = dict(settings.leaves(get_base('x').to_dict()))
-    assert set(keys) == {*settings.KEYS, *settings.OPEN}
-    assert [key for key, kind in settings.KEYS.items() if kind.fault(keys[key])] == []
+    keys = dict(leaves(get_base('x').to_dict()))
+    assert set(keys) == {*KEYS, *OPEN}
+    assert [key for key, kind in KEYS.items() if kind.fault(keys[key])] == []
     numbers = [key for key, value in keys.items() if isinstance(value, int | float) and not isinstance(value, bool)]
     assert len(numbers) > 25
-    assert all(isinstance(settings.KEYS[key], ranges.Number) for key in numbers)
+    assert all(isinstance(KEYS[key], ranges.Number) for key in numbers)
 
 
 @pytest.mark.parametrize('module', [*MODELS.values(), *ENCODERS.values()], ids=lambda module: module.__name__)
@@ -43,7 +45,7 @@ def test_every_field_of_a_module_has_its_kind_and_a_default_within(module):
 @pytest.mark.parametrize(('table', 'skip'), [(PROTOCOLS, 1), (AUGMENTATIONS, 0)], ids=['protocols', 'augmentations'])
 def test_every_option_has_its_kind(table, skip):
     for name, function in table.items():
-        for option, kind in settings.option_kinds(function, name, skip).items():
+        for option, kind in option_kinds(function, name, skip).items():
             parts = kind.kinds if isinstance(kind, ranges.Either) else (kind,)
             assert not any(isinstance(part, ranges.Anything) for part in parts), f'{name}: give the kind of {option}'
 
@@ -128,7 +130,7 @@ def test_heads_divide_the_width_they_share():
 
 def test_every_fault_is_told_at_once():
     with pytest.raises(ValueError, match=r'config.epochs: found 0.*; config.model.dropout: found -1'):
-        settings.check_config_values(config(epochs=0, model__dropout=-1))
+        check_config_values(config(epochs=0, model__dropout=-1))
 
 
 # ---- values from the command line ------------------------------------------------------------------------------
@@ -251,7 +253,7 @@ def test_help_lists_flags_and_keys(capsys):
     assert caught.value.code == 0
     shown = capsys.readouterr().out
     assert '--workdir' in shown
-    assert all(f'--config.{key}' in shown for key in [*settings.KEYS, *settings.OPEN])
+    assert all(f'--config.{key}' in shown for key in [*KEYS, *OPEN])
 
 
 def test_a_config_that_raises_is_told_with_its_line(tmp_path):

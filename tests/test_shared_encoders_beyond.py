@@ -13,7 +13,7 @@ from mmer_jax.encoders import ConvVideoMae, VideoMae, Vit
 from mmer_jax.encoders.convolution import scale_images
 from mmer_jax.encoders.vit import take_evenly
 from mmer_jax.models import StackedInput, build_model
-from mmer_jax.table_config import read_table
+from mmer_jax.results.table_config import read_table
 
 TINY = {'hidden_size': 8, 'num_layers': 1, 'num_heads': 2, 'intermediate_size': 8}
 SIDE, PATCH = 16, 8

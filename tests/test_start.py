@@ -9,10 +9,11 @@ import pytest
 from ml_collections import ConfigDict
 from safetensors.numpy import save_file
 
-from mmer_jax import start, table, trained
-from mmer_jax.experiment import folds_of, load_fold, open_source
-from mmer_jax.records import Feature, Label, RecordSource, RecordWriter, Schema
-from mmer_jax.table_config import TableError, read_table
+from mmer_jax import table
+from mmer_jax.data.records import Feature, Label, RecordSource, RecordWriter, Schema
+from mmer_jax.results.table_config import TableError, read_table
+from mmer_jax.run import finished, warm_start
+from mmer_jax.run.program import folds_of, load_fold, open_source
 from mmer_jax.train import train_and_evaluate
 from tests.small_run import small_config
 
@@ -28,7 +29,7 @@ def config_of(tiny, modalities, **changes):
 
 
 def chosen(workdir, fold, seed):
-    return trained.chosen_variables(trained.open_run(workdir, fold=fold, seed=seed))['params']
+    return finished.chosen_variables(finished.open_run(workdir, fold=fold, seed=seed))['params']
 
 
 @pytest.fixture(scope='module')
@@ -105,13 +106,13 @@ def test_a_start_that_saw_only_validation_records_is_refused(tiny):
     config = config_of(tiny, ('text',))
     source = open_source(config)
     fold_data = load_fold(config, source, folds_of(config, source)[0])
-    start.check_unseen(fold_data, fold_data, 'runs/text')
+    warm_start.check_unseen(fold_data, fold_data, 'runs/text')
     fold = fold_data.fold
     target = dataclasses.replace(fold_data, fold=dataclasses.replace(fold, validation=fold.train[:2]))
     with pytest.raises(
         ValueError, match=r'runs/text was trained on 2 of the 2 validation records of fold .* such as clip'
     ):
-        start.check_unseen(fold_data, target, 'runs/text')
+        warm_start.check_unseen(fold_data, target, 'runs/text')
 
 
 def weights_folder(folder, words, kind='vocab.txt', family='bert'):
@@ -138,14 +139,14 @@ def test_token_ids_of_another_vocabulary_are_refused(tmp_path, monkeypatch):
         writer.write({'id': 'one', 'label': 0.0, 'text': np.arange(3, dtype=np.int32)})
     source = RecordSource(tmp_path / 'data')
     for name in ('bert', 'distilbert', 'speech'):  # the same words; no text
-        start.check_vocabulary(name, source)
+        warm_start.check_vocabulary(name, source)
     with pytest.raises(
         ValueError, match=r'token ids of bert \(3 tokens\), the weights roberta have another .* --tokenizer roberta'
     ):
-        start.check_vocabulary('roberta', source)
+        warm_start.check_vocabulary('roberta', source)
     (tmp_path / 'distilbert' / 'tokenizer.json').write_text('{}')
     with pytest.raises(ValueError, match='tokenizer.json is no vocabulary'):
-        start.check_vocabulary('distilbert', source)
+        warm_start.check_vocabulary('distilbert', source)
 
 
 def test_what_begins_anew_is_named_once(tiny, text, tmp_path, capsys):

@@ -8,11 +8,11 @@ import numpy as np
 import optax
 import pytest
 
-from mmer_jax import sharding
-from mmer_jax.experiment import jit_step
 from mmer_jax.losses import make_loss
 from mmer_jax.models import LfLstm, build_model
-from mmer_jax.step import init_state, make_eval_step, make_step_parts, make_train_step, over_seeds, variables_of
+from mmer_jax.run import sharding
+from mmer_jax.run.program import jit_step
+from mmer_jax.run.step import init_state, make_eval_step, make_step_parts, make_train_step, over_seeds, variables_of
 from tests.small_run import MeanModel
 from tests.test_models import ALL, make_batch
 

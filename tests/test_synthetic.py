@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from data_prep import synthetic
-from mmer_jax.records import RecordSource, verify
+from mmer_jax.data.records import RecordSource, verify
 
 
 @pytest.fixture(scope='module')

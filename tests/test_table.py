@@ -12,10 +12,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mmer_jax import bar_plots, overrides, table, train
+from mmer_jax import table, train
+from mmer_jax.files import read_json, write_json
 from mmer_jax.models import MODELS
-from mmer_jax.table_config import TableError, read_table, row_config
-from mmer_jax.writer import read_json, write_json
+from mmer_jax.results import bar_plots
+from mmer_jax.results.table_config import TableError, read_table, row_config
+from mmer_jax.settings import overrides
 from tests.conftest import REPOSITORY
 from tests.small_run import MeanModel
 

@@ -15,10 +15,10 @@ import pytest
 from ml_collections import ConfigDict
 
 from mmer_jax import main, train
-from mmer_jax.checkpoint import Checkpoints
-from mmer_jax.experiment import folds_of, load_fold, open_source
+from mmer_jax.files import read_json, read_jsonl
+from mmer_jax.run.checkpoint import Checkpoints
+from mmer_jax.run.program import folds_of, load_fold, open_source
 from mmer_jax.train import train_and_evaluate
-from mmer_jax.writer import read_json, read_jsonl
 from tests.conftest import REPOSITORY, write_dataset
 from tests.small_run import MeanModel, small_config
 
@@ -398,7 +398,7 @@ def test_a_non_finite_loss_stops_with_step_value_and_ids(tiny, tmp_path):
 
 
 def test_one_bad_clip_is_named_alone(tiny, tmp_path, monkeypatch):
-    from mmer_jax import augment
+    from mmer_jax.data import augment
 
     def poison(record, generator):
         return {**record, 'audio': record['audio'] * np.float32(np.inf)} if record['id'] == 'clip_003' else record

@@ -9,8 +9,8 @@ import pytest
 
 from data_prep import ravdess
 from mmer_jax import table
-from mmer_jax.records import RecordSource, verify
-from mmer_jax.writer import read_json
+from mmer_jax.data.records import RecordSource, verify
+from mmer_jax.files import read_json
 from tests.conftest import SHARED_DATA
 
 ACTORS = ('01', '02', '03', '04')

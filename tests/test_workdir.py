@@ -11,10 +11,12 @@ import sys
 import flax.linen as nn
 import pytest
 
-from mmer_jax import evaluate, extract, own_module, trained, workdir
+from mmer_jax import evaluate, extract
+from mmer_jax.files import read_json
+from mmer_jax.run import own_module, workdir
+from mmer_jax.run.finished import open_run
+from mmer_jax.run.workdir import InUse, hold
 from mmer_jax.train import train_and_evaluate
-from mmer_jax.workdir import InUse, hold
-from mmer_jax.writer import read_json
 from tests import small_run
 from tests.small_run import MeanModel, small_config
 
@@ -140,7 +142,7 @@ def test_a_run_of_an_own_module_is_applied_with_that_module(finished, capsys):
     expected = read_json(finished / 'results.json')['rows'][0]['test']
     (row,) = evaluate.evaluate_checkpoint(finished, model=MeanModel())
     assert row['accuracy'] == expected['accuracy']
-    assert trained.open_run(finished, model=MeanModel()).model_name == 'MeanModel'
+    assert open_run(finished, model=MeanModel()).model_name == 'MeanModel'
     for command in (evaluate.main, extract.main):
         assert command([str(finished)]) == 1
         assert 'begun with an own module, MeanModel' in capsys.readouterr().err

@@ -7,7 +7,8 @@ import grain
 import numpy as np
 import pytest
 
-from mmer_jax.writer import Progress, Writer, read_json, read_jsonl, write_json
+from mmer_jax.files import read_json, read_jsonl, write_json
+from mmer_jax.run.writer import Progress, Writer
 
 
 def rows(*steps):

@@ -8,14 +8,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 import numpy as np
 
-from mmer_jax.encoders.convolution import (
-    IMAGENET_MEAN,
-    IMAGENET_STD,
-    conv2d,
-    kaiming_fan_out,
-    max_pool,
-    scale_images,
-)
+from mmer_jax.encoders.convolution import IMAGENET_MEAN, IMAGENET_STD, conv2d, kaiming_fan_out, max_pool, scale_images
 from mmer_jax.layers import check_mask, mask_steps, masked_mean
 
 Array = Any

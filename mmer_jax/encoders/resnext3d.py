@@ -5,14 +5,7 @@ from typing import Any
 import flax.linen as nn
 import jax.numpy as jnp
 
-from mmer_jax.encoders.convolution import (
-    IMAGENET_MEAN,
-    IMAGENET_STD,
-    BatchNorm,
-    Conv3D,
-    max_pool,
-    scale_images,
-)
+from mmer_jax.encoders.convolution import IMAGENET_MEAN, IMAGENET_STD, BatchNorm, Conv3D, max_pool, scale_images
 from mmer_jax.layers import check_mask, fix_length, mask_steps
 
 Array = Any

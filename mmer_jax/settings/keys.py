@@ -9,13 +9,13 @@ import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
-from mmer_jax import model_fields, ranges
-from mmer_jax.augment import AUGMENTATIONS
-from mmer_jax.data import MODALITIES
-from mmer_jax.experiment import COMPUTE_DTYPES
+from mmer_jax.data.augment import AUGMENTATIONS
+from mmer_jax.data.batches import MODALITIES
+from mmer_jax.data.protocols import PROTOCOLS
 from mmer_jax.losses import LOSSES
-from mmer_jax.optimizer import OPTIMIZERS, SCHEDULES
-from mmer_jax.protocols import PROTOCOLS
+from mmer_jax.run.optimizer import OPTIMIZERS, SCHEDULES
+from mmer_jax.run.program import COMPUTE_DTYPES
+from mmer_jax.settings import model_fields, ranges
 
 NAMES, PATTERNS = ranges.Items(ranges.NAME), ranges.Items(ranges.Text(pattern=True, filled=True))
 KEYS: dict[str, ranges.Kind] = {

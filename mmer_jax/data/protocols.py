@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from mmer_jax.folds import SPLITS, Fold, Manifest, check_folds, records_of, text_column
+from mmer_jax.data.folds import SPLITS, Fold, Manifest, check_folds, records_of, text_column
 
 
 def _natural(values: np.ndarray) -> list[str]:

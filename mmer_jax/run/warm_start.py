@@ -19,11 +19,12 @@ import numpy as np
 from flax import traverse_util
 from ml_collections import ConfigDict
 
-from mmer_jax import pretrained, sharding, trained
-from mmer_jax.experiment import Config, FoldData
+from mmer_jax import pretrained
+from mmer_jax.data.records import RecordSource
 from mmer_jax.media.textfile import read_json, read_lines
-from mmer_jax.records import RecordSource
-from mmer_jax.step import TrainState, variables_of
+from mmer_jax.run import finished, sharding
+from mmer_jax.run.program import Config, FoldData
+from mmer_jax.run.step import TrainState, variables_of
 
 Tree = Any
 TEXT_FAMILIES = ('bert', 'distilbert', 'roberta')
@@ -128,12 +129,12 @@ def chosen_part(where: str, fold_data: FoldData, seeds: np.ndarray) -> dict[str,
     """'WORKDIR:module/path' -> {'params': subtree, ...} of the same fold, each array with a leading seed axis."""
     workdir, _, path = where.partition(':')
     folder = Path(workdir) / fold_data.fold.name
-    run = trained.open_run(folder if folder.is_dir() else workdir)
+    run = finished.open_run(folder if folder.is_dir() else workdir)
     check_unseen(run.fold_data, fold_data, where)
     known = range(run.config.seed, run.config.seed + run.config.seeds)
     parts = []
     for seed in seeds.tolist():
-        chosen = trained.chosen_variables(trained.with_seed(run, seed if seed in known else run.config.seed))
+        chosen = finished.chosen_variables(finished.with_seed(run, seed if seed in known else run.config.seed))
         parts.append({name: _subtree(tree, path, where) for name, tree in chosen.items() if _has(tree, path)})
     if not parts[0].get('params'):
         raise ValueError(f'{where}: the run has no module {path!r}; it has {", ".join(chosen["params"])}')

@@ -13,9 +13,9 @@ from typing import Any
 
 import flax.linen as nn
 
-from mmer_jax import ranges
 from mmer_jax.encoders import ENCODERS
 from mmer_jax.models import MODELS
+from mmer_jax.settings import ranges
 
 GIVEN = ('modalities', 'num_outputs', 'dtype')  # filled in from the data and config.compute_dtype
 FIELDS: dict[str, ranges.Number] = {

@@ -15,13 +15,23 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from mmer_jax import augment, data, leakage, sharding, writer
+from mmer_jax.data import augment, leakage
+from mmer_jax.data.batches import (
+    BatchPlan,
+    LoadBatch,
+    check_modalities,
+    feature_statistics,
+    plan_shapes,
+    record_lengths,
+)
+from mmer_jax.data.protocols import Fold
+from mmer_jax.data.records import RecordSource
+from mmer_jax.files import read_arrays, save_arrays
 from mmer_jax.losses import make_loss
 from mmer_jax.models import build_model, check_module
-from mmer_jax.optimizer import make_optimizer
-from mmer_jax.protocols import Fold
-from mmer_jax.records import RecordSource
-from mmer_jax.step import (
+from mmer_jax.run import sharding
+from mmer_jax.run.optimizer import make_optimizer
+from mmer_jax.run.step import (
     StepParts,
     init_state,
     make_eval_step,
@@ -31,7 +41,7 @@ from mmer_jax.step import (
     take_seed,
     variables_of,
 )
-from mmer_jax.workdir import read_results
+from mmer_jax.run.workdir import read_results
 
 Config = Any
 COMPUTE_DTYPES = {'float32': jnp.float32, 'bfloat16': jnp.bfloat16}
@@ -47,10 +57,10 @@ class FoldData:
 
     source: RecordSource
     fold: Fold
-    loaders: Mapping[str, data.LoadBatch]
+    loaders: Mapping[str, LoadBatch]
     statistics: Mapping[str, tuple[np.ndarray, np.ndarray]]
 
-    def whole(self, split: str) -> data.LoadBatch:
+    def whole(self, split: str) -> LoadBatch:
         """A loader of each record of the split once, in order, nothing augmented: for measuring, also on 'train'."""
         load, size = self.loaders[split], self.loaders['test'].plan.batch_size
         plan = dataclasses.replace(load.plan, batch_size=size, shuffle=False, epochs=1)
@@ -62,7 +72,7 @@ def open_source(config: Config) -> RecordSource:
     if not config.data.directory:
         raise ValueError('config.data.directory is empty: set it to a shard directory (--config.data.directory=DIR)')
     source = RecordSource(config.data.directory)
-    data.check_modalities(config.modalities, source.schema)
+    check_modalities(config.modalities, source.schema)
     return source
 
 
@@ -112,14 +122,14 @@ def load_fold(config: Config, source: RecordSource, fold: Fold, statistics=None)
     """Plans the batches of each split; `statistics` given (a saved run's) are used instead of computed ones."""
     modalities, max_length = tuple(config.modalities), config.data.max_length.to_dict()
     if statistics is None:
-        statistics = data.feature_statistics(source, fold.train, tuple(config.data.normalize))
-    lengths = data.record_lengths(source, modalities, max_length)
+        statistics = feature_statistics(source, fold.train, tuple(config.data.normalize))
+    lengths = record_lengths(source, modalities, max_length)
     smallest = max(len(fold.train) // (4 * config.data.batch_size), 1)  # a shape is worth compiling for four batches
-    shapes = data.plan_shapes(lengths, min(config.data.max_shapes, smallest))
+    shapes = plan_shapes(lengths, min(config.data.max_shapes, smallest))
     loaders = {}
     for split in SPLITS:
         numbers, train = getattr(fold, split), split == 'train'
-        plan = data.BatchPlan(
+        plan = BatchPlan(
             records=numbers,
             lengths={m: lengths[m][numbers] for m in modalities},
             shapes=shapes,
@@ -128,7 +138,7 @@ def load_fold(config: Config, source: RecordSource, fold: Fold, statistics=None)
             seed=config.data_seed,
             epochs=config.epochs if train else 1,
         )
-        loaders[split] = data.LoadBatch(
+        loaders[split] = LoadBatch(
             source=source,
             modalities=modalities,
             plan=plan,
@@ -157,8 +167,8 @@ def make_model(config: Config, source: RecordSource) -> nn.Module:
 class Program:
     """The jitted functions of a run, over N seeds and a mesh; every fold of the same sizes shares them.
 
-    init(seeds (N,)) -> state, every array with a leading seed axis. split(state) gives it as train wants it, join
-    the whole again. train(split state, batch) -> (split state, numbers), the state donated; predict(variables,
+    init(seeds (N,)) -> state, every array with a leading seed axis. unstack(state) gives it as train wants it, stack
+    the whole again. train(unstacked state, batch) -> (unstacked state, numbers), the state donated; predict(variables,
     batch) -> outputs, whole on every process; `fetch` takes numbers and outputs to the host.
     keep_best(best, state, improved (N,)) -> best; schedule(step) -> learning rate.
     """
@@ -168,8 +178,8 @@ class Program:
     init: Callable[..., Any]
     train: Callable[..., Any]
     predict: Callable[..., Any]
-    split: Callable[..., Any]
-    join: Callable[..., Any]
+    unstack: Callable[..., Any]
+    stack: Callable[..., Any]
     keep_best: Callable[..., Any]
     schedule: Callable[..., Any]
 
@@ -228,7 +238,7 @@ def init_seeds(
 def seeds_in_turns(
     train_step, eval_step, seeds: int, by_seed, everywhere, options=None
 ) -> dict[str, Callable[..., Any]]:
-    """train, predict, split and join over N seeds as N calls of the compiled program of one seed.
+    """train, predict, unstack and stack over N seeds as N calls of the compiled program of one seed.
 
     For CPU: two cores are busy with one seed, and vmapped convolutions are grouped ones, which XLA runs there at
     down to half the speed (benchmarks/seeds.py). Compiling once and taking turns loses nothing.
@@ -243,8 +253,8 @@ def seeds_in_turns(
     return {
         'train': train,
         'predict': lambda variables, batch: [predict_one(variables, batch, np.int32(n)) for n in range(seeds)],
-        'split': jax.jit(lambda state: [take_seed(state, n) for n in range(seeds)], out_shardings=everywhere),
-        'join': jax.jit(lambda states: jax.tree.map(lambda *x: jnp.stack(x), *states), out_shardings=by_seed),
+        'unstack': jax.jit(lambda state: [take_seed(state, n) for n in range(seeds)], out_shardings=everywhere),
+        'stack': jax.jit(lambda states: jax.tree.map(lambda *x: jnp.stack(x), *states), out_shardings=by_seed),
     }
 
 
@@ -275,8 +285,8 @@ def seeds_by_vmap(
     return {
         'train': jit_step(train_step, partial(over_seeds, seeds=seeds), (by_seed, everywhere), options),
         'predict': jax.jit(over_seeds(eval_step, seeds), out_shardings=everywhere),
-        'split': lambda state: state,
-        'join': lambda state: state,
+        'unstack': lambda state: state,
+        'stack': lambda state: state,
     }
 
 
@@ -287,7 +297,7 @@ def fetch(outputs: Any, key: str) -> np.ndarray:
     return np.asarray(outputs[key])
 
 
-def example_batch(load: data.LoadBatch) -> dict[str, np.ndarray]:
+def example_batch(load: LoadBatch) -> dict[str, np.ndarray]:
     """A batch of one row of zeros with the largest planned shape, for initialisation; every step counts as valid."""
     features, shape = load.source.schema.features, load.plan.shapes[-1]
     batch: dict[str, np.ndarray] = {}
@@ -302,10 +312,10 @@ def save_statistics(path: Path, statistics: Mapping[str, tuple[np.ndarray, np.nd
     arrays: dict[str, Any] = {}
     for m, (mean, deviation) in statistics.items():
         arrays |= {f'{m}_mean': mean, f'{m}_deviation': deviation}
-    writer.save_arrays(path, **arrays)
+    save_arrays(path, **arrays)
 
 
 def read_statistics(path: Path, modalities: tuple[str, ...]) -> dict[str, tuple[np.ndarray, np.ndarray]]:
     """What `save_statistics` wrote; ValueError in one line where it is damaged."""
-    found = writer.read_arrays(path, [f'{m}_{part}' for m in modalities for part in ('mean', 'deviation')])
+    found = read_arrays(path, [f'{m}_{part}' for m in modalities for part in ('mean', 'deviation')])
     return {m: (found[f'{m}_mean'], found[f'{m}_deviation']) for m in modalities}

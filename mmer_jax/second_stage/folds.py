@@ -14,8 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from mmer_jax.leakage import EXTRACTED, folds_of_source, trained_split
-from mmer_jax.records import RecordSource
+from mmer_jax.data.leakage import EXTRACTED, folds_of_source, trained_split
+from mmer_jax.data.records import RecordSource
 
 
 @dataclasses.dataclass(frozen=True)

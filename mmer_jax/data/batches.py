@@ -17,8 +17,8 @@ import grain
 import numpy as np
 from absl import flags
 
-from mmer_jax.augment import Augmentation, Record
-from mmer_jax.records import Feature, Frames, RecordSource, Schema
+from mmer_jax.data.augment import Augmentation, Record
+from mmer_jax.data.records import Feature, Frames, RecordSource, Schema
 
 Batch = dict[str, np.ndarray]
 MODALITIES = ('text', 'audio', 'vision')
@@ -274,7 +274,7 @@ def feature_statistics(
     return statistics
 
 
-def batches(
+def read_batches(
     load: LoadBatch, *, start: int = 0, workers: int = 0, threads: int = 1, prefetch: int = 8
 ) -> Generator[Batch, None, None]:
     """An iterator over the plan's batches from step `start` on; threads read ahead, or `workers` processes.

@@ -16,7 +16,7 @@ from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from mmer_jax.outputs import MADE_BY
+from mmer_jax.files.outputs import MADE_BY
 
 BLUE, VERMILION, GREEN, GREY = '#0072B2', '#D55E00', '#009E73', '#5F5F5F'
 BLUES = LinearSegmentedColormap.from_list('white_to_blue', ['#FFFFFF', '#9CC9E5', BLUE, '#003A5D'])

@@ -4,18 +4,17 @@ Only process 0 writes. Nothing here imports jax, so a report can be made on a ma
 """
 
 import json
-import math
 import os
 import shutil
 import sys
 import time
-import zipfile
-import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TextIO
 
 import numpy as np
+
+from mmer_jax.files import end_with_newline, parse_lines, replace, to_json
 
 PLAIN_INTERVAL = 30.0  # seconds between two lines of progress when the stream is a file and not a terminal
 
@@ -97,14 +96,14 @@ class Writer:
         if not path.exists():
             return
         kept = []
-        for number, raw, row in _parse_lines(path):
+        for number, raw, row in parse_lines(path):
             if 'step' not in row:
                 raise ValueError(
                     f"{path}, line {number}: no 'step' among {list(row)}; remove the line to resume this run"
                 )
             if row['step'] <= step:
                 kept.append(raw + b'\n')
-        _replace(path, b''.join(kept))
+        replace(path, b''.join(kept))
         self.rows = len(kept)
 
     def close(self) -> None:
@@ -116,10 +115,10 @@ class Writer:
         self._files, self._summaries = {}, {}
 
     def _append(self, name: str, row: dict[str, Any]) -> dict[str, Any]:
-        converted = {key: _to_json(value, name, key, scalar=True) for key, value in row.items()}
+        converted = {key: to_json(value, name, key, scalar=True) for key, value in row.items()}
         if name not in self._files:
             path = self.workdir / name
-            _end_with_newline(path)
+            end_with_newline(path)
             self._files[name] = open(path, 'a', encoding='utf-8')
         self._files[name].write(json.dumps(converted, allow_nan=False) + '\n')
         self._files[name].flush()
@@ -245,145 +244,3 @@ class Progress:
             if key != 'epoch' and value is not None:
                 parts.append(f'{key} {value}' if isinstance(value, (str, int)) else f'{key} {float(value):.4g}')
         return ' '.join(parts + rates)
-
-
-def read_jsonl(path: str | os.PathLike) -> list[dict[str, Any]]:
-    """The rows of a `.jsonl` file. A partial last line, left by a kill, is ignored.
-
-    Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: another line is corrupt; the message has the file and the line's number.
-    """
-    return [row for _, _, row in _parse_lines(Path(path))]
-
-
-def write_json(path: str | os.PathLike, value: Any) -> None:
-    """Writes JSON atomically: a reader, or a kill, sees the old file or the new one, never a part.
-
-    numpy scalars and arrays become numbers and lists.
-
-    Raises:
-        ValueError: a number is NaN or infinite; the message names its key.
-        TypeError: a value has no JSON form.
-    """
-    path = Path(path)
-    text = json.dumps(_to_json(value, path.name, ''), indent=1, allow_nan=False, ensure_ascii=False)
-    _replace(path, (text + '\n').encode())
-
-
-def read_json(path: str | os.PathLike) -> Any:
-    """Reads a JSON file.
-
-    Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: it is not JSON; the message has the file, line and column.
-    """
-    path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f'{path}: no such file; check the path, or that the run which writes it is finished')
-    try:
-        return json.loads(path.read_bytes())
-    except ValueError as error:
-        raise ValueError(f'{path}: not valid JSON ({error}); restore the file or run again') from error
-
-
-AGAIN = 'remove results.json of this fold and start the run again with its command, which writes both anew'
-
-
-def read_arrays(path: str | os.PathLike, names: Sequence[str], advice: str = AGAIN) -> dict[str, np.ndarray]:
-    """The arrays named of an .npz file; nothing in it is unpickled. `advice` is what to do where it is damaged.
-
-    Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: it is damaged, empty or lacks one; the message has the file and what to do.
-    """
-    path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f'{path}: no such file; check the path, or that the run which writes it is finished')
-    try:
-        with open(path, 'rb') as stream, np.load(stream) as file:  # np.load leaves a damaged file open
-            return {name: file[name] for name in names}
-    except (OSError, ValueError, KeyError, EOFError, TypeError, zipfile.BadZipFile, zlib.error) as error:
-        why = ' '.join(str(error).split()) or type(error).__name__
-        raise ValueError(f'{path} is damaged ({why}): {advice}') from error
-
-
-def save_arrays(path: str | os.PathLike, **arrays: Any) -> None:
-    """An .npz file, written whole or not at all."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f'.{path.stem}.{os.getpid()}.tmp.npz')
-    try:
-        np.savez(temporary, **arrays)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def _parse_lines(path: Path) -> Iterator[tuple[int, bytes, dict[str, Any]]]:
-    """Number, bytes and content of each line; a last line without its newline may be cut short."""
-    if not path.is_file():
-        raise FileNotFoundError(f'{path}: no such file; a run writes it from its first step on')
-    lines = path.read_bytes().split(b'\n')
-    for number, raw in enumerate(lines, start=1):
-        last = number == len(lines)
-        if last and not raw:
-            return
-        try:
-            row = json.loads(raw)
-            if not isinstance(row, dict):
-                raise ValueError(f'found {type(row).__name__}, expected an object')
-        except ValueError as error:
-            if last:
-                return
-            raise ValueError(
-                f'{path}, line {number}: not a JSON object ({error}); remove the line by hand if you can do without it'
-            ) from error
-        yield number, raw, row
-
-
-def _end_with_newline(path: Path) -> None:
-    """Cuts off a partial last line, so that the next one does not become part of it."""
-    if not path.exists() or not (content := path.read_bytes()) or content.endswith(b'\n'):
-        return
-    head, last = content[: content.rfind(b'\n') + 1], content[content.rfind(b'\n') + 1 :]
-    try:
-        complete = isinstance(json.loads(last), dict)  # only the newline is missing
-    except ValueError:
-        complete = False
-    _replace(path, head + last + b'\n' if complete else head)
-
-
-def _replace(path: Path, content: bytes) -> None:
-    temporary = path.with_name(f'.{path.name}.{os.getpid()}.tmp')
-    try:
-        with open(temporary, 'wb') as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def _to_json(value: Any, file: str, key: str, *, scalar: bool = False) -> Any:
-    """Plain Python for `json.dumps`; `file` and `key` (`rows[0].test.uar`) are for the error message."""
-    if value is None or isinstance(value, (str, bool)):
-        return value
-    if not scalar and isinstance(value, dict):
-        return {str(k): _to_json(v, file, f'{key}.{k}' if key else str(k)) for k, v in value.items()}
-    if not scalar and isinstance(value, (list, tuple)):
-        return [_to_json(v, file, f'{key}[{i}]') for i, v in enumerate(value)]
-    if hasattr(value, 'dtype') and hasattr(value, 'tolist'):  # numpy, and jax without importing it
-        if scalar and np.ndim(value):
-            raise TypeError(f'{file}: {key!r} has shape {np.shape(value)}; a row holds scalars only')
-        return _to_json(value.tolist(), file, key, scalar=scalar)
-    if isinstance(value, int):
-        return int(value)
-    if isinstance(value, float):
-        if not math.isfinite(value):
-            raise ValueError(
-                f'{file}: {key!r} is {value}, which JSON cannot hold; write None where a value is undefined'
-            )
-        return float(value)
-    raise TypeError(f'{file}: {key!r} is {value!r} of type {type(value).__name__}, which has no JSON form here')

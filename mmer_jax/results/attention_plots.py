@@ -15,8 +15,8 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from mmer_jax.outputs import MADE_BY
-from mmer_jax.plots import BLUES, DPI, GREY
+from mmer_jax.files.outputs import MADE_BY
+from mmer_jax.results.plots import BLUES, DPI, GREY
 
 CELL = 0.21  # inches of a word's row or column
 CHARACTER = 0.075  # inches of a character at LABEL_SIZE points

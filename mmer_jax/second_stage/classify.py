@@ -20,8 +20,8 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC
 
-from mmer_jax.feature_folds import FoldFeatures
 from mmer_jax.metrics import classification
+from mmer_jax.second_stage.folds import FoldFeatures
 
 OPERATIONS = ('concat', 'sum', 'product')
 STAGES = ('early', 'late')

@@ -16,7 +16,8 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from mmer_jax import model_fields, ranges, settings
+from mmer_jax.settings import model_fields, ranges
+from mmer_jax.settings.keys import KEYS, OPEN, leaves, named_kind, open_kinds, suggestion
 
 ROOT = Path(__file__).resolve().parents[1]  # of the checkout, where configs/ lies
 Override = tuple[str, str]  # dotted key, text
@@ -32,7 +33,7 @@ def find_file(path: str) -> Path:
             return folder / path
     looked = dict.fromkeys((str(Path.cwd()), str(ROOT)))
     folder = ROOT / Path(path).parent
-    near = settings.suggestion(Path(path).name, [file.name for file in folder.glob('*.py')]) if folder.is_dir() else ''
+    near = suggestion(Path(path).name, [file.name for file in folder.glob('*.py')]) if folder.is_dir() else ''
     raise FileNotFoundError(f'{path}: no such file in {" or ".join(looked)}{near}')
 
 
@@ -137,7 +138,7 @@ def set_value(config: ConfigDict, key: str, value: Any, *, parse: bool = True) -
 
 def _parts(key: str) -> list[str]:
     """The steps to a key; below an open dictionary with free names the rest is one name, dots and all."""
-    for above in settings.OPEN:
+    for above in OPEN:
         if key.startswith(f'{above}.') and above != 'model':
             return [*above.split('.'), key[len(above) + 1 :]]
     return key.split('.')
@@ -145,41 +146,41 @@ def _parts(key: str) -> list[str]:
 
 def kind_of(values: Mapping[str, Any], key: str) -> ranges.Kind | None:
     """What config.<key> may be, None for an open dictionary as a whole; ValueError lists the known keys."""
-    if key in settings.KEYS:
-        return settings.KEYS[key]
-    if key in settings.OPEN:
+    if key in KEYS:
+        return KEYS[key]
+    if key in OPEN:
         return None
-    above = next((name for name in settings.OPEN if key.startswith(f'{name}.')), None)
+    above = next((name for name in OPEN if key.startswith(f'{name}.')), None)
     if above == 'model':
         return _kind_of_field(values['model'], key)
     if above is not None:
-        name, flat = key[len(above) + 1 :], dict(settings.leaves(values))
-        kinds = settings.open_kinds(above, flat)
+        name, flat = key[len(above) + 1 :], dict(leaves(values))
+        kinds = open_kinds(above, flat)
         if kinds is None:
-            return settings.named_kind(above, name)
+            return named_kind(above, name)
         if name not in kinds:
             whose = f'protocol {flat["protocol.name"]}' if above == 'protocol.options' else f'config.{above}'
-            near = settings.suggestion(name, list(kinds))
+            near = suggestion(name, list(kinds))
             raise ValueError(f'config.{key}: {whose} has no {name}{near}; known: {ranges.join(list(kinds))}')
         return kinds[name]
     raise ValueError(_no_key(values, key))
 
 
 def _no_key(values: Mapping[str, Any], key: str) -> str:
-    known = [*settings.KEYS, *settings.OPEN]
+    known = [*KEYS, *OPEN]
     below = [name for name in known if name.startswith(f'{key}.')]
     if below:
         return f'config.{key} holds several values; set one of {", ".join(below)}'
-    whole = next((name for name in settings.KEYS if key.startswith(f'{name}.')), None)
+    whole = next((name for name in KEYS if key.startswith(f'{name}.')), None)
     if whole:
-        return f'config.{key} is no key: config.{whole} is one value, {settings.KEYS[whole].words}'
+        return f'config.{key} is no key: config.{whole} is one value, {KEYS[whole].words}'
     parent = key.rpartition('.')[0]
     while parent and not any(name.startswith(f'{parent}.') for name in known):
         parent = parent.rpartition('.')[0]
     inside = [name for name in known if name.startswith(f'{parent}.')] if parent else known
     shown = dict.fromkeys(name.removeprefix(f'{parent}.').split('.')[0] for name in inside)
     group = f'config.{parent}' if parent else 'config'
-    return f'config.{key} is no key{settings.suggestion(key, known)}; {group} has {", ".join(shown)}'
+    return f'config.{key} is no key{suggestion(key, known)}; {group} has {", ".join(shown)}'
 
 
 def _kind_of_field(model: Mapping[str, Any], key: str) -> ranges.Kind | None:
@@ -197,7 +198,7 @@ def _kind_of_field(model: Mapping[str, Any], key: str) -> ranges.Kind | None:
         if part in model_fields.GIVEN:
             raise ValueError(f'config.{key} cannot be set: the data and config.compute_dtype decide it')
         if part not in fields:
-            found = f'{module.__name__} has no field {part}{settings.suggestion(part, list(fields))}'
+            found = f'{module.__name__} has no field {part}{suggestion(part, list(fields))}'
             raise ValueError(f'config.{key}: {found}; {model_fields.known_words(module)}')
         if number == len(path) - 1:
             return None if model_fields.is_module(fields[part]) else model_fields.kind_of(part, fields[part])

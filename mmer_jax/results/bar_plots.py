@@ -14,8 +14,8 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 
-from mmer_jax.outputs import MADE_BY
-from mmer_jax.plots import DPI, GREY, PALETTE
+from mmer_jax.files.outputs import MADE_BY
+from mmer_jax.results.plots import DPI, GREY, PALETTE
 
 INK = '#1A1A1A'
 # An order in which the first three, made pale, are still far apart.

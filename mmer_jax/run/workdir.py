@@ -21,7 +21,8 @@ import numpy as np
 from jax.experimental import multihost_utils
 from ml_collections import ConfigDict
 
-from mmer_jax import own_module, writer
+from mmer_jax.files import read_json, write_json
+from mmer_jax.run import own_module
 
 try:
     import fcntl
@@ -182,7 +183,7 @@ def check_config(config: Any, workdir: Path, module: nn.Module | None = None, ba
         if jax.process_index() == 0:
             workdir.mkdir(parents=True, exist_ok=True)
             own = {own_module.KEY: own_module.describe(module, batch)} if module is not None else {}
-            writer.write_json(path, {**config.to_dict(), **own})
+            write_json(path, {**config.to_dict(), **own})
         return
     saved = dict(_read_object(path, NEEDED))
     own_module.check(saved.pop(own_module.KEY, None), module, workdir)
@@ -228,7 +229,7 @@ def read_results(path: Path, keys: tuple[str, ...] = RESULTS) -> dict[str, Any]:
 
 def _read_object(path: Path, keys: tuple[str, ...]) -> dict[str, Any]:
     try:
-        content = writer.read_json(path)
+        content = read_json(path)
     except ValueError as error:
         raise ValueError(f'{path} is damaged ({error.__cause__ or error}): {_again(path)}') from error
     if not isinstance(content, dict):

@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from mmer_jax.protocols import Fold, make_folds
-from mmer_jax.records import RecordSource
+from mmer_jax.data.protocols import Fold, make_folds
+from mmer_jax.data.records import RecordSource
 
 EXTRACTED = 'extracted'  # key of Schema.info under which mmer_jax.extract says what the features came from
 SUFFIX = '_features'  # of the data set's name then

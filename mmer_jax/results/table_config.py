@@ -10,10 +10,10 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from mmer_jax.metrics import LABEL_METRICS, METRICS, floors
-from mmer_jax.overrides import apply, load_config, load_module
-from mmer_jax.report import Run, is_of, unique
-from mmer_jax.settings import check_config_values
-from mmer_jax.summary import is_plain
+from mmer_jax.results.runs import Run, is_of, unique
+from mmer_jax.results.summary import is_plain
+from mmer_jax.settings.keys import check_config_values
+from mmer_jax.settings.overrides import apply, load_config, load_module
 
 OTHER_SPLITS = ('train/', 'validation/')  # before a metric's name
 
@@ -54,7 +54,7 @@ class Row:
 
 @dataclasses.dataclass(frozen=True)
 class Table:
-    """`metrics` is a kind of mmer_jax/metrics.py, `classes` its classes or emotions, `columns` titles by metric.
+    """`metrics` is a kind of mmer_jax/metrics, `classes` its classes or emotions, `columns` titles by metric.
 
     A column 'train/loss' or 'validation/loss' is of that split, at the epoch of the test's. `bars` is the column that
     is drawn as a bar plot; '' for none. `dataset` is the data set of the published numbers, the name of a directory's

@@ -10,11 +10,24 @@ import flax.linen as nn
 import jax
 import numpy as np
 
-from mmer_jax import data, experiment, leakage, other_data, own_module, sharding, step
-from mmer_jax.checkpoint import Checkpoints
-from mmer_jax.protocols import Fold
-from mmer_jax.records import RecordSource
-from mmer_jax.workdir import read_config, read_results
+from mmer_jax.data import leakage, other_data
+from mmer_jax.data.batches import LoadBatch, record_lengths
+from mmer_jax.data.protocols import Fold
+from mmer_jax.data.records import RecordSource
+from mmer_jax.run import own_module, sharding, step
+from mmer_jax.run.checkpoint import Checkpoints
+from mmer_jax.run.program import (
+    FoldData,
+    check_data,
+    elsewhere,
+    example_batch,
+    folds_of,
+    load_fold,
+    make_model,
+    open_source,
+    read_statistics,
+)
+from mmer_jax.run.workdir import read_config, read_results
 
 
 @dataclasses.dataclass(frozen=True)
@@ -23,7 +36,7 @@ class Run:
 
     folder: Path
     config: Any
-    fold_data: experiment.FoldData
+    fold_data: FoldData
     model: nn.Module
     seed: int
     model_name: str
@@ -34,7 +47,7 @@ class Run:
         """config:variant."""
         return self.config.name + (f':{self.config.variant}' if self.config.variant else '')
 
-    def batches(self, numbers: np.ndarray, *, alone: bool = False) -> data.LoadBatch:
+    def batches(self, numbers: np.ndarray, *, alone: bool = False) -> LoadBatch:
         """The given records as evaluation reads them, in the run's shapes; alone: one a batch, nothing padded."""
         if not len(numbers):
             raise ValueError(f'{self.folder}: {self.fold_data.source.directory} has no records in this split')
@@ -50,7 +63,7 @@ class Run:
     def lengths(self, numbers: np.ndarray) -> dict[str, np.ndarray]:
         """Steps of each modality of the given records, after the cut to max_length."""
         source, max_length = self.fold_data.source, self.config.data.max_length.to_dict()
-        return {m: n[numbers] for m, n in data.record_lengths(source, self.config.modalities, max_length).items()}
+        return {m: n[numbers] for m, n in record_lengths(source, self.config.modalities, max_length).items()}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,7 +75,7 @@ class Opened:
 
     folder: Path
     config: Any
-    fold_data: experiment.FoldData
+    fold_data: FoldData
     model: nn.Module
     own: bool
     other: bool = False
@@ -83,7 +96,7 @@ def open_fold(
 
     directory: another shard directory than the config's. Where the run's protocol gives it the test records that the
     run has, it is the run's data at another place. Else, or where `every`, all of its records are tested
-    (other_data.py): those that were trained on, or whose speakers were, are refused, or with `leave_out` left out;
+    (data/other_data.py): those that were trained on, or whose speakers were, are refused, or with `leave_out` left out;
     `allow` features of other settings. model: the module of a run of an own one. finished: refuse an unfinished fold.
 
     ValueError says what is missing, damaged, out of range, or not to be tested.
@@ -94,8 +107,8 @@ def open_fold(
         raise ValueError(f'{workdir} is no workdir: it has no config.json; give the --workdir of a finished run')
     own, entry = read_config(parent)
     own_module.check(entry, model, parent)
-    config = experiment.elsewhere(own, directory)
-    source = experiment.open_source(config)
+    config = elsewhere(own, directory)
+    source = open_source(config)
     at_home = not every and (directory is None or Path(directory).resolve() == Path(own.data.directory).resolve())
     folds = _folds(config, source, must=at_home)
     names = [one.name for one in folds] if at_home else fold_names(parent)
@@ -106,12 +119,12 @@ def open_fold(
     same = {one.name: one for one in folds}.get(names[number]) if not every else None
     if at_home or (same is not None and _is_moved(folder, same, source)):
         assert same is not None
-        experiment.check_data(own, source, same, folder)
-        statistics = experiment.read_statistics(folder / 'statistics.npz', tuple(config.data.normalize))
-        fold_data = experiment.load_fold(config, source, same, statistics)
+        check_data(own, source, same, folder)
+        statistics = read_statistics(folder / 'statistics.npz', tuple(config.data.normalize))
+        fold_data = load_fold(config, source, same, statistics)
     else:
         fold_data = _other(own, source, folder, names[number], leave_out=leave_out, allow=allow)
-    module = experiment.make_model(config, source) if model is None else model
+    module = make_model(config, source) if model is None else model
     other = not at_home and fold_data.fold is not same
     return Opened(folder, config, fold_data, module, model is not None, other)
 
@@ -133,7 +146,7 @@ def _is_moved(folder: Path, fold: Fold, source: RecordSource) -> bool:
 def _folds(config: Any, source: RecordSource, *, must: bool) -> list[Fold]:
     """The folds of a directory under the run's protocol; none where it has none and need not."""
     try:
-        return experiment.folds_of(config, source)
+        return folds_of(config, source)
     except ValueError:
         if must:
             raise
@@ -159,22 +172,20 @@ def _number(workdir: Path, parent: Path, names: list[str], fold: int, protocol: 
     return fold
 
 
-def _other(
-    own: Any, source: RecordSource, folder: Path, name: str, *, leave_out: bool, allow: bool
-) -> experiment.FoldData:
+def _other(own: Any, source: RecordSource, folder: Path, name: str, *, leave_out: bool, allow: bool) -> FoldData:
     """All records of `source` as the test set of the model in `folder`, checked against what it was trained on."""
     results = read_results(folder / 'results.json', ()) if (folder / 'results.json').is_file() else {}
     seen, known, home, fault = None, results.get('inputs'), own.data.directory, None
     try:
-        own_source = experiment.open_source(own)
-        folds = {one.name: one for one in experiment.folds_of(own, own_source)}
+        own_source = open_source(own)
+        folds = {one.name: one for one in folds_of(own, own_source)}
     except (ValueError, OSError) as error:
         fault, dataset = error, results.get('dataset', source.schema.name)
     else:
         dataset, trained_fold = own_source.schema.name, folds.get(name) or next(iter(folds.values()))
-        experiment.check_data(own, own_source, trained_fold, folder)  # it has not changed since
+        check_data(own, own_source, trained_fold, folder)  # it has not changed since
         seen = other_data.Seen.of(source, trained_fold, own_source)
-        shape = experiment.load_fold(own, own_source, trained_fold, statistics={}).loaders['train'].plan.shapes[-1]
+        shape = load_fold(own, own_source, trained_fold, statistics={}).loaders['train'].plan.shapes[-1]
         known = known or other_data.describe_inputs(own_source.schema, own.modalities, shape)
     same = other_data.same_corpus(dataset, source.schema.name)
     if fault is not None and (same or known is None):
@@ -186,8 +197,8 @@ def _other(
     marks = other_data.check_inputs(known, source, allow=allow)
     fold = other_data.fold_of_all(name, source, seen, same=same, leave_out=leave_out, where=home)
     fold = dataclasses.replace(fold, marks=(*fold.marks, *marks))
-    statistics = experiment.read_statistics(folder / 'statistics.npz', tuple(own.data.normalize))
-    fold_data = experiment.load_fold(own, source, fold, statistics)
+    statistics = read_statistics(folder / 'statistics.npz', tuple(own.data.normalize))
+    fold_data = load_fold(own, source, fold, statistics)
     # Parameters may depend on the length that the run's batches are padded to: the largest shape is at least that.
     planned = fold_data.loaders['test'].plan.shapes
     largest = {m: max(planned[-1][m], known['steps'].get(m, 1)) for m in planned[-1]}
@@ -221,7 +232,7 @@ def with_seed(run: Run, seed: int) -> Run:
 
 def chosen_variables(run: Run) -> Any:
     """The variables of the run's seed at its best epoch, from the checkpoint, as host arrays."""
-    example = experiment.example_batch(run.fold_data.loaders['train'])
+    example = example_batch(run.fold_data.loaders['train'])
     one = jax.eval_shape(lambda: run.model.init(jax.random.key(0), example, train=False))
     by_seed = sharding.state_sharding(sharding.make_mesh())
     shapes = jax.tree.map(
@@ -232,13 +243,13 @@ def chosen_variables(run: Run) -> Any:
     return jax.device_get(step.take_seed(best, run.seed - run.config.seed))
 
 
-def apply(model: nn.Module, variables: Any, load: data.LoadBatch, keys: tuple[str, ...]) -> list[dict[str, Any]]:
+def apply(model: nn.Module, variables: Any, load: LoadBatch, keys: tuple[str, ...]) -> list[dict[str, Any]]:
     """The outputs named, on every batch of the plan, as host arrays, padding rows included."""
     return apply_batches(model, variables, load, range(len(load.plan)), keys)
 
 
 def apply_batches(
-    model: nn.Module, variables: Any, load: data.LoadBatch, steps: Sequence[int], keys: tuple[str, ...]
+    model: nn.Module, variables: Any, load: LoadBatch, steps: Sequence[int], keys: tuple[str, ...]
 ) -> list[dict[str, Any]]:
     """The same on the batches numbered; KeyError where the model has no such output."""
     outputs_of, found = _compiled(model, keys), []

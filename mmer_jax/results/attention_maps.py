@@ -11,10 +11,10 @@ from typing import Any
 
 import numpy as np
 
-from mmer_jax.attention_plots import Axis, Picture
 from mmer_jax.media.download import check_download
 from mmer_jax.media.text import read_glove
 from mmer_jax.media.textfile import decode_word, stream_lines
+from mmer_jax.results.attention_plots import Axis, Picture
 
 HEADS = ('mean', 'max', 'all')
 TEXT_COLUMNS = ('tokens', 'text', 'raw_text')  # of the manifest; tokens: what stands at each step, where it is no word

@@ -1,7 +1,7 @@
 """A fold (who is trained on, selected on and tested on), its checks, and the marks of what makes it dishonest.
 
 A manifest is a dict of equal-length columns, one row a record: `record` (int, different), `id`, `speaker`,
-`session`, `split` (str; '' where the data set has none), `label`, and others. mmer_jax/protocols.py makes folds of it.
+`session`, `split` (str; '' where the data set has none), `label`, and others. protocols.py makes folds of it.
 """
 
 from __future__ import annotations

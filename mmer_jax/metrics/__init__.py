@@ -18,7 +18,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from mmer_jax.confusion import (
+from mmer_jax.metrics.confusion import (
     binary_summary,
     checked_names,
     class_numbers,

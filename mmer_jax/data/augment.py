@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from mmer_jax.schema import Edit, Frames
+from mmer_jax.data.schema import Edit, Frames
 
 Record = dict[str, Any]
 Augmentation = Callable[[Record, np.random.Generator], Record]

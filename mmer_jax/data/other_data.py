@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from mmer_jax.protocols import Fold
-from mmer_jax.records import RecordSource, Schema
+from mmer_jax.data.protocols import Fold
+from mmer_jax.data.records import RecordSource, Schema
 
 # What a preparation says of the clips and not of how features are made from them.
 OF_CONTENT = ('made_by', 'dataset', 'song', 'sources', 'extracted', 'bayes', 'q')

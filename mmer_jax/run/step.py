@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import optax
 
 from mmer_jax.losses import Loss, WeightedLoss, check_outputs, keys_read, total_loss
-from mmer_jax.optimizer import without_frozen
+from mmer_jax.run.optimizer import without_frozen
 
 Array = Any
 Batch = Mapping[str, Array]

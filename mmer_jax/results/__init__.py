@@ -1,0 +1,1 @@
+"""What is made of results: runs as read, summaries, tables' descriptions, pictures."""
