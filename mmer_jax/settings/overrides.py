@@ -19,7 +19,7 @@ from ml_collections import ConfigDict
 from mmer_jax.settings import model_fields, ranges
 from mmer_jax.settings.keys import KEYS, OPEN, leaves, named_kind, open_kinds, suggestion
 
-ROOT = Path(__file__).resolve().parents[1]  # of the checkout, where configs/ lies
+ROOT = Path(__file__).resolve().parents[2]  # of the checkout, where configs/ lies
 Override = tuple[str, str]  # dotted key, text
 
 
