@@ -22,7 +22,7 @@ from sklearn.decomposition import PCA
 
 from mmer_jax.files import read_json, write_json
 from mmer_jax.files.outputs import CLASSIFIER_FILES, check_folder
-from mmer_jax.metrics.confusion import confusion_matrix, per_class
+from mmer_jax.metrics import confusion_matrix, per_class
 from mmer_jax.results import plots
 from mmer_jax.results.runs import NOT_HONEST, is_of
 from mmer_jax.results.summary import format_number, format_summary, over, summarise

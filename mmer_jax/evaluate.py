@@ -16,7 +16,7 @@ from mmer_jax.data.batches import LoadBatch, labels_of, read_batches
 from mmer_jax.data.records import RecordSource
 from mmer_jax.files import read_json, save_arrays, write_json
 from mmer_jax.files.outputs import check_ablation, check_folder
-from mmer_jax.metrics import METRICS, SENTIMENT_LIMIT, UNIT, floors, metric_kind
+from mmer_jax.metrics import KINDS, about, floors, metric_kind
 from mmer_jax.run import finished, sharding
 from mmer_jax.run.checkpoint import Checkpoints
 from mmer_jax.run.program import SPLITS, Program, fetch, make_program
@@ -24,8 +24,6 @@ from mmer_jax.run.step import variables_of
 from mmer_jax.run.workdir import hold, read_results
 
 Predictions = dict[str, np.ndarray]
-OF_CLASSES = ('recall_', 'precision_', 'f1_')
-LARGEST_LABEL = {'sentiment': SENTIMENT_LIMIT, 'polarity': UNIT}  # of which the metrics of a kind are defined
 
 
 def predict(program: Program, variables: Any, load: LoadBatch) -> Predictions:
@@ -52,34 +50,35 @@ def predict(program: Program, variables: Any, load: LoadBatch) -> Predictions:
 
 @functools.lru_cache(maxsize=8)
 def kind_of(source: RecordSource) -> str:
-    """The key of METRICS that fits the labels of all records, so that every split and fold has the same metrics."""
+    """The key of KINDS that fits the labels of all records, so that every split and fold has the same metrics."""
     return metric_kind(source.schema.label.kind, labels_of(source, source.manifest['record']))
 
 
 def measure(predictions: Predictions, source: RecordSource, seed: int, kind: str | None = None) -> dict[str, float]:
     """Loss and all metrics of one seed on a whole split of `source`; NaN where one of a class is undefined.
 
-    kind: the key of METRICS, that of `source` by default.
+    kind: a key of KINDS, that of `source` by default.
     """
-    metrics = METRICS[kind or kind_of(source)]
-    found = metrics(predictions['prediction'][seed], predictions['label'], names=source.schema.label.names)
+    kind = kind or kind_of(source)
+    found = KINDS[kind].measure(predictions['prediction'][seed], predictions['label'], names=source.schema.label.names)
     return {'loss': float(predictions['loss'][seed].astype(np.float64).mean()), **found}
 
 
 def as_json(measured: Mapping[str, float]) -> dict[str, float | None]:
-    """Undefined metrics of classes as None; a loss that is NaN stays one, for it is a fault."""
-    return {key: None if key.startswith(OF_CLASSES) and np.isnan(value) else value for key, value in measured.items()}
+    """Undefined metrics as None; a loss that is NaN stays one, for it is a fault."""
+    return {key: None if key != 'loss' and np.isnan(value) else value for key, value in measured.items()}
 
 
 def selection_value(measured: Mapping[str, float], metric: str) -> float:
     """The number by which an epoch is chosen; ValueError where the validation split cannot have it.
 
-    A class that is never predicted has no precision, which here counts as 0, the least.
+    A class that is never predicted has no precision, which here counts as 0, the least (Metric.undefined_as).
     """
     value = measured[metric]
-    if metric.startswith(OF_CLASSES) and np.isnan(value):
-        if metric.startswith('precision_'):
-            return 0.0
+    if metric != 'loss' and np.isnan(value):
+        instead = about(metric).undefined_as
+        if instead is not None:
+            return instead
         raise ValueError(f'config.selection.metric {metric!r} is undefined: no validation record is of that class')
     return value
 
@@ -146,10 +145,10 @@ def _kind(opened: finished.Opened) -> str:
     own = kind_of(source)
     if not opened.other or not results.is_file():
         return own
-    kind, largest = read_results(results, ('metrics',))['metrics'], LARGEST_LABEL
-    if own in largest or own == 'regression':
+    kind = read_results(results, ('metrics',))['metrics']
+    if KINDS[own].labels == 'regression':
         labels = np.abs(labels_of(source, source.manifest['record'])).max()
-        return kind if labels <= largest.get(kind, np.inf) * (1 + 1e-6) else own
+        return kind if labels <= KINDS[kind].largest * (1 + 1e-6) else own
     return own
 
 

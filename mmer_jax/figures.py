@@ -29,6 +29,7 @@ from mmer_jax.data.batches import labels_of
 from mmer_jax.data.records import RecordSource
 from mmer_jax.files import read_arrays, write_json
 from mmer_jax.files.outputs import ATTENTION_FILES, PICTURE, check_beside, check_file, check_folder
+from mmer_jax.metrics import KINDS, Kind, metric_kind
 from mmer_jax.models import MODELS
 from mmer_jax.results import attention_plots, bar_plots
 from mmer_jax.results.attention_maps import HEADS, Side, axes_of_record, drawing, maps_of_record
@@ -63,20 +64,15 @@ def find_record(run: Run, split: str, record: str | None = None) -> int:
     saved = {str(name): n for n, name in enumerate(file['id'])}
     prediction, label = file['prediction'][list(file['seed']).index(run.seed)], file['label']
     order = np.array([saved[str(name)] for name in ids])
-    good = goodness(prediction[order], label[order], run.fold_data.source.schema.label.kind)
+    good = kind_of(run).goodness(prediction[order], label[order])
     length = run.lengths(numbers)[run.config.modalities[0]]
     return int(numbers[np.where(length >= np.median(length), good, -np.inf).argmax()])
 
 
-def goodness(prediction: np.ndarray, label: np.ndarray, kind: str) -> np.ndarray:
-    """(R,) that is higher the better a prediction (R, C): minus the error, or the right answer's log-probability."""
-    if kind == 'regression':
-        return -np.abs(prediction[:, 0] - label)
-    logits = prediction.reshape(*label.shape, -1) if kind == 'binary' else prediction
-    shifted = logits - logits.max(-1, keepdims=True)
-    log_p = shifted - np.log(np.exp(shifted).sum(-1, keepdims=True))
-    right = np.take_along_axis(log_p, label[..., None].astype(int), -1)[..., 0]
-    return right.mean(-1) if kind == 'binary' else right
+def kind_of(run: Run) -> Kind:
+    """The kind of metrics of a run's data set."""
+    source = run.fold_data.source
+    return KINDS[metric_kind(source.schema.label.kind, labels_of(source, source.manifest['record']))]
 
 
 def check_attention(run: Run) -> None:
@@ -179,16 +175,7 @@ def names_of(runs: Sequence[Run]) -> list[str]:
 def tell(run: Run, number: int, prediction: np.ndarray) -> str:
     """Label and prediction of a record in words."""
     source = run.fold_data.source
-    label, kind = labels_of(source, np.array([number]))[0], source.schema.label
-    if kind.kind == 'regression':
-        return f'label {label:.2f}, predicted {prediction[0]:.2f}'
-    if kind.kind == 'classes':
-        return f'label {kind.names[label]}, predicted {kind.names[int(prediction.argmax())]}'
-    positive = prediction.reshape(-1, 2).argmax(-1)
-    shown = [
-        ' and '.join(n for n, on in zip(kind.names, side, strict=True) if on) or 'none' for side in (label, positive)
-    ]
-    return f'label {shown[0]}, predicted {shown[1]}'
+    return kind_of(run).tell(prediction, labels_of(source, np.array([number]))[0], source.schema.label.names)
 
 
 def read_representations(run: Run, split: str) -> dict[str, np.ndarray]:

@@ -16,7 +16,7 @@ import numpy as np
 
 from mmer_jax.files import read_arrays, read_jsonl
 from mmer_jax.files.outputs import PICTURE, REPORT_FILES, check_folder
-from mmer_jax.metrics.confusion import confusion_matrix, per_class
+from mmer_jax.metrics import about, confusion_matrix, per_class
 from mmer_jax.results import plots
 from mmer_jax.results.runs import (
     EXPLANATION,
@@ -29,14 +29,15 @@ from mmer_jax.results.runs import (
     unique,
 )
 from mmer_jax.results.summary import (
-    PLAIN,
-    TITLES,
     column_title,
+    decimals_of,
     finite_mean,
     format_number,
     format_summary,
     over,
+    scale_of,
     summarise,
+    unit_of,
 )
 
 CLASSES_EXPLANATION = """\
@@ -61,8 +62,8 @@ def main_table(runs: Sequence[Run]) -> list[str]:
         # The floor and the published number are named by metric where a table mixes them.
         floor = finite_mean(run.values(first, 'floor'))
         published = published_of(results)
-        quoted = [f'{format_number(m, published[m])} ({TITLES.get(m, m)})' for m in own if m in published]
-        cells += [f'{format_number(first, floor)} ({TITLES.get(first, first)})', ', '.join(quoted) or '–']
+        quoted = [f'{format_number(m, published[m])} ({about(m).title})' for m in own if m in published]
+        cells += [f'{format_number(first, floor)} ({about(first).title})', ', '.join(quoted) or '–']
         marks = marks_of(run)
         cells.append(results['protocol'] + (f' ⚠ {"; ".join(marks)}' if marks else ''))
         lines.append('| ' + ' | '.join(cells) + ' |')
@@ -115,9 +116,8 @@ def draw(run: Run, stem: str, output: Path) -> list[str]:
     """Writes the run's pictures; returns the Markdown lines that show them."""
     rows = [{**row, 'fold': fold} for fold, folder in run.folds.items() for row in read_jsonl(folder / 'metrics.jsonl')]
     metric = run.results['selection']
-    scale, unit = (1.0, '') if metric in PLAIN else (100.0, ', %')
-    label = f'{TITLES.get(metric, metric)}{unit}'
-    plots.curves(rows, output / f'{stem}_curves.png', run.name, metric=metric, scale=scale, label=label)
+    path, label = output / f'{stem}_curves.png', f'{about(metric).title}{unit_of(metric)}'
+    plots.curves(rows, path, run.name, metric=metric, scale=scale_of(metric), label=label)
     lines = [f'![loss and {metric} of {run.name}]({stem}_curves.png)', '']
     if run.results['metrics'] == 'classification':
         counts, names = confusions(run), run.results['class_names']
@@ -186,7 +186,7 @@ def _by_first_metric(runs: Sequence[Run]) -> dict[str, list[Run]]:
 
 
 def draw_comparison(metric: str, runs: Sequence[Run], path: Path) -> None:
-    scale = 1.0 if metric in PLAIN else 100.0
+    scale = scale_of(metric)
     summaries = [summarise(run.values(metric)) for run in runs]
     published = [published_of(run.results).get(metric) for run in runs]
     plots.comparison(
@@ -196,8 +196,8 @@ def draw_comparison(metric: str, runs: Sequence[Run], path: Path) -> None:
         [None if (floor := finite_mean(run.values(metric, 'floor'))) is None else scale * floor for run in runs],
         path,
         published=[None if value is None else scale * value for value in published],
-        label=f'test {TITLES.get(metric, metric)}{"" if metric in PLAIN else ", %"}',
-        decimals=3 if metric in PLAIN else 1,
+        label=f'test {about(metric).title}{unit_of(metric)}',
+        decimals=decimals_of(metric),
     )
 
 

@@ -21,7 +21,7 @@ from mmer_jax.data.batches import check_main_guard, labels_of, read_batches
 from mmer_jax.data.protocols import Fold
 from mmer_jax.data.records import RecordSource
 from mmer_jax.files import write_json
-from mmer_jax.metrics import floors, is_better_high, unfit
+from mmer_jax.metrics import floors, is_better_high, names, unfit
 from mmer_jax.models import check_module
 from mmer_jax.run import sharding, warm_start, writer
 from mmer_jax.run.checkpoint import Checkpoints
@@ -96,9 +96,9 @@ def train_and_evaluate(
 def check_metrics(config: Config, source: RecordSource) -> None:
     """ValueError where the config selects by, or shows, a metric that this kind of label does not have."""
     kind, labels = evaluate.kind_of(source), labels_of(source, source.manifest['record'])
-    known = ['loss', *floors(kind, labels, names=source.schema.label.names)]
-    for key, names in (('selection.metric', [config.selection.metric]), ('headline', config.headline)):
-        unknown = [name for name in names if name not in known]
+    known = ['loss', *names(kind, source.schema.label.names)]
+    for key, wanted in (('selection.metric', [config.selection.metric]), ('headline', config.headline)):
+        unknown = [name for name in wanted if name not in known]
         if unknown:
             why = unfit(kind, labels)
             raise ValueError(

@@ -280,9 +280,6 @@ def test_the_record_drawn_by_default_is_long_and_well_predicted(run, workdir):
     long = [n for n, name in enumerate(ids) if lengths[name] >= middle]
     best = max(long, key=lambda n: probability[n, label[n]])
     assert manifest['id'][figures.find_record(run, 'test')] == ids[best]
-    assert figures.goodness(np.array([[1.0], [2.0]]), np.array([1.5, 2.1]), 'regression').argmax() == 1
-    binary = np.array([[0, 2, 0, 2], [2, 0, 0, 2]], float)
-    assert figures.goodness(binary, np.array([[1, 1], [1, 1]]), 'binary').argmax() == 0
 
 
 def test_representations_are_the_models_and_the_silhouette_is_sklearns(direct, workdir, tmp_path, capsys):

@@ -7,7 +7,9 @@ import pytest
 import sklearn.metrics as reference
 
 from mmer_jax import metrics
+from mmer_jax.data.schema import LABEL_KINDS
 from mmer_jax.metrics import confusion
+from tests.test_metrics import example
 
 MOSI_ONLY = {'acc7_round', 'acc7_cmu_bucket', 'acc5_round'}
 SIGNS = {'acc2_has0', 'f1_has0', 'acc2_non0', 'f1_non0', 'uar_non0', 'macro_f1_non0'}
@@ -152,6 +154,57 @@ def test_per_class_of_several_seeds_at_once():
     counts = np.array([[[2, 1], [0, 3]], [[3, 0], [1, 2]]])
     for both, one in zip(confusion.per_class(counts), zip(*map(confusion.per_class, counts), strict=True), strict=True):
         np.testing.assert_array_equal(both, one)
+
+
+# ---- what a kind says of itself -------------------------------------------------------------------------------
+
+NAMES = {'classification': ['a', 'b', 'c', 'd'], 'binary_emotions': ['x', 'y', 'z']}
+
+
+@pytest.mark.parametrize('kind', metrics.KINDS)
+def test_a_kind_names_what_it_measures_in_order(kind):
+    names, (predictions, labels) = NAMES.get(kind, []), example(kind)
+    assert metrics.names(kind, names) == list(metrics.KINDS[kind].measure(predictions, labels, names=names))
+
+
+def test_the_kinds_measure_every_kind_of_label():
+    assert {kind.labels for kind in metrics.KINDS.values()} == set(LABEL_KINDS)
+    with pytest.raises(ValueError, match="labels of kind 'ranks': expected one of classes, regression, binary"):
+        metrics.metric_kind('ranks', np.array([1, 2]))
+
+
+@pytest.mark.parametrize('kind', metrics.KINDS)
+def test_direction_and_unit_are_those_of_the_values(kind):
+    """Right answers score better than wrong ones in the direction that is told, and a percentage is from 0 to 1."""
+    names, (predictions, labels) = NAMES.get(kind, []), example(kind)
+    right = labels.astype(float) if kind not in NAMES else np.eye(4 if kind == 'classification' else 2)[labels]
+    good, bad = (metrics.KINDS[kind].measure(values, labels, names=names) for values in (right, predictions))
+    for name in metrics.names(kind, names):
+        assert (good[name] > bad[name]) == metrics.is_better_high(name), name
+        assert not metrics.about(name).percent or 0 <= bad[name] <= good[name] == 1, name
+    assert metrics.is_better_high('mae') == metrics.about('validation/mae').percent == metrics.about('loss').percent
+
+
+def test_the_same_metric_says_the_same_in_every_kind():
+    said = [item for kind in metrics.KINDS.values() for item in (kind.whole | kind.each).items()]
+    assert len(dict(said)) == len(set(said))
+
+
+def test_goodness_is_highest_for_the_best_prediction():
+    real = metrics.KINDS['sentiment'].goodness(np.array([[1.0], [2.0]]), np.array([1.5, 2.1]))
+    np.testing.assert_allclose(real, [-0.5, -0.1])
+    binary = np.array([[0, 2, 0, 2], [2, 0, 0, 2]], float)
+    assert metrics.KINDS['binary_emotions'].goodness(binary, np.array([[1, 1], [1, 1]])).argmax() == 0
+    scores = np.log([[0.2, 0.8], [0.6, 0.4]])
+    np.testing.assert_allclose(metrics.KINDS['classification'].goodness(scores, np.array([1, 1])), np.log([0.8, 0.4]))
+
+
+def test_a_record_in_words():
+    kinds = metrics.KINDS
+    assert kinds['polarity'].tell(np.array([0.254]), np.float32(-1), ()) == 'label -1.00, predicted 0.25'
+    assert kinds['classification'].tell(np.array([0, 2, 1]), np.int64(0), 'abc') == 'label a, predicted b'
+    found = kinds['binary_emotions'].tell(np.array([0, 1, 0, 1, 1, 0]), np.array([0, 0, 0]), ['joy', 'fear', 'anger'])
+    assert found == 'label none, predicted joy and fear'
 
 
 # ---- floors at a tie ------------------------------------------------------------------------------------------

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from mmer_jax import report
-from mmer_jax.results import plots, summary
+from mmer_jax.results import plots, runs, summary
 
 # accuracy by (fold, seed): per seed the mean over folds is .5, .6, .7
 ACCURACY = {
@@ -124,11 +124,11 @@ def test_what_the_deviation_is_over():
 def test_metrics_of_another_split_are_found_where_the_run_has_them(tmp_path):
     folder = classification_run(tmp_path / 'run')
     rows = json.loads((folder / 'results.json').read_text())['rows']
-    before = report.read_run(folder)
+    before = runs.read_run(folder)
     assert np.isnan(before.values('train/accuracy')).all()
     assert np.isnan(before.values('train/accuracy', 'floor')).all()
     damage(folder, rows=[{**row, 'train': {'accuracy': row['test']['accuracy'] + 0.1}} for row in rows])
-    after = report.read_run(folder)
+    after = runs.read_run(folder)
     np.testing.assert_allclose(after.values('train/accuracy'), after.values('accuracy') + 0.1)
     assert np.isnan(after.values('train/accuracy', 'floor')).all()
     assert report.column_title('train/loss') == 'train loss ↓'

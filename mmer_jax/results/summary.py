@@ -4,15 +4,7 @@ import dataclasses
 
 import numpy as np
 
-from mmer_jax.metrics import is_better_high
-
-TITLES = {
-    'accuracy': 'accuracy', 'uar': 'UAR', 'macro_f1': 'macro F1', 'weighted_f1': 'weighted F1', 'mae': 'MAE',
-    'rmse': 'RMSE', 'corr': 'correlation', 'ccc': 'CCC', 'acc2_has0': 'Acc-2 (has 0)', 'acc2_non0': 'Acc-2 (non-0)',
-    'f1_has0': 'F1 (has 0)', 'f1_non0': 'F1 (non-0)', 'acc7_round': 'Acc-7', 'acc5_round': 'Acc-5',
-    'acc7_cmu_bucket': 'Acc-7 (CMU buckets)', 'loss': 'loss',
-}  # fmt: skip
-PLAIN = ('mae', 'rmse', 'corr', 'ccc', 'loss')  # the others are fractions, shown in percent
+from mmer_jax.metrics import about, is_better_high
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,21 +42,35 @@ def finite_mean(values: np.ndarray) -> float | None:
 
 def is_plain(metric: str) -> bool:
     """Whether a metric is shown as it is, not in percent."""
-    return metric.rpartition('/')[2] in PLAIN
+    return not about(metric).percent
+
+
+def scale_of(metric: str) -> float:
+    """What a metric's value is multiplied with to be shown."""
+    return 1.0 if is_plain(metric) else 100.0
+
+
+def unit_of(metric: str) -> str:
+    """What stands behind a metric's title."""
+    return '' if is_plain(metric) else ', %'
 
 
 def column_title(metric: str, title: str = '') -> str:
-    """Title of a metric's column (TITLES where none is given), with its unit and ↓ where lower is better."""
-    unit, direction = '' if is_plain(metric) else ', %', '' if is_better_high(metric) else ' ↓'
-    split, _, name = metric.rpartition('/')
-    return f'{title or " ".join(filter(None, (split, TITLES.get(name, name))))}{unit}{direction}'
+    """Title of a metric's column (its own where none is given), with its unit and ↓ where lower is better."""
+    direction = '' if is_better_high(metric) else ' ↓'
+    split = metric.rpartition('/')[0]
+    return f'{title or " ".join(filter(None, (split, about(metric).title)))}{unit_of(metric)}{direction}'
+
+
+def decimals_of(metric: str) -> int:
+    return 3 if is_plain(metric) else 1
 
 
 def format_number(metric: str, value: float | None) -> str:
-    """A fraction in percent with one decimal, PLAIN metrics with three, – for none."""
+    """A fraction in percent with one decimal, a plain metric with three, – for none."""
     if value is None or not np.isfinite(value):
         return '–'
-    return f'{value:.3f}' if is_plain(metric) else f'{100 * value:.1f}'
+    return f'{scale_of(metric) * value:.{decimals_of(metric)}f}'
 
 
 def format_summary(metric: str, summary: Summary) -> str:

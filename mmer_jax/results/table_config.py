@@ -6,10 +6,9 @@ import typing
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
 from ml_collections import ConfigDict
 
-from mmer_jax.metrics import LABEL_METRICS, METRICS, floors
+from mmer_jax.metrics import KINDS, names
 from mmer_jax.results.runs import Run, is_of, unique
 from mmer_jax.results.summary import is_plain
 from mmer_jax.settings.keys import check_config_values
@@ -148,14 +147,11 @@ def _build(kind: type, values: Any, where: str) -> Any:
 
 def known_metrics(table: Table, where: str) -> list[str]:
     """What the table's kind of metrics measures, with its classes."""
-    if table.metrics not in METRICS:
-        raise TableError(f'{where}: metrics {table.metrics!r}, expected one of {", ".join(METRICS)}')
-    if table.metrics in LABEL_METRICS.values() and not table.classes:
+    if table.metrics not in KINDS:
+        raise TableError(f'{where}: metrics {table.metrics!r}, expected one of {", ".join(KINDS)}')
+    if KINDS[table.metrics].each and not table.classes:
         raise TableError(f'{where}: metrics {table.metrics!r} need `classes`, the names of the classes or emotions')
-    count = len(table.classes)
-    labels = {'classification': np.arange(count), 'binary_emotions': np.eye(2, count)}
-    example = labels.get(table.metrics, np.array([-1.0, 1.0]))
-    return ['loss', *floors(table.metrics, example, names=table.classes or None)]
+    return ['loss', *names(table.metrics, table.classes)]
 
 
 def _check_row(row: Row, table: Table, where: str) -> None:
