@@ -1,5 +1,7 @@
 """What the configs of one data set share: where it lies, its labels' loss, what selects and what is shown."""
 
+from collections.abc import Mapping
+
 from ml_collections import ConfigDict
 
 SENTIMENT = ('acc7_round', 'acc2_non0', 'f1_non0', 'mae', 'corr')
@@ -214,14 +216,17 @@ CREMA_D_EPOCHS = {
 CREMA_D_VARIANTS = ('smoke', 'audio', 'vision', 'as_published', 'audio_as_published', 'vision_as_published')
 
 
-def crema_d(config: ConfigDict, layout: str, published: tuple[float, float, float] | None) -> None:
+CREMA_D_NUMBERS = ('train/loss', 'train/accuracy', 'loss', 'accuracy')  # of the report's Tables 1 to 3, in order
+
+
+def crema_d(config: ConfigDict, layout: str, published: Mapping[str, tuple[float, ...]] | None) -> None:
     """CREMA-D as pictures, written by data_prep.crema_d; `layout` is the end of its directory's name.
 
     Variants: both modalities, `audio` or `vision` alone, and each of them `as_published`. By default speakers are not
     shared, five folds, nine of the other actors validate. As published: clips are divided at random (70/30 for
     pictures, 80/20 for clips), so that the same actors train and test, and the epoch is chosen on the test clips; the
-    order of those files, which decides the published division, is not known. `published` are its test accuracies on
-    audio, vision and both; None where nobody published any.
+    order of those files, which decides the published division, is not known. `published` are its numbers
+    (`CREMA_D_NUMBERS`) on 'audio', 'vision' and 'both'; None where nobody published any.
 
     What the report does otherwise, and a config cannot: it drops three clips (and ten without a face of the 2-D
     pictures), data_prep.crema_d --drop published, where ours drops the four that are known to be bad.
@@ -236,9 +241,9 @@ def crema_d(config: ConfigDict, layout: str, published: tuple[float, float, floa
     config.headline = ('accuracy', 'uar', 'macro_f1', 'loss')
     config.evaluate_train = True  # the report's tables have both splits
     if published:
-        accuracy = dict(zip(('audio', 'vision', 'both'), published, strict=True))[one[0] if one else 'both']
+        numbers = dict(zip(CREMA_D_NUMBERS, published[one[0] if one else 'both'], strict=True))
         source = 'shared-encoder report, chosen on test clips'
-        config.published = ConfigDict({'accuracy': accuracy, 'dataset': 'crema_d', 'source': source})
+        config.published = ConfigDict({**numbers, 'dataset': 'crema_d', 'source': source})
     if config.variant.endswith('as_published'):
         config.protocol.name = 'random_clips_shared_speakers'
         test = 0.3 if layout.startswith('2d') else 0.2

@@ -16,10 +16,16 @@ from ml_collections import ConfigDict
 from configs import datasets
 from configs.base import get_base
 
+PUBLISHED = {  # train loss, train accuracy, test loss, test accuracy
+    'audio': (1.1124, 0.9344, 1.4152, 0.6244),
+    'vision': (1.1169, 0.9275, 1.3649, 0.6742),
+    'both': (1.1069, 0.9390, 1.3678, 0.6711),
+}
+
 
 def get_config(variant: str = '') -> ConfigDict:
     config = get_base('googlenet_crema_d', variant, datasets.CREMA_D_VARIANTS)
-    datasets.crema_d(config, '2d', (0.6244, 0.6742, 0.6711))
+    datasets.crema_d(config, '2d', PUBLISHED)
     encoder: dict = {'name': 'googlenet'}
     if variant.endswith('as_published'):  # a softmax before the loss, which has one of its own
         encoder['bare_first_layer'] = True

@@ -17,10 +17,16 @@ from ml_collections import ConfigDict
 from configs import datasets, encoders
 from configs.base import get_base
 
+PUBLISHED = {  # train loss, train accuracy, test loss, test accuracy
+    'audio': (0.991, 0.623, 1.022, 0.605),
+    'vision': (0.334, 0.878, 0.463, 0.831),
+    'both': (0.211, 0.923, 0.629, 0.806),
+}
+
 
 def get_config(variant: str = '') -> ConfigDict:
     config = get_base('i3d_crema_d', variant, datasets.CREMA_D_VARIANTS)
-    datasets.crema_d(config, '3d', (0.605, 0.831, 0.806))
+    datasets.crema_d(config, '3d', PUBLISHED)
     encoder: dict = {'name': 'i3d', 'remat': True}
     if variant.endswith('as_published'):
         encoder |= encoders.RAW_PICTURES

@@ -18,10 +18,16 @@ from ml_collections import ConfigDict
 from configs import datasets
 from configs.base import get_base
 
+PUBLISHED = {  # train loss, train accuracy, test loss, test accuracy
+    'audio': (1.0602, 0.9848, 1.4199, 0.6182),
+    'vision': (1.0603, 0.9848, 1.3597, 0.6815),
+    'both': (1.1050, 0.9379, 1.3074, 0.7326),
+}
+
 
 def get_config(variant: str = '') -> ConfigDict:
     config = get_base('resnet18_crema_d', variant, datasets.CREMA_D_VARIANTS)
-    datasets.crema_d(config, '2d_grey', (0.6182, 0.6815, 0.7326))
+    datasets.crema_d(config, '2d_grey', PUBLISHED)
     encoder = {'name': 'resnet18'}
     if variant.endswith('as_published'):  # a softmax before the loss, which has one of its own
         config.losses = ConfigDict({'double_softmax': 1.0})

@@ -18,10 +18,16 @@ from ml_collections import ConfigDict
 from configs import datasets
 from configs.base import get_base
 
+PUBLISHED = {  # train loss, train accuracy, test loss, test accuracy
+    'audio': (1.1326, 0.9113, 1.4438, 0.5962),
+    'vision': (1.1049, 0.9404, 1.3641, 0.6765),
+    'both': (1.1081, 0.9356, 1.3785, 0.6608),
+}
+
 
 def get_config(variant: str = '') -> ConfigDict:
     config = get_base('vgg16_crema_d', variant, datasets.CREMA_D_VARIANTS)
-    datasets.crema_d(config, '2d', (0.5962, 0.6765, 0.6608))
+    datasets.crema_d(config, '2d', PUBLISHED)
     encoder = {'name': 'vgg16', 'large_first_layer': True}
     if variant.endswith('as_published'):  # a softmax before the loss, which has one of its own
         config.losses = ConfigDict({'double_softmax': 1.0})

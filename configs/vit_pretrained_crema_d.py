@@ -17,10 +17,16 @@ from ml_collections import ConfigDict
 from configs import datasets, encoders
 from configs.base import get_base
 
+PUBLISHED = {  # train loss, train accuracy, test loss, test accuracy
+    'audio': (0.0545, 0.9846, 1.7709, 0.6231),
+    'vision': (0.0453, 0.9857, 1.3825, 0.6895),
+    'both': (0.0397, 0.9867, 0.7543, 0.8290),
+}
+
 
 def get_config(variant: str = '') -> ConfigDict:
     config = get_base('vit_pretrained_crema_d', variant, datasets.CREMA_D_VARIANTS)
-    datasets.crema_d(config, '2d', (0.6231, 0.6895, 0.829))
+    datasets.crema_d(config, '2d', PUBLISHED)
     encoder = encoders.VIT
     config.model = ConfigDict({'name': 'stacked_input', 'encoder': encoder, 'join': 'height', 'resize': 224})
     config.data.batch_size = 32

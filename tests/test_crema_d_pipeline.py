@@ -129,7 +129,7 @@ def test_every_network_has_a_row_of_finite_numbers(finished):
             assert line['state'] == 'finished', line['detail']
             assert math.isfinite(float(line['mean']))
             assert (line['modalities'], line['test_records']) == ('audio, vision', str(CLIPS))
-            assert bool(line['published']) == (metric not in ('uar', 'macro_f1'))
+            assert not line['published']  # nothing that was published is compared with tiny networks
     for label in ALONE:
         assert lines[f'{label} (voice)', 'accuracy']['modalities'] == 'audio'
         assert lines[f'{label} (face)', 'accuracy']['modalities'] == 'vision'

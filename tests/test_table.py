@@ -1,5 +1,6 @@
 """The table command: nothing is run twice, nothing that is finished is lost, and every number is where it came from."""
 
+import ast
 import csv
 import importlib
 import re
@@ -453,8 +454,9 @@ def test_mistakes_in_the_command_end_in_one_line_before_anything_runs(place, tmp
     ],
 )
 def test_mistakes_in_a_row_name_it(tmp_path, row, message):
-    tiny_table = read_table(str(write_table(tmp_path / 'tiny.py', rows=[{'label': 'x', **row}])))
+    path = write_table(tmp_path / 'tiny.py', rows=[{'label': 'x', **row}])
     with pytest.raises(TableError, match=message):
+        tiny_table = read_table(str(path))
         row_config(tiny_table, tiny_table.rows[0], None, ())
 
 
@@ -476,12 +478,38 @@ def published(name):
 def test_published_numbers_are_the_papers():
     assert published('mfsa_table1')['MFSA'] == pytest.approx([0.414, 0.833, 0.837, 0.856, 0.722])
     assert published('mfsa_table1')['MulT'] == pytest.approx([0.391, 0.811, 0.810, 0.889, 0.686])
-    assert published('mfsa_table1')['PMR'][3:] == [None, None]
+    assert published('mfsa_table1')['PMR'] == pytest.approx([0.406, 0.824, 0.821])  # neither MAE nor Corr
     assert published('mfsa_table2')['MFSA'] == pytest.approx([0.532, 0.838, 0.836, 0.574, 0.724])
     expected = [0.872, 0.843, 0.807, 0.768, 0.765, 0.732, 0.644, 0.625]
     assert published('mfsa_table3')['MFSA'] == pytest.approx(expected)
     assert published('mfsa_table4')['MFSA (full)'] == published('mfsa_table1')['MFSA']
     assert published('mfsa_table4')['w/o PSA Module'] == pytest.approx([0.379, 0.807, 0.813, 0.917, 0.698])
+    assert published('shared_encoders')['ResNet18 (face)'] == [1.0603, 0.9848, 1.3597, 0.6815]
+    assert published('cfn_sr_table2')['w/o residual'] == [0.7533]
+
+
+@pytest.mark.parametrize('name', SHIPPED)
+def test_a_published_number_stands_in_the_table_or_in_the_config(name):
+    """No number in a table's file is one that a config of its rows has as published, as a fraction or in percent."""
+    shipped = read_table(f'configs/tables/{name}.py')
+    tree = ast.parse((REPOSITORY / f'configs/tables/{name}.py').read_text())
+    typed = {node.value for node in ast.walk(tree) if isinstance(node, ast.Constant) and type(node.value) is float}
+    for row in shipped.rows:
+        if row.config:
+            published = overrides.load_config(row.config, row.variant).published
+            numbers = {value for value in published.values() if isinstance(value, float)}
+            assert not typed & (numbers | {round(100 * value, 4) for value in numbers}), row.label
+
+
+def test_a_number_that_stands_twice_is_refused(tmp_path):
+    row = {'label': 'MFSA', 'config': 'configs/mfsa_mosi.py', 'published': {'mae': 0.856}}
+    values = {'dataset': 'mosi', 'metrics': 'sentiment', 'columns': {'mae': ''}, 'classes': (), 'rows': [row]}
+    with pytest.raises(TableError, match='published mae stands in configs/mfsa_mosi.py too'):
+        read_table(str(write_table(tmp_path / 'twice.py', **values)))
+    (found,) = read_table(str(write_table(tmp_path / 'once.py', **values | {'rows': [row | {'published': {}}]}))).rows
+    assert found.published == {'mae': 0.856}
+    other = read_table(str(write_table(tmp_path / 'other.py', **values | {'rows': [row], 'dataset': 'mosei'})))
+    assert other.rows[0].published == {'mae': 0.856}  # of another data set: what stands here is no second time
 
 
 def test_the_shipped_tables_are_these():

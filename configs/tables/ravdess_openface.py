@@ -8,7 +8,8 @@ instead of thirty. No published table has this setting. The linear reference is 
 259 audio values of the same table, on unseen actors.
 """
 
-EMOTIONS = ('neutral', 'calm', 'happy', 'sad', 'angry', 'fearful', 'disgust', 'surprised')
+from configs.tables.cfn_sr_table1 import EMOTIONS
+
 FUSIONS = {
     'averaging': 'Averaging',
     'multiplication': 'Multiplication',

@@ -25,7 +25,7 @@ HIDDEN = {'vision': 'face', 'audio': 'voice'}
 
 
 def plain(label: str, variant: str) -> dict:
-    """A network of the report, with its numbers."""
+    """A network of the report."""
     rows = {row['label']: row for row in rows_of(variant, GROUPS[variant], SUFFIXES[variant])}
     return rows[label + SUFFIXES[variant]]
 

@@ -26,10 +26,13 @@ class Row:
     """One line of a table: a config to run, or (`quoted`) numbers that were measured elsewhere.
 
     Numbers are by metric, fractions from 0 to 1 except mae, corr and loss; a metric that the paper leaves out is
-    left out, or None. `overrides` are values by dotted key; `group` is the heading above the row. `start` is
-    config.start_from with rows above this one for workdirs: {'vision': 'label of the row:encoder'}. `ablate` is a row
-    above with a modality hidden when it is tested, nothing trained: 'label of the row:vision'. In the bar plot, bars
-    of one `bar` (the label by default) stand together, and those of one `series` have one colour.
+    left out, or None. `published` numbers of a row with a config stand in the config (`config.published`), where
+    `read_table` takes them; a table's file adds those that its config lacks, never one twice.
+
+    `overrides` are values by dotted key; `group` is the heading above the row. `start` is config.start_from with rows
+    above this one for workdirs: {'vision': 'label of the row:encoder'}. `ablate` is a row above with a modality hidden
+    when it is tested, nothing trained: 'label of the row:vision'. In the bar plot, bars of one `bar` (the label by
+    default) stand together, and those of one `series` have one colour.
     """
 
     label: str
@@ -57,7 +60,8 @@ class Table:
 
     A column 'train/loss' or 'validation/loss' is of that split, at the epoch of the test's. `bars` is the column that
     is drawn as a bar plot; '' for none. `dataset` is the data set of the published numbers, the name of a directory's
-    data or its beginning ('mosi' for 'mosi_mult'): beside runs on other data they are not shown.
+    data or its beginning ('mosi' for 'mosi_mult'): beside runs on other data they are not shown. Without it
+    there are none.
     """
 
     title: str
@@ -112,7 +116,7 @@ def read_table(path: str) -> Table:
     shared = [row.label for row in rows if [other.slug for other in rows].count(row.slug) > 1]
     if shared:
         raise TableError(f'{path}: the labels {", ".join(shared)} would share a folder; make them differ in letters')
-    return table
+    return dataclasses.replace(table, rows=tuple(_with_published(row, table) for row in rows))
 
 
 def _split_of(metric: str) -> str:
@@ -143,6 +147,27 @@ def _build(kind: type, values: Any, where: str) -> Any:
         if not isinstance(value, expected):
             raise TableError(f'{where}: {name} is {value!r}, expected {expected.__name__.lower()}')
     return kind(**values)
+
+
+def _with_published(row: Row, table: Table) -> Row:
+    """The row with the published numbers of its config, for the table's columns and of its data set."""
+    if not row.config or not table.dataset:
+        return row
+    published = _load(row).published
+    if published.get('dataset') != table.dataset:
+        return row
+    found = {metric: published[metric] for metric in table.columns if metric in published}
+    twice = [metric for metric in found if metric in row.published]
+    if twice:
+        raise TableError(f'row {row.label!r}: published {", ".join(twice)} stands in {row.config} too: remove it here')
+    return dataclasses.replace(row, published={**found, **row.published})
+
+
+def _load(row: Row) -> ConfigDict:
+    try:
+        return load_config(row.config, row.variant)
+    except (ValueError, TypeError, OSError) as error:
+        raise TableError(f'row {row.label!r}: {error}') from error
 
 
 def known_metrics(table: Table, where: str) -> list[str]:
@@ -181,9 +206,8 @@ def row_config(table: Table, row: Row, seeds: int | None, settings: Sequence[str
     """
     if not row.config:
         return None
-    where = f'row {row.label!r}'
+    config = _load(row)
     try:
-        config = load_config(row.config, row.variant)
         config.seeds = table.seeds if seeds is None else seeds
         apply(config, row.overrides.items(), parse=False)
         pairs = [setting.partition('=') for setting in settings]
@@ -197,5 +221,5 @@ def row_config(table: Table, row: Row, seeds: int | None, settings: Sequence[str
             config.evaluate_train = True
         check_config_values(config)
     except (ValueError, TypeError, OSError) as error:
-        raise TableError(f'{where}: {error}') from error
+        raise TableError(f'row {row.label!r}: {error}') from error
     return config
