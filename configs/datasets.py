@@ -4,6 +4,7 @@ from collections.abc import Mapping
 
 from ml_collections import ConfigDict
 
+MODALITIES = ('text', 'audio', 'vision')
 SENTIMENT = ('acc7_round', 'acc2_non0', 'f1_non0', 'mae', 'corr')
 EMOTIONS = ('happy', 'sad', 'angry', 'neutral')
 IEMOCAP = tuple(f'{metric}_{emotion}' for emotion in EMOTIONS for metric in ('accuracy', 'weighted_f1'))
@@ -19,7 +20,7 @@ def use(config: ConfigDict, dataset: str) -> None:
     Audio and vision are brought to mean 0 and deviation 1 by the training split: their values span five orders. The
     epoch is chosen by MAE, of emotions by macro F1, for all models; the papers do not say by what (MulT's code: loss).
     """
-    config.modalities = ('text', 'audio', 'vision')
+    config.modalities = MODALITIES
     config.data.directory = f'data/{dataset}'
     config.data.normalize = ('audio', 'vision')
     config.data.max_shapes = 4
@@ -37,7 +38,7 @@ def use(config: ConfigDict, dataset: str) -> None:
 
 def synthetic(config: ConfigDict) -> None:
     """The embedded data (data_prep/synthetic.py) with one budget of steps and one optimiser for every model."""
-    config.modalities = ('text', 'audio', 'vision')
+    config.modalities = MODALITIES
     config.data.directory = 'data/synthetic'
     config.data.batch_size = 64
     config.data.max_shapes = 1

@@ -17,7 +17,6 @@ from ml_collections import ConfigDict
 from configs import datasets
 from configs.base import get_base
 
-GRAINS = ('mixed', 'coarse', 'fine')
 # Rows of Table 4: the published numbers, and the fields that make the ablation.
 ABLATIONS = {
     'without_separation': ((40.9, 82.6, 83.5, 0.864, 0.718), {}),

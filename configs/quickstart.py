@@ -12,8 +12,7 @@ the Bayes rates: 58 % for one modality, 100 % for three.
 from ml_collections import ConfigDict
 
 from configs.base import get_base
-
-MODALITIES = ('text', 'audio', 'vision')
+from configs.datasets import MODALITIES
 
 
 def get_config(variant: str = '') -> ConfigDict:

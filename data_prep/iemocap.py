@@ -31,12 +31,12 @@ from PIL import Image
 from data_prep.iemocap_layout import EMOTIONS, LAYOUT, SESSIONS, Utterance, list_utterances
 from data_prep.pool import MISTAKES, Remark, Skipped, missing, nothing_usable, process, summary
 from mmer_jax.data.records import Feature, Label, RecordWriter, Schema, encode_frames
+from mmer_jax.data.schema import MODALITIES
 from mmer_jax.media import audio, video
 from mmer_jax.media.tokens import TextTokenizer
 from mmer_jax.pretrained import find as pretrained_folder
 from mmer_jax.settings import ranges
 
-MODALITIES = ('text', 'audio', 'vision')
 SCREENS = ('speaker', 'whole')
 SAMPLE_RATE = 16000
 PCM_SCALE = 32768  # int16 = float * 32768, so 16-bit files come back unchanged

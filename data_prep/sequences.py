@@ -17,8 +17,8 @@ from tqdm import tqdm
 
 from data_prep.pool import PreparationError, Remark, holds_nothing, missing
 from mmer_jax.data.records import RecordWriter, Schema
+from mmer_jax.data.schema import MODALITIES
 
-MODALITIES = ('text', 'audio', 'vision')
 SPLITS = {'train': 'train', 'valid': 'validation', 'test': 'test'}  # key of the file -> word of the manifest
 VALID = ('valid', 'dev', 'validation', 'val')  # what files call the second
 POLICIES = {

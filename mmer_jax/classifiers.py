@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 from sklearn.decomposition import PCA
 
+from mmer_jax.data.schema import MODALITIES
 from mmer_jax.files import read_json, write_json
 from mmer_jax.files.outputs import CLASSIFIER_FILES, check_folder
 from mmer_jax.metrics import confusion_matrix, per_class
@@ -322,7 +323,7 @@ def _directories(texts: Sequence[str]) -> dict[str, Path]:
     found: dict[str, Path] = {}
     for text in texts:
         m, _, path = text.partition('=')
-        if m not in ('text', 'audio', 'vision') or not path or m in found:
+        if m not in MODALITIES or not path or m in found:
             raise ValueError(f'--features {text}: expected text=DIR, audio=DIR or vision=DIR, each once')
         if not Path(path).is_dir():
             raise FileNotFoundError(f'--features {text}: no such folder; python -m mmer_jax.extract writes it')

@@ -13,13 +13,14 @@ import numpy as np
 from absl import logging
 
 from mmer_jax.data.batches import LoadBatch, labels_of, read_batches
+from mmer_jax.data.folds import SPLITS
 from mmer_jax.data.records import RecordSource
 from mmer_jax.files import read_json, save_arrays, write_json
 from mmer_jax.files.outputs import check_ablation, check_folder
 from mmer_jax.metrics import KINDS, about, floors, metric_kind
 from mmer_jax.run import finished, sharding
 from mmer_jax.run.checkpoint import Checkpoints
-from mmer_jax.run.program import SPLITS, Program, fetch, make_program
+from mmer_jax.run.program import Program, fetch, make_program
 from mmer_jax.run.step import variables_of
 from mmer_jax.run.workdir import hold, read_results
 

@@ -27,13 +27,14 @@ import numpy as np
 from absl import logging
 
 from mmer_jax.data.batches import LoadBatch, labels_of
+from mmer_jax.data.folds import SPLITS
 from mmer_jax.data.leakage import EXTRACTED, SUFFIX
 from mmer_jax.data.records import Feature, RecordSource, RecordWriter, Schema
 from mmer_jax.files import read_arrays, read_json, write_json
 from mmer_jax.files.outputs import check_shards
 from mmer_jax.run import finished
 from mmer_jax.run.finished import Run
-from mmer_jax.run.program import SPLITS, folds_of, open_source
+from mmer_jax.run.program import folds_of, open_source
 from mmer_jax.run.workdir import hold, read_results
 from mmer_jax.settings import ranges
 

@@ -26,19 +26,20 @@ from sklearn.metrics import silhouette_score
 from threadpoolctl import threadpool_limits
 
 from mmer_jax.data.batches import labels_of
+from mmer_jax.data.folds import SPLITS
 from mmer_jax.data.records import RecordSource
 from mmer_jax.files import read_arrays, write_json
 from mmer_jax.files.outputs import ATTENTION_FILES, PICTURE, check_beside, check_file, check_folder
 from mmer_jax.metrics import KINDS, Kind, metric_kind
 from mmer_jax.models import MODELS
+from mmer_jax.models.mfsa import REPRESENTATIONS
 from mmer_jax.results import attention_plots, bar_plots
 from mmer_jax.results.attention_maps import HEADS, Side, axes_of_record, drawing, maps_of_record
 from mmer_jax.run.finished import Run, apply, chosen_variables, open_run
-from mmer_jax.run.program import SPLITS, example_batch
+from mmer_jax.run.program import example_batch
 from mmer_jax.settings import ranges
 
 METHODS = ('tsne', 'pca')
-REPRESENTATIONS = ('specific', 'agnostic')
 GROUPINGS = ('session', 'speaker', 'split')  # columns of a manifest
 
 

@@ -18,7 +18,7 @@ import numpy as np
 from mmer_jax import __version__, evaluate
 from mmer_jax.data import other_data
 from mmer_jax.data.batches import check_main_guard, labels_of, read_batches
-from mmer_jax.data.protocols import Fold
+from mmer_jax.data.folds import SPLITS, Fold
 from mmer_jax.data.records import RecordSource
 from mmer_jax.files import write_json
 from mmer_jax.metrics import floors, is_better_high, names, unfit
@@ -26,7 +26,6 @@ from mmer_jax.models import check_module
 from mmer_jax.run import sharding, warm_start, writer
 from mmer_jax.run.checkpoint import Checkpoints
 from mmer_jax.run.program import (
-    SPLITS,
     Config,
     FoldData,
     Program,

@@ -9,9 +9,11 @@ most 1.6 points). The same number of steps for all. MICA aligns pairs of modalit
 would be MulT.
 """
 
+from configs.datasets import MODALITIES
+
 MODELS = {'MFSA': 'mfsa', 'MulT': 'mult', 'PMR': 'pmr', 'MICA': 'mica', 'LF-LSTM': 'lf_lstm'}
 BLOCKS = {  # heading: (modalities, addition to the label, best possible accuracy)
-    'Text, audio and vision': (('text', 'audio', 'vision'), '', 1.0),
+    'Text, audio and vision': (MODALITIES, '', 1.0),
     'Text alone': (('text',), ' (text)', 0.58),
     'Audio alone': (('audio',), ' (audio)', 0.58),
     'Vision alone': (('vision',), ' (vision)', 0.58),

@@ -19,9 +19,9 @@ from absl import flags
 
 from mmer_jax.data.augment import Augmentation, Record
 from mmer_jax.data.records import Feature, Frames, RecordSource, Schema
+from mmer_jax.data.schema import MODALITIES
 
 Batch = dict[str, np.ndarray]
-MODALITIES = ('text', 'audio', 'vision')
 
 
 def check_modalities(modalities: Sequence[str], schema: Schema) -> None:

@@ -14,10 +14,10 @@ import numpy as np
 
 from mmer_jax.data.protocols import Fold
 from mmer_jax.data.records import RecordSource, Schema
+from mmer_jax.data.schema import MODALITIES
 
 # What a preparation says of the clips and not of how features are made from them.
 OF_CONTENT = ('made_by', 'dataset', 'song', 'sources', 'extracted', 'bayes', 'q')
-MODALITIES = ('text', 'audio', 'vision')
 NONE = np.zeros(0, np.int64)
 
 

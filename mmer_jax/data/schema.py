@@ -10,6 +10,7 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 FORMAT = 1
+MODALITIES = ('text', 'audio', 'vision')  # features that models read
 LABEL_KINDS = ('classes', 'regression', 'binary')
 JPEG_QUALITY = 95
 JPEG_MODES = {1: 'L', 3: 'RGB'}  # channels -> Pillow's name

@@ -24,7 +24,7 @@ from mmer_jax.data.batches import (
     plan_shapes,
     record_lengths,
 )
-from mmer_jax.data.protocols import Fold
+from mmer_jax.data.folds import SPLITS, Fold
 from mmer_jax.data.records import RecordSource
 from mmer_jax.files import read_arrays, save_arrays
 from mmer_jax.losses import make_loss
@@ -45,7 +45,6 @@ from mmer_jax.run.workdir import read_results
 
 Config = Any
 COMPUTE_DTYPES = {'float32': jnp.float32, 'bfloat16': jnp.bfloat16}
-SPLITS = ('train', 'validation', 'test')
 # On CPU XLA takes the barriers out that keep remat's second forward pass from being merged with the first, and remat
 # then saves nothing. This pass is the one that does it (I3D, 4 x 135 x 224 x 448: 35.5 GiB with it, 12.5 without).
 KEEP_REMAT = {'xla_disable_hlo_passes': 'cse_barrier_expander'}

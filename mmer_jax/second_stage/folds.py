@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from mmer_jax.data.folds import SPLITS
 from mmer_jax.data.leakage import EXTRACTED, folds_of_source, trained_split
 from mmer_jax.data.records import RecordSource
 
@@ -69,7 +70,7 @@ def read_folds(
         marks = [tuple(dict.fromkeys(itertools.chain(fold.marks, *own))) for fold in made]
         names, parts, splits = [fold.name for fold in made], [sources] * len(made), []
         for fold in made:
-            words = {str(first.manifest['id'][n]): s for s in ('train', 'validation', 'test') for n in getattr(fold, s)}
+            words = {str(first.manifest['id'][n]): s for s in SPLITS for n in getattr(fold, s)}
             splits.append(words)
     notes: list[str] = []
     read: dict[int, tuple] = {}  # plain directories are the same object in every fold: read once

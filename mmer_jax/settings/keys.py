@@ -10,8 +10,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from mmer_jax.data.augment import AUGMENTATIONS
-from mmer_jax.data.batches import MODALITIES
 from mmer_jax.data.protocols import PROTOCOLS
+from mmer_jax.data.schema import MODALITIES
 from mmer_jax.losses import LOSSES
 from mmer_jax.run.optimizer import OPTIMIZERS, SCHEDULES
 from mmer_jax.run.program import COMPUTE_DTYPES
@@ -40,9 +40,9 @@ KEYS: dict[str, ranges.Kind] = {
     'data_seed': ranges.NUMPY_SEED,
     'epochs': ranges.COUNT,
     'accumulate': ranges.COUNT,
-    'optimizer.name': ranges.Text(OPTIMIZERS),
+    'optimizer.name': ranges.Text(tuple(OPTIMIZERS)),
     'optimizer.learning_rate': ranges.POSITIVE,
-    'optimizer.schedule': ranges.Text(SCHEDULES),
+    'optimizer.schedule': ranges.Text(tuple(SCHEDULES)),
     'optimizer.warmup': ranges.FRACTION,
     'optimizer.weight_decay': ranges.NOT_NEGATIVE,
     'optimizer.b1': ranges.BELOW_1,
