@@ -2,15 +2,27 @@
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
 
+from mmer_jax.run.flat import FlatOptimizer, name_of, over_vectors
+
 Schedule = Callable[[Any], Any]
-OPTIMIZERS = ('adam', 'adamw', 'sgd')
-SCHEDULES = ('constant', 'cosine', 'linear')
+SCHEDULES: dict[str, Callable[[float, int], Schedule]] = {  # (peak, steps) -> learning rate by step
+    'constant': lambda peak, steps: optax.constant_schedule(peak),
+    'cosine': lambda peak, steps: optax.cosine_decay_schedule(peak, steps),
+    'linear': lambda peak, steps: optax.linear_schedule(peak, 0.0, steps),
+}
+OPTIMIZERS: dict[str, Callable[[Schedule, Mapping[str, Any], Any], optax.GradientTransformation]] = {
+    'adam': lambda schedule, fields, _: optax.adam(schedule, b1=fields['b1'], b2=fields['b2']),
+    'adamw': lambda schedule, fields, decayed: optax.adamw(
+        schedule, b1=fields['b1'], b2=fields['b2'], weight_decay=fields['weight_decay'], mask=decayed
+    ),
+    'sgd': lambda schedule, fields, _: optax.sgd(schedule, momentum=fields['momentum']),
+}
 SHOWN = 10  # names in an error
 Tree = Any
 
@@ -21,18 +33,14 @@ def make_schedule(fields: Mapping[str, Any], total_steps: int) -> Schedule:
     rest = max(total_steps - warmup, 1)
     if fields['schedule'] not in SCHEDULES:
         raise ValueError(f'schedule {fields["schedule"]!r} is unknown; the known ones are {", ".join(SCHEDULES)}')
-    after = {
-        'constant': lambda: optax.constant_schedule(peak),
-        'cosine': lambda: optax.cosine_decay_schedule(peak, rest),
-        'linear': lambda: optax.linear_schedule(peak, 0.0, rest),
-    }[fields['schedule']]()
+    after = SCHEDULES[fields['schedule']](peak, rest)
     if not warmup:
         return after
     return optax.join_schedules([optax.linear_schedule(0.0, peak, warmup), after], [warmup])
 
 
-def make_optimizer(fields: Mapping[str, Any], total_steps: int) -> tuple[optax.GradientTransformation, Schedule]:
-    """config.optimizer -> (transformation, its schedule).
+def make_optimizer(fields: Mapping[str, Any], total_steps: int) -> tuple[FlatOptimizer, Schedule]:
+    """config.optimizer -> (transformation over few vectors, its schedule).
 
     Gradients are clipped by value (MMSA), then by global norm (MulT), where the field is above 0. Parameters that match
     a pattern of `clip_alone` are clipped by a norm of their own, each pattern apart, and are no part of the global one:
@@ -46,68 +54,89 @@ def make_optimizer(fields: Mapping[str, Any], total_steps: int) -> tuple[optax.G
     """
     schedule, decay = make_schedule(fields, total_steps), fields['weight_decay']
     frozen, spared = tuple(fields.get('freeze', ())), tuple(fields.get('no_decay', ()))
-    alone = tuple(fields.get('clip_alone', ()))
-    factor = fields.get('layer_decay', 1.0)
-    decayed = (lambda params: matches(params, spared, invert=True)) if spared else None
-    steps = []
-    if fields['clip_value']:
-        steps.append(optax.clip(fields['clip_value']))
-    if fields['clip_norm']:
-        steps.append(clip_by_groups(fields['clip_norm'], alone))
-    elif alone:
+    alone, factor = tuple(fields.get('clip_alone', ())), fields.get('layer_decay', 1.0)
+    if alone and not fields['clip_norm']:
         raise ValueError(
             'config.optimizer.clip_alone says what is clipped apart, but clip_norm is 0: set it, or neither'
         )
-    name = fields['name']
-    if name == 'adamw':
-        steps.append(optax.adamw(schedule, b1=fields['b1'], b2=fields['b2'], weight_decay=decay, mask=decayed))
-    elif name in ('adam', 'sgd'):
-        if decay:
+    if fields['name'] not in OPTIMIZERS:
+        raise ValueError(f'optimizer {fields["name"]!r} is unknown; the known ones are {", ".join(OPTIMIZERS)}')
+
+    def groups_of(names):
+        scales = layer_scale(names, factor) if factor != 1 else dict.fromkeys(names, 1.0)
+        return [
+            None
+            if hits(frozen, name)
+            else Group(
+                apart=next((number for number, pattern in enumerate(alone) if re.search(pattern, name)), -1),
+                decayed=bool(decay) and not hits(spared, name),
+                scale=scales[name],
+            ).key
+            for name in names
+        ]
+
+    def transformation(keys):
+        groups = {key: Group.of(key) for key in keys}
+        decayed = {key: group.decayed for key, group in groups.items()}
+        steps = []
+        if fields['clip_value']:
+            steps.append(optax.clip(fields['clip_value']))
+        if fields['clip_norm']:
+            steps.append(clip_by_groups(fields['clip_norm'], {key: group.apart for key, group in groups.items()}))
+        if decay and fields['name'] != 'adamw':  # which decays by itself, apart from the gradient
             steps.append(optax.add_decayed_weights(decay, mask=decayed))
-        adam = name == 'adam'
-        steps.append(
-            optax.adam(schedule, b1=fields['b1'], b2=fields['b2'])
-            if adam
-            else optax.sgd(schedule, momentum=fields['momentum'])
-        )
-    else:
-        raise ValueError(f'optimizer {name!r} is unknown; the known ones are {", ".join(OPTIMIZERS)}')
-    optimizer = optax.chain(*steps)
-    if frozen:
-        optimizer = optax.multi_transform(
-            {'trained': optimizer, 'frozen': optax.set_to_zero()},
-            lambda params: jax.tree.map(lambda hit: 'frozen' if hit else 'trained', matches(params, frozen)),
-        )
-    if factor != 1:
-        optimizer = optax.chain(optimizer, scale_layers(factor))
-    return _checked(optimizer, frozen, spared), schedule
+        steps.append(OPTIMIZERS[fields['name']](schedule, fields, decayed))
+        if factor != 1:
+            steps.append(scale_by({key: group.scale for key, group in groups.items()}))
+        return optax.chain(*steps)
+
+    return _checked(over_vectors(groups_of, transformation), frozen, spared), schedule
 
 
-def clip_by_groups(norm: float, alone: Sequence[str]) -> optax.GradientTransformation:
-    """Clips by the global norm, and what matches each pattern of `alone` (the first that does) by a norm of its own."""
+class Group(NamedTuple):
+    """How a parameter is treated: which norm clips it (-1: that of all, else the pattern's number), and so on."""
 
-    def group(path, _):
-        return next((n for n, pattern in enumerate(alone) if re.search(pattern, name_of(path))), -1)
+    apart: int
+    decayed: bool
+    scale: float
 
-    def labels(params):
-        return jax.tree_util.tree_map_with_path(group, params)
+    @property
+    def key(self) -> str:
+        """Names the group's vector, in the optimiser's state on disk too."""
+        return f'apart={self.apart}, decayed={int(self.decayed)}, scale={self.scale!r}'
 
-    if not alone:
+    @classmethod
+    def of(cls, key: str) -> 'Group':
+        apart, decayed, scale = (part.split('=')[1] for part in key.split(', ')[:3])
+        return cls(int(apart), decayed == '1', float(scale))
+
+
+def clip_by_groups(norm: float, apart: Mapping[str, int]) -> optax.GradientTransformation:
+    """Clips vectors by the norm of all with the same number in `apart`."""
+    numbers = set(apart.values())
+    if len(numbers) < 2:
         return optax.clip_by_global_norm(norm)
-    return optax.partition({n: optax.clip_by_global_norm(norm) for n in range(-1, len(alone))}, labels)
+    return optax.partition({n: optax.clip_by_global_norm(norm) for n in numbers}, dict(apart))
+
+
+def scale_by(scales: Mapping[str, float]) -> optax.GradientTransformation:
+    """Multiplies each update by its own factor."""
+
+    def update(updates, state, params=None):
+        del params
+        return {key: value * scales[key] for key, value in updates.items()}, state
+
+    return optax.GradientTransformation(lambda params: optax.EmptyState(), update)
+
+
+def hits(patterns: Sequence[str], name: str) -> bool:
+    """Whether a name holds one of the regular expressions."""
+    return any(re.search(pattern, name) for pattern in patterns)
 
 
 def matches(params: Tree, patterns: Sequence[str], *, invert: bool = False) -> Tree:
     """A tree of bool: whether the name of each parameter holds one of the regular expressions."""
-
-    def hit(path, _):
-        return any(re.search(pattern, name_of(path)) for pattern in patterns) != invert
-
-    return jax.tree_util.tree_map_with_path(hit, params)
-
-
-def name_of(path: Sequence[Any]) -> str:
-    return '/'.join(str(getattr(key, 'key', key)) for key in path)
+    return jax.tree_util.tree_map_with_path(lambda path, _: hits(patterns, name_of(path)) != invert, params)
 
 
 def without_frozen(gradient: Tree, patterns: Sequence[str]) -> Tree:
@@ -137,19 +166,7 @@ def layer_scale(names: Sequence[str], decay: float) -> dict[str, float]:
     return scales
 
 
-def scale_layers(decay: float) -> optax.GradientTransformation:
-    """Multiplies each update by its `layer_scale`."""
-
-    def update(updates, state, params=None):
-        del params
-        named = jax.tree_util.tree_leaves_with_path(updates)
-        scales = layer_scale([name_of(path) for path, _ in named], decay)
-        return jax.tree_util.tree_map_with_path(lambda path, u: u * scales[name_of(path)], updates), state
-
-    return optax.GradientTransformation(lambda params: optax.EmptyState(), update)
-
-
-def _checked(optimizer, *groups):
+def _checked(optimizer: FlatOptimizer, *groups: Sequence[str]) -> FlatOptimizer:
     """The same transformation, whose init refuses a pattern that matches nothing."""
 
     def init(params):
@@ -163,4 +180,4 @@ def _checked(optimizer, *groups):
                 )
         return optimizer.init(params)
 
-    return optax.GradientTransformation(init, optimizer.update)
+    return optimizer._replace(init=init)

@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import optax
 
 from mmer_jax.losses import Loss, WeightedLoss, check_outputs, keys_read, total_loss
+from mmer_jax.run.flat import FlatOptimizer, as_flat
 from mmer_jax.run.optimizer import without_frozen
 
 Array = Any
@@ -39,7 +40,12 @@ class TrainState(flax.struct.PyTreeNode):
 
 
 def init_state(
-    model: nn.Module, optimizer: optax.GradientTransformation, batch: Batch, seed: Array, *, average: bool = False
+    model: nn.Module,
+    optimizer: optax.GradientTransformation | FlatOptimizer,
+    batch: Batch,
+    seed: Array,
+    *,
+    average: bool = False,
 ) -> TrainState:
     """A fresh state of one seed (an int32 scalar, traced or not); `batch` gives the shapes."""
     init_key, key = jax.random.split(jax.random.key(seed))
@@ -81,7 +87,7 @@ class Gathered(NamedTuple):
 
 def make_step_parts(
     model: nn.Module,
-    optimizer: optax.GradientTransformation,
+    optimizer: optax.GradientTransformation | FlatOptimizer,
     loss: Loss,
     *,
     accumulate: int = 1,
@@ -95,6 +101,7 @@ def make_step_parts(
     took 27 GiB of temporary memory.
     """
 
+    flat = as_flat(optimizer)
     own: Loss | None = loss
     coupled: Loss | None = None
     if accumulate > 1 and isinstance(loss, WeightedLoss):
@@ -168,9 +175,10 @@ def make_step_parts(
 
     def finish(state, gathered):
         value, model_state, gradient, loss_Pn, _ = gathered
-        updates, opt_state = optimizer.update(gradient, state.opt_state, state.params)
-        params = optax.apply_updates(state.params, jax.tree.map(lambda u: u * state.lr_scale, updates))
-        numbers = {'loss': value, 'grad_norm': optax.tree.norm(gradient), 'example_loss': loss_Pn.T.reshape(-1)}
+        vectors = flat.gather(gradient)
+        updates, opt_state = flat.update_vectors(vectors, state.opt_state, state.params)
+        params = flat.apply(state.params, updates, state.lr_scale)
+        numbers = {'loss': value, 'grad_norm': optax.tree.norm(vectors), 'example_loss': loss_Pn.T.reshape(-1)}
         changes = {'params': params, 'model_state': model_state, 'opt_state': opt_state}
         if average:
             decay = jnp.minimum(average, (1 + state.step) / (10 + state.step))
@@ -182,7 +190,7 @@ def make_step_parts(
 
 def make_train_step(
     model: nn.Module,
-    optimizer: optax.GradientTransformation,
+    optimizer: optax.GradientTransformation | FlatOptimizer,
     loss: Loss,
     *,
     accumulate: int = 1,
