@@ -14,6 +14,7 @@ from sklearn.metrics import silhouette_score
 
 from mmer_jax import figures
 from mmer_jax.data.batches import MODALITIES
+from mmer_jax.layers import MapName
 from mmer_jax.models.mfsa import Mfsa
 from mmer_jax.models.mica import Mica
 from mmer_jax.models.mult import Mult
@@ -228,7 +229,60 @@ def test_keys_of_every_model_say_what_stands_along_their_maps(kind):
     drawn, left_out = attention_maps.choose_maps(maps)
     assert len(drawn) == drawn_by_default
     assert left_out == []
-    assert max(maps[key].layer for key in drawn) == max(one.layer for one in maps.values())
+    assert max(maps[key].name.layer for key in drawn) == max(one.name.layer for one in maps.values())
+
+
+@pytest.mark.parametrize(
+    ('key', 'name', 'sources', 'title'),
+    [
+        ('psa/4/text', MapName(4, 'text', 'text', 'psa'), ('text',), 'text: self-attention (PSA), layer 5'),
+        (
+            'psa/0/text',
+            MapName(0, 'text', 'text', 'psa'),
+            ('text',),
+            'text: self-attention (PSA), layer 1, plain softmax',
+        ),
+        (
+            'hca/1/text/mixed',
+            MapName(1, 'text', 'common', 'mixed'),
+            ('text', 'vision'),
+            'text from text + vision: mixed MRU, layer 2',
+        ),
+        (
+            'hca/1/text/coarse',
+            MapName(1, 'text', 'others', 'coarse'),
+            ('vision',),
+            'text from vision: coarse MRU, layer 2',
+        ),
+        (
+            'hca/1/text/fine_vision',
+            MapName(1, 'text', 'vision', 'fine'),
+            ('vision',),
+            'text from vision: fine MRU, layer 2',
+        ),
+        ('text_from_vision/3', MapName(3, 'text', 'vision', 'cross'), ('vision',), 'text from vision: layer 4'),
+        ('text_memory/0', MapName(0, 'text', 'text', 'memory'), ('text',), 'text: memory, layer 1'),
+        (
+            '12/text_from_common',
+            MapName(12, 'text', 'common', 'message'),
+            ('text', 'vision'),
+            'text from text + vision: layer 13',
+        ),
+        ('gate/2/text/vision', MapName(2, 'text', 'vision', 'gate'), ('vision',), 'text from vision: gate, layer 3'),
+    ],
+)
+def test_a_key_is_the_name_of_a_map(key, name, sources, title):
+    """Keys as older versions wrote them, of every kind, and that of a unit that nobody has listed."""
+    assert name.key() == key
+    assert MapName.from_key(key) == name
+    assert name.sides(('text', 'vision')) == (('text',), sources)
+    assert attention_maps.AttentionMap(name, *name.sides(('text', 'vision')), np.ones((1, 1, 1))).title == title
+
+
+def test_what_is_no_key_is_refused():
+    for key in ('audio_to_video', 'psa/text/4', 'text_from_audio/-1', 'psa/4/text\n'):
+        with pytest.raises(ValueError, match='is no name of an attention map, such as psa/{layer}/{target}'):
+            MapName.from_key(key)
 
 
 def test_left_padding_is_cut_on_the_left():
@@ -240,8 +294,8 @@ def test_left_padding_is_cut_on_the_left():
 
 def test_counterparts_across_models_and_maps_that_say_nothing():
     def one(key, sources=3):
-        targets, names = attention_maps.sides_of_key(key, ('text', 'vision'))
-        return attention_maps.AttentionMap(key, targets, names, np.full((1, 2, sources), 1 / sources))
+        name = MapName.from_key(key)
+        return attention_maps.AttentionMap(name, *name.sides(('text', 'vision')), np.full((1, 2, sources), 1 / sources))
 
     mult = {key: one(key) for key in ('text_from_vision/0', 'text_from_vision/3', 'text_memory/0')}
     found = attention_maps.counterpart(one('hca/1/text/fine_vision'), mult)

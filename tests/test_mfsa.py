@@ -114,7 +114,7 @@ def test_hierarchy_chains_its_units_as_equation_10_says():
     params = random_params(hca, z, masks, train=False)
     out, attention = hca.apply({'params': params}, z, masks, train=False)
     units = ('mixed', 'coarse', 'fine_vision', 'fine_audio')
-    assert {f'text/{name}' for name in units} == {name for name in attention if name.startswith('text/')}
+    assert {f'hca/0/text/{name}' for name in units} == {name for name in attention if name.startswith('hca/0/text/')}
 
     def unit(name, sources, x):
         joined, joined_mask = np.concatenate([z[m] for m in sources], 1), np.concatenate([MASK] * len(sources), 1)
@@ -127,7 +127,7 @@ def test_hierarchy_chains_its_units_as_equation_10_says():
     two = {m: z[m] for m in ('text', 'audio')}
     few = hca.clone(grains=('coarse',))
     _, maps = few.apply({'params': random_params(few, two, masks, train=False)}, two, masks, train=False)
-    assert set(maps) == {'text/coarse', 'audio/coarse'}
+    assert set(maps) == {'hca/0/text/coarse', 'hca/0/audio/coarse'}
 
 
 @pytest.mark.parametrize('kind', ['pooled', 'literal'])

@@ -13,6 +13,7 @@ import numpy as np
 
 from mmer_jax.layers import (
     MLP,
+    MapName,
     attend,
     attention_logits,
     check_mask,
@@ -171,7 +172,7 @@ class PairwiseCrossModal(nn.Module):
     Each target takes in every other modality by a transformer of its own ('<target>_from_<source>'); the results, side
     by side, go through a self-attending one ('<target>_memory') of max(num_layers, memory_layers) layers, whose last
     valid step is the target's part of the summary. A single modality has its memory only, over x itself. Observed:
-    {'<transformer>/<layer>': value}, of cross-modal layers what `observe` returns, of memory layers their maps.
+    {MapName.key(): value}, of cross-modal layers what `observe` returns, of memory layers their maps.
     `attention_dropout` is one number a modality, in the order of x, and goes by the source.
     """
 
@@ -197,7 +198,7 @@ class PairwiseCrossModal(nn.Module):
         dropout = dict(zip(x, self.attention_dropout, strict=True))
         all_observed: dict[str, Any] = {}
 
-        def transform(name, layers, attention_dropout, observe, *arrays):
+        def transform(of, name, layers, attention_dropout, observe, *arrays):
             transformer = CrossModalTransformer(
                 layers,
                 self.num_heads,
@@ -213,13 +214,14 @@ class PairwiseCrossModal(nn.Module):
                 name=name,
             )
             h_BTD, observed = transformer(*arrays, train=train)
-            all_observed.update({f'{name}/{layer}': value for layer, value in enumerate(observed)})
+            all_observed.update({of._replace(layer=n).key(): value for n, value in enumerate(observed)})
             return h_BTD
 
         summaries = []
         for target in x:
             parts = [
                 transform(
+                    MapName(0, target, source, 'cross'),
                     f'{target}_from_{source}',
                     self.num_layers,
                     dropout[source],
@@ -235,7 +237,14 @@ class PairwiseCrossModal(nn.Module):
             h_BTD = jnp.concatenate(parts, -1) if parts else x[target]
             layers = max(self.num_layers, self.memory_layers)
             h_BTD = transform(
-                f'{target}_memory', layers, self.memory_attention_dropout, attention_map, h_BTD, None, masks[target]
+                MapName(0, target, target, 'memory'),
+                f'{target}_memory',
+                layers,
+                self.memory_attention_dropout,
+                attention_map,
+                h_BTD,
+                None,
+                masks[target],
             )
             summaries.append(last_valid(h_BTD, masks[target]))
         return jnp.concatenate(summaries, -1), all_observed

@@ -12,7 +12,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from mmer_jax.layers import (
+    COMMON,
     MLP,
+    OTHERS,
+    MapName,
     attend,
     attention_logits,
     check_mask,
@@ -65,7 +68,7 @@ class ModalityReinforcementUnit(nn.Module):
 
 
 class HierarchicalCrossModalAttention(nn.Module):
-    """One HCA layer for every target (equation 10): {m: (B, T_m, D)} -> the same, and {'<target>/<unit>': maps}.
+    """One HCA layer for every target (equation 10): {m: (B, T_m, D)} -> the same, and {MapName.key(): maps}.
 
     Works on one to three modalities, in the order of z. With two, the coarse and the fine source are the same
     sequence through units of their own; with one, only the mixed grain is left (the modality attends to itself).
@@ -90,9 +93,9 @@ class HierarchicalCrossModalAttention(nn.Module):
         masks = check_masks(self, z, masks)
         attention: dict[str, Array] = {}
 
-        def unit(target, name, sources, x_BTD):
+        def unit(of, name, sources, x_BTD):
             module = ModalityReinforcementUnit(
-                self.num_heads, self.scale, self.feed_forward, self.dropout, self.dtype, name=f'{target}_{name}'
+                self.num_heads, self.scale, self.feed_forward, self.dropout, self.dtype, name=f'{of.target}_{name}'
             )
 
             def call(module, *arrays):
@@ -101,17 +104,17 @@ class HierarchicalCrossModalAttention(nn.Module):
             source_BSD = jnp.concatenate([z[m] for m in sources], 1)
             source_mask_BS = jnp.concatenate([masks[m] for m in sources], 1)
             call = nn.remat(call) if self.remat else call
-            x_BTD, attention[f'{target}/{name}'] = call(module, source_BSD, x_BTD, source_mask_BS, masks[target])
+            x_BTD, attention[of.key()] = call(module, source_BSD, x_BTD, source_mask_BS, masks[of.target])
             return x_BTD
 
         reinforced = {}
         for target in z:
             others, x_BTD = [m for m in z if m != target], z[target]
             if 'mixed' in self.grains:
-                x_BTD = unit(target, 'mixed', list(z), x_BTD)
+                x_BTD = unit(MapName(0, target, COMMON, 'mixed'), 'mixed', list(z), x_BTD)
             if 'coarse' in self.grains and others:
-                x_BTD = unit(target, 'coarse', others, x_BTD)
+                x_BTD = unit(MapName(0, target, OTHERS, 'coarse'), 'coarse', others, x_BTD)
             if 'fine' in self.grains and others:
-                x_BTD = sum(unit(target, f'fine_{m}', [m], x_BTD) for m in others)
+                x_BTD = sum(unit(MapName(0, target, m, 'fine'), f'fine_{m}', [m], x_BTD) for m in others)
             reinforced[target] = x_BTD
         return reinforced, attention

@@ -12,7 +12,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 
 from mmer_jax.fusion.weighted_attention import WeightedAttention
-from mmer_jax.layers import MLP, Attention, check_mask, check_masks, mask_steps
+from mmer_jax.layers import COMMON, MLP, Attention, MapName, check_mask, check_masks, mask_steps
 
 Array = Any
 MESSAGES = ('pooled', 'sum')
@@ -63,8 +63,8 @@ class MessageHub(nn.Module):
     WeightedAttention (message='pooled'; over all T_C x D values instead of their mean these would take billions of
     parameters) or by their plain sum ('sum'); then x + FFN(LayerNorm(x)). A single message needs no weights.
 
-    The message's mask (B, T_C) may have padding anywhere. Maps are named '<m>_from_common' (B, K, T_m, T_C) and
-    'common_from_<m>' (B, K, T_C, T_m).
+    The message's mask (B, T_C) may have padding anywhere. Maps, by MapName.key(), are of unit 'message':
+    (B, K, T_m, T_C) from the message, and (B, K, T_C, T_m) to it.
     """
 
     num_heads: int
@@ -88,15 +88,16 @@ class MessageHub(nn.Module):
         masks, common_mask_BC = check_masks(self, z, masks), check_mask(self, common_BCD, common_mask_BC, name='common')
         maps, reinforced, messages = {}, {}, {}
 
-        def unit(name, *arrays):
+        def unit(target, source, *arrays):
+            name = f'{target}_from_{source}'
             module = ReinforcementUnit(self.num_heads, self.feed_forward, self.dropout, self.dtype, name=name)
-            x_BTD, maps[name] = module(*arrays, train=train)
+            x_BTD, maps[MapName(0, target, source, 'message').key()] = module(*arrays, train=train)
             return x_BTD
 
         for m in z:
-            reinforced[m] = unit(f'{m}_from_common', common_BCD, z[m], common_mask_BC, masks[m])
+            reinforced[m] = unit(m, COMMON, common_BCD, z[m], common_mask_BC, masks[m])
         for m in z:
-            messages[m] = unit(f'common_from_{m}', reinforced[m], common_BCD, masks[m], common_mask_BC)
+            messages[m] = unit(COMMON, m, reinforced[m], common_BCD, masks[m], common_mask_BC)
         if self.message == 'pooled' and len(messages) > 1:
             weigh = WeightedAttention(dtype=self.dtype, name='weighted_attention')
             messages, _ = weigh(messages, dict.fromkeys(messages, common_mask_BC))

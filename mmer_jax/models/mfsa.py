@@ -17,7 +17,9 @@ from mmer_jax.layers import (
     LSTM,
     MLP,
     Attention,
+    MapName,
     TemporalConv,
+    at_layer,
     check_batch,
     last_valid,
     masked_mean,
@@ -43,7 +45,7 @@ class Mfsa(nn.Module):
 
     Predictions (B, num_outputs). Extras: `specific`, `agnostic` (B, M, output_width), those of DoubleDiscriminator,
     `features` (B, 2 M output_width), the head's input; with capture_attention `attention`, maps (B, K, T, S) by
-    'psa/<layer>/<modality>' and 'hca/<layer>/<target>/<unit>', and `modality_weights` (B, M) by layer.
+    MapName.key(), 'psa/<layer>/<modality>' and 'hca/<layer>/<target>/<unit>', and `modality_weights` (B, M) by layer.
     """
 
     modalities: tuple[str, ...]
@@ -137,7 +139,8 @@ class Mfsa(nn.Module):
                     self.num_heads, self.mu, self.psa_mix, self.attention_scale, self.feed_forward, self.dropout,
                     self.dtype, residual=self.psa_residual, name=f'psa{layer}_{m}',
                 )  # fmt: skip
-                z[m], maps_BKTT, attention[f'psa/{layer}/{m}'] = call(psa, z[m], masks[m], previous[m])
+                name = MapName(layer, m, m, 'psa').key()
+                z[m], maps_BKTT, attention[name] = call(psa, z[m], masks[m], previous[m])
                 previous[m] = maps_BKTT if self.prediction_chain else None
             if self.weighted_attention != 'none' and len(z) > 1:
                 weigh = WeightedAttention(
@@ -155,7 +158,7 @@ class Mfsa(nn.Module):
                 self.dtype, name=f'hca{layer}',
             )  # fmt: skip
             z, maps = hca(z, masks, train=train)
-            attention |= {f'hca/{layer}/{name}': value for name, value in maps.items()}
+            attention |= at_layer(maps, layer)
         return z, attention
 
     def _pool(self, z_BTD, mask_BT):

@@ -16,7 +16,7 @@ class Mult(nn.Module):
 
     Works on any one to three modalities, unaligned; two have one source each, one has its memory alone. Predictions
     (B, num_outputs); extras: `features` (B, M max(M - 1, 1) width), the memories' last valid steps, and with
-    capture_attention `attention`, {'text_from_audio/0': (B, K, T, S), 'text_memory/0': (B, K, T, T), ...}.
+    capture_attention `attention`, by MapName.key(): {'text_from_audio/0': (B, K, T, S), 'text_memory/0': (B, K, T, T)}.
 
     Sizes default to the paper's (its appendix: 10 heads on MOSI and IEMOCAP, 8 on MOSEI); the published code has
     width=30, num_layers=5, num_heads=5, kernel_sizes=1. num_heads must divide the width. kernel_sizes and

@@ -6,7 +6,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 
 from mmer_jax.fusion.message_hub import MessageHub, SelfAttentionLayer, last_step
-from mmer_jax.layers import MLP, TemporalConv, check_batch, sinusoidal_positions
+from mmer_jax.layers import MLP, TemporalConv, at_layer, check_batch, sinusoidal_positions
 
 Array = Any
 FINAL_ORDER = ('text', 'vision', 'audio')  # the paper's [C, L, V, A]
@@ -26,7 +26,7 @@ class Pmr(nn.Module):
     the backward pass instead of keeping its maps, which grow with (the sum of all lengths) squared.
 
     Predictions (B, num_outputs); extras: `features` (B, width), the summary; with capture_attention also `attention`,
-    maps (B, K, T, S) by '<layer>/<m>_from_common' and '<layer>/common_from_<m>', layers from 0.
+    maps (B, K, T, S) by MapName.key(), '<layer>/<m>_from_common' and '<layer>/common_from_<m>', layers from 0.
     """
 
     modalities: tuple[str, ...]
@@ -69,7 +69,7 @@ class Pmr(nn.Module):
         for number in range(self.num_layers):
             hub = MessageHub(*sizes, self.message, self.dtype, name=f'hub_{number}')
             z, common_BCD, maps = reinforce(hub, z, common_BCD, masks, common_mask_BC)
-            attention.update({f'{number}/{name}': map_BKTS for name, map_BKTS in maps.items()})
+            attention |= at_layer(maps, number)
 
         final = sorted(self.modalities, key=lambda m: FINAL_ORDER.index(m) if m in FINAL_ORDER else -1)
         x_BTD = jnp.concatenate([common_BCD, *(z[m] for m in final)], 1)

@@ -1,7 +1,6 @@
-"""The attention maps of one record: what a map's key says, the words and seconds along its sides, which ones to draw.
+"""The attention maps of one record: what a map is of, the words and seconds along its sides, which ones to draw.
 
-Keys are those of MFSA ('psa/4/text', 'hca/1/text/fine_vision'), MulT and MICA ('text_from_audio/3', 'text_memory/0')
-and PMR ('0/text_from_common'), layers from 0. Numpy only; figures.py fetches the maps, attention_plots.py draws them.
+A key is a `MapName` (layers.py) as a string. figures.py fetches the maps, attention_plots.py draws them.
 """
 
 import dataclasses
@@ -11,12 +10,21 @@ from typing import Any
 
 import numpy as np
 
+from mmer_jax.layers import MapName
 from mmer_jax.media.download import check_download
 from mmer_jax.media.text import read_glove
 from mmer_jax.media.textfile import decode_word, stream_lines
 from mmer_jax.results.attention_plots import Axis, Picture
 
 HEADS = ('mean', 'max', 'all')
+UNITS = {  # in a title; '' where sides and layer say all
+    'psa': 'self-attention (PSA)',
+    'mixed': 'mixed MRU',
+    'coarse': 'coarse MRU',
+    'fine': 'fine MRU',
+    'cross': '',
+    'message': '',
+}
 TEXT_COLUMNS = ('tokens', 'text', 'raw_text')  # of the manifest; tokens: what stands at each step, where it is no word
 Modalities = tuple[str, ...]
 
@@ -25,29 +33,27 @@ Modalities = tuple[str, ...]
 class AttentionMap:
     """values (K, T, S) without padding; rows are the steps of `targets` end to end, columns those of `sources`."""
 
-    key: str
+    name: MapName
     targets: Modalities
     sources: Modalities
     values: np.ndarray
 
     @property
-    def layer(self) -> int:
-        return next(int(part) for part in self.key.split('/') if part.isdigit())
+    def key(self) -> str:
+        return self.name.key()
 
     @property
-    def family(self) -> str:
-        """The key without its layer."""
-        return '/'.join(part for part in self.key.split('/') if not part.isdigit())
+    def family(self) -> MapName:
+        """What all layers of it share."""
+        return self.name._replace(layer=0)
 
     @property
     def title(self) -> str:
-        kind, number = self.family, f'layer {self.layer + 1}'
         target, source = (' + '.join(side) for side in (self.targets, self.sources))
-        if kind.startswith('psa/'):
-            return f'{target}: self-attention (PSA), {number}' + (', plain softmax' if self.layer == 0 else '')
-        if kind.startswith('hca/'):
-            return f'{target} from {source}: {kind.split("/")[2].split("_")[0]} MRU, {number}'
-        return f'{target}: memory, {number}' if kind.endswith('_memory') else f'{target} from {source}: {number}'
+        sides = target if self.name.target == self.name.source else f'{target} from {source}'
+        plain = 'plain softmax' if self.name.unit == 'psa' and self.name.layer == 0 else ''
+        unit = UNITS.get(self.name.unit, self.name.unit)
+        return f'{sides}: {", ".join(filter(None, (unit, f"layer {self.name.layer + 1}", plain)))}'
 
     def reduced(self, heads: str) -> np.ndarray:
         """(T, S), the mean or the maximum over heads, or all of them (K, T, S)."""
@@ -74,23 +80,6 @@ class Drawing:
     notes: list[str]
 
 
-def sides_of_key(key: str, modalities: Modalities) -> tuple[Modalities, Modalities]:
-    """The modalities of a map's targets and of its sources; several stand end to end."""
-    parts = key.split('/')
-    if parts[0] == 'psa':
-        return (parts[2],), (parts[2],)
-    if parts[0] == 'hca':
-        target, unit = parts[2:]
-        others = tuple(m for m in modalities if m != target)
-        return (target,), {'mixed': modalities, 'coarse': others}.get(unit, (unit.removeprefix('fine_'),))
-    name = next(part for part in parts if not part.isdigit())
-    if name.endswith('_memory'):
-        m = name.removesuffix('_memory')
-        return (m,), (m,)
-    targets, sources = (modalities if part == 'common' else (part,) for part in name.split('_from_'))
-    return targets, sources
-
-
 def maps_of_record(
     attention: Mapping[str, np.ndarray],
     modalities: Modalities,
@@ -105,17 +94,18 @@ def maps_of_record(
     padded = {m: (padded_to or {}).get(m) or lengths[m] for m in modalities}
     steps = {m: min(lengths[m], padded[m]) for m in modalities}
     maps = {}
-    for key in sorted(attention, key=lambda key: _order(key, modalities)):
-        targets, sources = sides_of_key(key, modalities)
+    for name in sorted(map(MapName.from_key, attention), key=lambda name: _order(name, modalities)):
+        targets, sources = name.sides(modalities)
         rows, columns = (_places(side, steps, padded) for side in (targets, sources))
-        maps[key] = AttentionMap(key, targets, sources, np.asarray(attention[key], np.float32)[:, rows][:, :, columns])
+        values = np.asarray(attention[name.key()], np.float32)[:, rows][:, :, columns]
+        maps[name.key()] = AttentionMap(name, targets, sources, values)
     return maps, steps
 
 
-def _order(key: str, modalities: Modalities) -> tuple[Any, ...]:
+def _order(name: MapName, modalities: Modalities) -> tuple[Any, ...]:
     """Self-attention first, then by target, from many sources to one; jit hands maps out in the order of letters."""
-    targets, sources = sides_of_key(key, modalities)
-    return targets != sources, [modalities.index(m) for m in targets], -len(sources), key
+    targets, sources = name.sides(modalities)
+    return targets != sources, [modalities.index(m) for m in targets], -len(sources), name.key()
 
 
 def _places(side: Modalities, steps: Mapping[str, int], padded: Mapping[str, int]) -> np.ndarray:
@@ -135,13 +125,13 @@ def choose_maps(maps: Mapping[str, AttentionMap], keys: Sequence[str] = ()) -> t
         raise ValueError(f'no attention map {", ".join(wrong)}; this model has, for this record, {", ".join(known)}')
     if keys:
         return list(dict.fromkeys(keys)), []
-    families: dict[str, list[AttentionMap]] = {}
+    families: dict[MapName, list[AttentionMap]] = {}
     for key in known:
         families.setdefault(maps[key].family, []).append(maps[key])
     wanted = []
     for family, layers in families.items():
-        layers.sort(key=lambda one: one.layer)
-        wanted += layers[:1] if family.startswith('psa/') and len(layers) > 1 else []
+        layers.sort(key=lambda one: one.name.layer)
+        wanted += layers[:1] if family.unit == 'psa' and len(layers) > 1 else []
         wanted.append(layers[-1])
     drawn = [one.key for one in wanted if one.values.shape[2] > 1]
     return (drawn, [one.key for one in wanted if one.key not in drawn]) if drawn else ([one.key for one in wanted], [])
@@ -152,7 +142,7 @@ def counterpart(one: AttentionMap, maps: Mapping[str, AttentionMap]) -> Attentio
     if one.key in maps:
         return maps[one.key]
     same = [other for other in maps.values() if (other.targets, other.sources) == (one.targets, one.sources)]
-    return max(same, key=lambda other: (other.layer, 'fine' in other.key), default=None)
+    return max(same, key=lambda other: (other.name.layer, other.name.unit == 'fine'), default=None)
 
 
 def drawing(sides: Sequence[Side], keys: Sequence[str], heads: str, *, contrast: bool = False) -> Drawing:
