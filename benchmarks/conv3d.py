@@ -223,7 +223,7 @@ def measure_layer(name: str, batch: int, repeats: int) -> None:
     )
 
 
-def main():
+def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog='python -m benchmarks.conv3d', description=__doc__.split('\n')[0])
     parser.add_argument('--batch', type=ranges.COUNT, default=2, help='clips')
     parser.add_argument('--frames', type=ranges.COUNT, default=30)
@@ -232,7 +232,11 @@ def main():
     parser.add_argument('--optimizer', choices=('sgd', 'adam'), default='sgd')
     parser.add_argument('--remat', action='store_true', help='jax recomputes each block in the backward pass')
     parser.add_argument('--layers', action='store_true', help='also each kind of convolution alone')
-    arguments = parser.parse_args()
+    return parser.parse_args(argv)
+
+
+def main(argv: list[str] | None = None) -> None:
+    arguments = parse_arguments(argv)
     print(f'{jax.devices()[0].device_kind}, jax {jax.__version__}, torch {torch.__version__} on the CPU')
     if arguments.layers:
         for name in LAYERS:

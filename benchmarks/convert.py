@@ -102,12 +102,16 @@ def measure_conversion(name: str, size: str) -> None:
     )
 
 
-def main(argv: list[str] | None = None) -> None:
+def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     summary = (__doc__ or '').split('\n')[0]
     parser = argparse.ArgumentParser(prog='python -m benchmarks.convert', description=summary)
     parser.add_argument('--convert', nargs='+', choices=MODELS, default=['bert', 'wav2vec2'], metavar='NAME')
     parser.add_argument('--size', choices=('base', 'tiny'), default='base')
-    arguments = parser.parse_args(argv)
+    return parser.parse_args(argv)
+
+
+def main(argv: list[str] | None = None) -> None:
+    arguments = parse_arguments(argv)
     transformers.utils.logging.disable_progress_bar()
     for name in arguments.convert:
         measure_conversion(name, arguments.size)

@@ -25,6 +25,7 @@ import functools
 import math
 import os
 import statistics
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Mapping
@@ -289,7 +290,7 @@ def compare(name: str, arguments: argparse.Namespace, device: str | None) -> Non
     print('  losses of the first two steps: ' + ', '.join(first), flush=True)
 
 
-def main(argv: list[str] | None = None) -> None:
+def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     summary = (__doc__ or '').split('\n')[0]
     parser = argparse.ArgumentParser(prog='python -m benchmarks.encoders', description=summary)
     parser.add_argument('--encoders', nargs='+', choices=MODELS, default=list(MODELS), metavar='NAME')
@@ -298,14 +299,17 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument('--size', choices=SHAPES, default='base')
     parser.add_argument('--dtype', choices=('float32', 'bfloat16'), default='float32', help='bfloat16: accelerators')
     parser.add_argument('--remat', action='store_true', help='jax recomputes each layer in the backward pass')
-    arguments = parser.parse_args(argv)
-    if arguments.batch < 1 or arguments.steps < 1:
-        parser.error('--batch and --steps must be at least 1')
+    return parser.parse_args(argv)
+
+
+def main(argv: list[str] | None = None) -> None:
+    arguments = parse_arguments(argv)
     transformers.utils.logging.disable_progress_bar()
     os.environ.setdefault('XLA_PYTHON_CLIENT_PREALLOCATE', 'false')  # PyTorch needs memory beside jax
     on_cpu = jax.default_backend() == 'cpu'
     if on_cpu and arguments.dtype != 'float32':
-        parser.error('--dtype bfloat16 is measured on an accelerator; jax runs on the CPU here')
+        print('error: --dtype bfloat16 is measured on an accelerator; jax runs on the CPU here', file=sys.stderr)
+        raise SystemExit(2)
     device = 'cpu' if on_cpu else 'cuda' if torch.cuda.is_available() else None
     torch.set_float32_matmul_precision('highest' if on_cpu else 'high')
     where = f'on {device}, {torch.get_num_threads()} threads' if device else 'not measured, for it has no CUDA'

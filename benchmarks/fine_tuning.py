@@ -116,13 +116,17 @@ def timed(function: Any, batch: Arrays) -> tuple[float, float]:
     return time.perf_counter() - started, value
 
 
-def main(argv: list[str] | None = None) -> None:
+def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     summary = (__doc__ or '').split('\n')[0]
     parser = argparse.ArgumentParser(prog='python -m benchmarks.fine_tuning', description=summary)
     parser.add_argument('--data', default='data/mosi_tokens', help='shards of data_prep.mosi --tokenizer')
     parser.add_argument('--source', required=True, help="Hugging Face folder of the config's converted weights")
     parser.add_argument('--batches', type=ranges.COUNT, help='stop after so many; default: the epoch')
-    arguments = parser.parse_args(argv)
+    return parser.parse_args(argv)
+
+
+def main(argv: list[str] | None = None) -> None:
+    arguments = parse_arguments(argv)
     config = minilm_mosi_text.get_config()
     config.data.directory, config.seeds, config.epochs = arguments.data, 1, 1
     transformers.utils.logging.set_verbosity_error()

@@ -57,14 +57,19 @@ def measure_waiting(workdir: Path) -> None:
     )
 
 
-def main():
+def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog='python -m benchmarks.input_pipeline', description=__doc__.split('\n')[0])
     parser.add_argument('--data', type=Path)
     parser.add_argument('--workdir', type=Path)
     parser.add_argument('--batch_size', type=ranges.COUNT, default=16)
-    arguments = parser.parse_args()
+    arguments = parser.parse_args(argv)
     if not (arguments.data or arguments.workdir):
         parser.error('give --data, --workdir or both')
+    return arguments
+
+
+def main(argv: list[str] | None = None) -> None:
+    arguments = parse_arguments(argv)
     if arguments.data:
         measure_reading(arguments.data, arguments.batch_size)
     if arguments.workdir:

@@ -110,14 +110,18 @@ def best(work: Callable[[], object]) -> float:
     return min(seconds)
 
 
-def main():
+def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog='python -m benchmarks.media', description=__doc__.split('\n')[0])
     parser.add_argument('--source', type=Path, required=True, help='folder with Actor_XX folders of .mp4 clips')
     parser.add_argument('--crop', choices=('none', 'center', 'mtcnn'), default='center')
     parser.add_argument('--clips', type=ranges.COUNT, default=18, help='clips to take')
     parser.add_argument('--repeat', type=ranges.COUNT, default=5, help='how often to prepare each clip')
     parser.add_argument('--batch_size', type=ranges.COUNT, default=8)
-    arguments = parser.parse_args()
+    return parser.parse_args(argv)
+
+
+def main(argv: list[str] | None = None) -> None:
+    arguments = parse_arguments(argv)
     vision = ravdess_video.Vision(crop=arguments.crop)
     settings = ravdess.Settings(features='none', vision=vision)
     clips, _ = ravdess.list_clips(arguments.source, vision=True, video_only=True)

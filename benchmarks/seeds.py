@@ -102,15 +102,19 @@ def measure_whole(name, directory, counts, folder):
         )
 
 
-def main():
-    logging.set_verbosity(logging.WARNING)
+def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog='python -m benchmarks.seeds', description=__doc__.split('\n')[0])
     parser.add_argument('--seeds', default='5,10')
     parser.add_argument('--steps', type=ranges.COUNT, default=50)
     parser.add_argument('--models', default=','.join(CASES))
     parser.add_argument('--seeds_by', default='auto', choices=('auto', 'vmap', 'turns'))
     parser.add_argument('--whole', action='store_true', help='also whole processes (minutes)')
-    arguments = parser.parse_args()
+    return parser.parse_args(argv)
+
+
+def main(argv: list[str] | None = None) -> None:
+    logging.set_verbosity(logging.WARNING)
+    arguments = parse_arguments(argv)
     counts = [int(n) for n in arguments.seeds.split(',')]
     print(f'{jax.devices()[0].device_kind}, {jax.device_count()} device(s), jax {jax.__version__}')
     with tempfile.TemporaryDirectory() as folder:

@@ -279,6 +279,8 @@ def _report(rows: list[dict[str, Any]], skipped, remarks, tables: layout.Tables,
 
 
 def parse_arguments(argv: list[str]) -> argparse.Namespace:
+    if argv[:1] == ['human']:
+        return parse_human(argv[1:])
     early = argparse.ArgumentParser(add_help=False)  # --layout decides the defaults of the others
     early.add_argument('--layout', nargs='?')
     default = VIDEO if early.parse_known_args(argv)[0].layout == '3d' else Settings()
@@ -320,24 +322,24 @@ def parse_arguments(argv: list[str]) -> argparse.Namespace:
     return arguments
 
 
-def print_human(argv: list[str]) -> int:
-    """The command `human`; returns the exit status."""
+def parse_human(argv: list[str]) -> argparse.Namespace:
+    """The flags of the command `human`."""
     parser = argparse.ArgumentParser(
         prog='python -m data_prep.crema_d human',
         description='How often single human votes name the emotion that the actor was asked for.',
     )
     parser.add_argument('--tables', type=Path, required=True, help='folder with tabulatedVotes.csv')
-    print(layout.human_table(parser.parse_args(argv).tables))
-    return 0
+    return parser.parse_args(argv)
 
 
 def main(argv: list[str] | None = None) -> int:
     """The command line; returns the exit status: 0, or 2 with one line on stderr."""
     argv = sys.argv[1:] if argv is None else argv
     try:
-        if argv[:1] == ['human']:
-            return print_human(argv[1:])
         arguments = parse_arguments(argv)
+        if argv[:1] == ['human']:
+            print(layout.human_table(arguments.tables))
+            return 0
         settings = Settings(**{field.name: getattr(arguments, field.name) for field in dataclasses.fields(Settings)})
         rows, skipped, remarks, tables = prepare(
             arguments.source,

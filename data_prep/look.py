@@ -107,7 +107,7 @@ def save(grid: Image.Image, path: Path) -> None:
         grid.save(path, comment=MADE_BY)
 
 
-def main(argv: list[str] | None = None) -> int:
+def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog='python -m data_prep.look', description=__doc__.split('\n')[0])
     parser.add_argument('directory', type=Path, help='shard directory')
     parser.add_argument('--output', type=Path, required=True, help='picture to write, .png or .jpg')
@@ -116,6 +116,11 @@ def main(argv: list[str] | None = None) -> int:
     arguments = parser.parse_args(argv)
     if arguments.output.suffix.lower() not in ('.png', '.jpg', '.jpeg'):
         parser.error(f'--output must end in .png or .jpg, found {arguments.output}')
+    return arguments
+
+
+def main(argv: list[str] | None = None) -> int:
+    arguments = parse_arguments(argv)
     try:
         source = RecordSource(arguments.directory)
         check_file(arguments.output, MADE_BY.encode())

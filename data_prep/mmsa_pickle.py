@@ -14,6 +14,7 @@ any file of this layout: one to three modalities, and the label that --label_kin
 (data_prep/pickled_labels.py), such as --label_column regression_labels_T.
 """
 
+import argparse
 import functools
 import os
 import sys
@@ -183,11 +184,14 @@ def prepare(
     return dataset, summary
 
 
+def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
+    name, description = 'python -m data_prep.mmsa_pickle', 'Feature files of MMSA -> record shards.'
+    return pickle_command.parse_arguments(argv, name, description, list(SIZES), pickled_records.add_arguments)
+
+
 def main(argv: list[str] | None = None) -> int:
     """The command line; returns the exit status: 0, or 2 with one line on stderr."""
-    name, description = 'python -m data_prep.mmsa_pickle', 'Feature files of MMSA -> record shards.'
-    arguments = pickle_command.parse_arguments(argv, name, description, list(SIZES), pickled_records.add_arguments)
-    return pickle_command.run(prepare, arguments, CONFIGS, pickled_records.of_arguments)
+    return pickle_command.run(prepare, parse_arguments(argv), CONFIGS, pickled_records.of_arguments)
 
 
 if __name__ == '__main__':

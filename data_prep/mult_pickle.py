@@ -12,6 +12,7 @@ zeros the modality is missing: masked in batches, and named. The audio holds -in
 MOSI and MOSEI: a sentiment in [-3, 3]. IEMOCAP: four emotions, each present or not.
 """
 
+import argparse
 import os
 import sys
 from collections.abc import Mapping
@@ -177,11 +178,14 @@ def _read_arrays(content: Any, source: Path, dataset: str, options: Options) -> 
     return splits, pickled_records.are_aligned(splits[0].arrays)
 
 
+def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
+    name, description = 'python -m data_prep.mult_pickle', 'Feature files of the MulT release -> record shards.'
+    return pickle_command.parse_arguments(argv, name, description, list(SIZES), pickled_records.add_arguments)
+
+
 def main(argv: list[str] | None = None) -> int:
     """The command line; returns the exit status: 0, or 2 with one line on stderr."""
-    name, description = 'python -m data_prep.mult_pickle', 'Feature files of the MulT release -> record shards.'
-    arguments = pickle_command.parse_arguments(argv, name, description, list(SIZES), pickled_records.add_arguments)
-    return pickle_command.run(prepare, arguments, CONFIGS, pickled_records.of_arguments)
+    return pickle_command.run(prepare, parse_arguments(argv), CONFIGS, pickled_records.of_arguments)
 
 
 if __name__ == '__main__':

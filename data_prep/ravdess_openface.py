@@ -155,8 +155,7 @@ def _jobs(clips: list[ravdess.Clip], rows: Mapping, skipped: list) -> list[ravde
     return [ravdess.Job(clip, settings) for clip in clips if clip.take in rows]
 
 
-def main(argv: list[str] | None = None) -> int:
-    """The command line; returns the exit status: 0, or 2 with one line on stderr."""
+def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog='python -m data_prep.ravdess_openface', description='RAVDESS with OpenFace action units -> record shards.'
     )
@@ -171,6 +170,12 @@ def main(argv: list[str] | None = None) -> int:
     arguments = parser.parse_args(argv)
     if (arguments.audio == 'mfcc') != (arguments.source is not None):
         parser.error('--audio mfcc needs --source, the folder of the clips; --audio values takes none')
+    return arguments
+
+
+def main(argv: list[str] | None = None) -> int:
+    """The command line; returns the exit status: 0, or 2 with one line on stderr."""
+    arguments = parse_arguments(argv)
     options = {name: getattr(arguments, name) for name in ('source', 'workers', 'num_shards', 'overwrite')}
     try:
         count, skipped, remarks = prepare(arguments.table, arguments.output, **options)

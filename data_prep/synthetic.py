@@ -216,13 +216,17 @@ def _random_label(label: Label, generator: np.random.Generator):
     return int(generator.integers(len(label.names)))
 
 
-def main(argv: list[str] | None = None) -> int:
+def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog='python -m data_prep.synthetic', description=__doc__.split('\n')[0])
     parser.add_argument('--output', required=True, type=Path, help='shard directory to write')
     parser.add_argument('--like', choices=list(LIKE), help='random records of this data set instead')
     parser.add_argument('--seed', type=ranges.SEED, default=0)
     parser.add_argument('--overwrite', action='store_true', help='replace an existing output')
-    arguments = parser.parse_args(argv)
+    return parser.parse_args(argv)
+
+
+def main(argv: list[str] | None = None) -> int:
+    arguments = parse_arguments(argv)
     options = {'seed': arguments.seed, 'overwrite': arguments.overwrite}
     try:
         count = (

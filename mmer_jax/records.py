@@ -10,11 +10,15 @@ import numpy as np
 from mmer_jax.data.records import RecordSource, build_index, verify
 
 
-def main(argv: list[str] | None = None) -> int:
+def parse(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog='python -m mmer_jax.records', description='Check or mend a shard directory.')
     parser.add_argument('command', choices=('verify', 'index', 'show'))
     parser.add_argument('directory', type=Path)
-    arguments = parser.parse_args(argv)
+    return parser.parse_args(argv)
+
+
+def main(argv: list[str] | None = None) -> int:
+    arguments = parse(argv)
     try:
         if arguments.command == 'index':
             for path in sorted(arguments.directory.glob('*.tfrecord')):

@@ -201,11 +201,15 @@ def draw_comparison(metric: str, runs: Sequence[Run], path: Path) -> None:
     )
 
 
-def main(argv: list[str] | None = None) -> int:
+def parse(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog='python -m mmer_jax.report', description=__doc__.split('\n')[0])
     parser.add_argument('runs', nargs='+', help='workdirs, or folders that hold some')
     parser.add_argument('--output', help='folder of the report; report/ in the first run by default')
-    arguments = parser.parse_args(argv)
+    return parser.parse_args(argv)
+
+
+def main(argv: list[str] | None = None) -> int:
+    arguments = parse(argv)
     try:
         path = write_report(arguments.runs, arguments.output)
     except (ValueError, OSError) as error:

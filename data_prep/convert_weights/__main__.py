@@ -90,7 +90,7 @@ def check(family: str, source: Path, folder: Path) -> int:
     return 1 if faults else 0
 
 
-def main(argv: list[str] | None = None) -> int:
+def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog='python -m data_prep.convert_weights', description='Converts weights of other libraries.'
     )
@@ -99,7 +99,11 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument('--output', required=True, help='name below $MMER_PRETRAINED, or a folder')
     parser.add_argument('--revision', default='', help='where the file comes from (a commit, a version), if known')
     parser.add_argument('--check', action='store_true', help='compare --output, converted before, with the original')
-    arguments = parser.parse_args(argv)
+    return parser.parse_args(argv)
+
+
+def main(argv: list[str] | None = None) -> int:
+    arguments = parse_arguments(argv)
     try:
         folder = folder_of(arguments.output)
         if arguments.check:

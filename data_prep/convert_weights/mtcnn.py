@@ -85,7 +85,7 @@ def _unpack(wheel: Path, folder: Path) -> Path:
     return folder
 
 
-def main(argv: list[str] | None = None) -> int:
+def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog='python -m data_prep.convert_weights.mtcnn', description='Converts the weights of MTCNN.'
     )
@@ -95,7 +95,13 @@ def main(argv: list[str] | None = None) -> int:
     root = os.environ.get('MMER_PRETRAINED')
     if arguments.output is None and not root:
         parser.error('give --output, or set MMER_PRETRAINED to the folder of converted weights')
-    output = arguments.output or Path(str(root)) / 'mtcnn'
+    arguments.output = arguments.output or Path(str(root)) / 'mtcnn'
+    return arguments
+
+
+def main(argv: list[str] | None = None) -> int:
+    arguments = parse_arguments(argv)
+    output = arguments.output
     try:
         params = convert(arguments.source, output)
     except (ValueError, OSError) as error:
