@@ -245,8 +245,7 @@ def _names(run: Run) -> list[str]:
     return [fold.name for fold in folds_of(run.config, open_source(run.config))]
 
 
-def main(argv: list[str] | None = None) -> int:
-    """The command line; 0, or 1 with one line on stderr."""
+def parse(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog='python -m mmer_jax.extract', description=__doc__.split('\n')[0])
     parser.add_argument('workdir', type=Path, help='a finished run')
     parser.add_argument('--output', type=Path, help='folder of the features; WORKDIR/features by default')
@@ -261,6 +260,12 @@ def main(argv: list[str] | None = None) -> int:
     arguments = parser.parse_args(argv)
     if not 0 <= arguments.process_id < arguments.num_processes:
         parser.error(f'--process_id {arguments.process_id}: expected 0 to {arguments.num_processes - 1}')
+    return arguments
+
+
+def main(argv: list[str] | None = None) -> int:
+    """The command line; 0, or 1 with one line on stderr."""
+    arguments = parse(argv)
     output = arguments.output or arguments.workdir / 'features'
     options = {'level': arguments.level, 'fold': arguments.fold, 'seed': arguments.seed, 'directory': arguments.data}
     options |= {'leave_out': arguments.leave_out_seen, 'allow': arguments.other_preparation}
