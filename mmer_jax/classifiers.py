@@ -21,7 +21,6 @@ import numpy as np
 from sklearn.decomposition import PCA
 
 from mmer_jax.data.schema import MODALITIES
-from mmer_jax.files import read_json, write_json
 from mmer_jax.files.outputs import CLASSIFIER_FILES, check_folder
 from mmer_jax.metrics import confusion_matrix, per_class
 from mmer_jax.results import plots
@@ -35,11 +34,11 @@ from mmer_jax.second_stage.classify import (
     classify,
     fuse,
     fused,
-    measure,
     parse_options,
     unimodal_probabilities,
 )
 from mmer_jax.second_stage.folds import FoldFeatures, fingerprint, read_folds
+from mmer_jax.second_stage.outcomes import Part, Results
 from mmer_jax.settings import ranges
 
 LABELS = {
@@ -80,48 +79,21 @@ DETAIL = 'early concat'  # with the first classifier, what Table 7 shows: the pa
 FINAL = ('early concat svm', 'early sum svm')  # beside which the numbers of its Table 7 are shown
 
 
-class Results:
-    """metrics by key 'fold/seed/name', with the predicted classes of the test records, saved after each fold."""
-
-    def __init__(self, path: Path, job: Mapping[str, Any]):
-        self.path, self.job, self.rows = path, dict(job), {}
-        if path.is_file():
-            found = read_json(path)
-            if found['job'] != self.job:
-                raise ValueError(f'{path} is of another job ({found["job"]}); remove it, or give another --output')
-            self.rows = found['rows']
-
-    def add(self, fold: FoldFeatures, seed: int, name: str, predicted: np.ndarray, **more: float) -> None:
-        measured = {key: None if np.isnan(value) else value for key, value in measure(predicted, fold).items()}
-        row = {'metrics': measured | more, 'predicted': predicted.tolist(), 'detail': ''}
-        self.rows[f'{fold.name}/{seed}/{name}'] = row
-
-    def save(self) -> None:
-        write_json(self.path, {'job': self.job, 'rows': self.rows})
-
-    def values(self, folds: Sequence[FoldFeatures], seeds: Sequence[int], name: str, metric: str) -> np.ndarray | None:
-        """(folds, seeds), or None where the combination does not exist."""
-        keys = [[f'{fold.name}/{seed}/{name}' for seed in seeds] for fold in folds]
-        if any(key not in self.rows for line in keys for key in line):
-            return None
-        found = [[self.rows[key]['metrics'][metric] for key in line] for line in keys]
-        return np.array([[np.nan if value is None else value for value in line] for line in found])
-
-
 def run_fold(
     fold: FoldFeatures, results: Results, seeds: Sequence[int], classifiers: Sequence[str], chosen: bool
 ) -> None:
     """Every unimodal model and combination on one fold that results do not hold yet."""
     for seed in seeds:
-        if f'{fold.name}/{seed}/done' in results.rows:
+        if (fold.name, seed) in results.parts:
             continue
+        part = Part(fold.name, seed)
         for m in fold.features:
             own = unimodal_probabilities(fold, m)[fold.test]
             right = own[np.arange(len(own)), fold.labels[fold.test]]
-            results.add(fold, seed, f'unimodal {m}', own.argmax(1), loss=float(-np.log(right.clip(1e-12)).mean()))
+            part.add(fold, f'unimodal {m}', own.argmax(1), loss=float(-np.log(right.clip(1e-12)).mean()))
             x = fuse([fold.features[m]], fold.train, 'concat')
             for classifier in classifiers:
-                results.add(fold, seed, f'alone {m} {classifier}', classify(x, fold, classifier, seed))
+                part.add(fold, f'alone {m} {classifier}', classify(x, fold, classifier, seed))
         possible = []
         for stage, operation in itertools.product(STAGES, OPERATIONS):
             try:
@@ -130,13 +102,10 @@ def run_fold(
                 continue
             for classifier in classifiers:
                 possible.append((stage, operation, classifier))
-                results.add(fold, seed, f'{stage} {operation} {classifier}', classify(x, fold, classifier, seed))
+                part.add(fold, f'{stage} {operation} {classifier}', classify(x, fold, classifier, seed))
         if chosen:
-            best = choose(fold, possible, seed)
-            row = results.rows[f'{fold.name}/{seed}/{" ".join(best)}']
-            results.rows[f'{fold.name}/{seed}/chosen'] = {**row, 'detail': ' '.join(best)}
-        results.rows[f'{fold.name}/{seed}/done'] = {}
-        results.save()
+            part.chosen = ' '.join(choose(fold, possible, seed))
+        results.save(part)
         print(f'{fold.name}, seed {seed}: {len(possible)} combinations', flush=True)
 
 
@@ -166,11 +135,11 @@ def confusions(results: Results, folds: Sequence[FoldFeatures], seeds: Sequence[
     """(N, C, C) counts of the test records of all folds of a combination, for each seed; rows are true classes."""
     count = len(folds[0].class_names)
 
-    def matrix(fold, seed):
-        predicted = np.array(results.rows[f'{fold.name}/{seed}/{name}']['predicted'])
-        return confusion_matrix(predicted, fold.labels[fold.test], count)
+    def matrix(fold, part):
+        return confusion_matrix(np.array(part.rows[name]['predicted']), fold.labels[fold.test], count)
 
-    return np.array([sum(matrix(fold, seed) for fold in folds) for seed in seeds])
+    by_seed = zip(*results.of(folds, seeds), strict=True)
+    return np.array([sum(map(matrix, folds, parts)) for parts in by_seed])
 
 
 def _alone_lines(cell, modalities, classifiers, quoted):
@@ -208,12 +177,12 @@ def _fusion_lines(results, folds, seeds, cell, classifiers, published):
 
 
 def _chosen_lines(results, folds, seeds, cell):
-    if results.values(folds, seeds, 'chosen', 'accuracy') is None:
+    if results.values(folds, seeds, None, 'accuracy') is None:
         return []
-    picked = [results.rows[f'{fold.name}/{seed}/chosen']['detail'] for fold in folds for seed in seeds]
+    picked = [part.chosen for parts in results.of(folds, seeds) for part in parts]
     often = max(set(picked), key=picked.count)
-    text = f'Chosen within the training records of each fold (most often {often}): {cell("chosen")}, '
-    return ['', text + f'UAR {cell("chosen", "uar")}, macro F1 {cell("chosen", "macro_f1")}.']
+    text = f'Chosen within the training records of each fold (most often {often}): {cell(None)}, '
+    return ['', text + f'UAR {cell(None, "uar")}, macro F1 {cell(None, "macro_f1")}.']
 
 
 def _detail_lines(cell, counts, class_names, detail, published):
@@ -273,10 +242,13 @@ def write_rows(results: Results, path: Path) -> None:
     with open(path, 'w', newline='', encoding='utf-8') as file:
         table = csv.writer(file, lineterminator='\n')
         table.writerow(['fold', 'seed', 'combination', *METRICS, 'detail'])
-        for key, row in results.rows.items():
-            if row:
+        for part in results.parts.values():
+            rows = [(name, row, '') for name, row in part.rows.items()]
+            if part.chosen:
+                rows.append(('chosen', part.rows[part.chosen], part.chosen))
+            for name, row, detail in rows:
                 numbers = [row['metrics'][metric] for metric in METRICS]
-                table.writerow([*key.split('/', 2), *numbers, row['detail']])
+                table.writerow([part.fold, part.seed, name, *numbers, detail])
 
 
 def draw(folds: Sequence[FoldFeatures], results: Results, seeds, detail: str, output: Path) -> list[Path]:

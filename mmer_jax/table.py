@@ -33,7 +33,7 @@ from mmer_jax.files.outputs import TABLE_FILES, check_folder
 from mmer_jax.results import bar_plots
 from mmer_jax.results.runs import EXPLANATION, NOT_HONEST, Run, marks_of, read_run
 from mmer_jax.results.summary import column_title, finite_mean, format_number, format_summary, is_plain, summarise
-from mmer_jax.results.table_config import OTHER_SPLITS, Row, Table, TableError, read_table, row_config, split_start
+from mmer_jax.results.table_config import OTHER_SPLITS, Row, Table, TableError, read_table, row_config
 from mmer_jax.run import warm_start
 from mmer_jax.settings import ranges
 
@@ -95,15 +95,15 @@ class Job:
         for row in table.rows:
             self._set_start(row)
             if row.ablate:
-                self.configs[row.label] = self.configs[split_start(row.ablate)[0]]
+                self.configs[row.label] = self.configs[row.ablate[0]]
         self.failures: dict[str, str] = {}
 
     def _set_start(self, row: Row) -> None:
         folders = {other.label: self.folder(other) for other in self.table.rows}
         config = self.configs[row.label]
         if config is not None and row.start:
-            starts = {module: split_start(value) for module, value in row.start.items()}
-            config.start_from = ConfigDict({m: f'{folders[label]}:{path}' for m, (label, path) in starts.items()})
+            starts = {m: f'{folders[label]}:{path}' for m, (label, path) in row.start.items()}
+            config.start_from = ConfigDict(starts)
 
     def folder(self, row: Row) -> Path:
         return self.output / row.slug
@@ -121,7 +121,7 @@ class Job:
             print(f'{row.label}: running in {self.folder(row)}', flush=True)
             try:
                 if row.ablate:
-                    label, modality = split_start(row.ablate)
+                    label, modality = row.ablate
                     other = next(other for other in self.table.rows if other.label == label)
                     evaluate.ablate(self.folder(other), self.folder(row), (modality,))
                 else:

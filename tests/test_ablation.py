@@ -71,7 +71,7 @@ def test_the_row_of_a_whole_run(workdir, tmp_path):
 
 def test_a_row_of_a_table(tiny, workdir, tmp_path, capsys):
     (tmp_path / 'small.py').write_text(CONFIG.format(directory=str(tiny)))
-    rows = [{'label': 'Both', 'config': str(tmp_path / 'small.py')}, {'label': 'No words', 'ablate': 'Both:text'}]
+    rows = [{'label': 'Both', 'config': str(tmp_path / 'small.py')}, {'label': 'No words', 'ablate': ('Both', 'text')}]
     values = {
         'title': 'Ablation', 'source': 'none', 'metrics': 'classification', 'classes': ('calm', 'happy', 'sad'),
         'columns': {'accuracy': ''}, 'seeds': 2, 'rows': rows,

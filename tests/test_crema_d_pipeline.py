@@ -61,7 +61,7 @@ def run_table(folder, output, labels):
             directory = table_config.row_config(TABLE, table_config.Row(**row), None, ()).data.directory
             overrides = {'data.directory': str(folder / directory), 'data.batch_size': 6, 'tensorboard': False}
             rows.append({**row, 'overrides': {**row['overrides'], **overrides}})
-        elif row.get('ablate', '').split(':')[0] in labels or 'quoted' in row:
+        elif row.get('ablate', ('', ''))[0] in labels or 'quoted' in row:
             rows.append(row)
     (folder / f'{output}.py').write_text(f'def get_table():\n    return { ({**values, "rows": rows})!r}\n')
     assert table.main([f'--table={folder / output}.py', f'--output={folder / output}']) == 0

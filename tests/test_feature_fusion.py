@@ -1,6 +1,7 @@
 """Fusion and classifiers: nothing of a test record is fitted, modalities are joined by id, faults are named."""
 
 import dataclasses
+import json
 import re
 
 import numpy as np
@@ -10,6 +11,8 @@ from sklearn.metrics import precision_recall_fscore_support
 from data_prep import ravdess_openface
 from mmer_jax import classifiers
 from mmer_jax.data.records import Feature, Label, RecordSource, RecordWriter, Schema
+from mmer_jax.files import read_json
+from mmer_jax.second_stage import outcomes
 from mmer_jax.second_stage.classify import CLASSIFIERS, choose, classify, fuse, fused, measure, unimodal_probabilities
 from mmer_jax.second_stage.folds import fingerprint, read_folds, softmax
 from tests.conftest import SHARED_DATA
@@ -260,6 +263,30 @@ def test_results_of_other_features_are_not_taken_for_these(tmp_path, capsys):
     assert 'is of another job' in capsys.readouterr().err
 
 
+def test_results_of_an_older_version_are_read(directories, tmp_path, drawn, capsys):
+    """Its keys were 'fold/seed/combination'; nothing is fitted again, and the tables are the same."""
+    finished(directories, tmp_path, '--choose', '--seeds', '2')
+    path, written = tmp_path / 'results.json', {}
+    texts = [(tmp_path / name).read_bytes() for name in ('tables.md', 'rows.csv', 'results.json')]
+    found = read_json(path)
+    for part in found['parts']:
+        place = f'{part["fold"]}/{part["seed"]}'
+        written |= {f'{place}/{name}': {**row, 'detail': ''} for name, row in part['rows'].items()}
+        written[f'{place}/chosen'] = {**part['rows'][part['chosen']], 'detail': part['chosen']}
+        written[f'{place}/done'] = {}
+    path.write_text(json.dumps({'job': found['job'], 'rows': written}))
+    capsys.readouterr()
+    results = outcomes.Results(path, found['job'])
+    results.save(results.parts['fold_1', 1])
+    assert path.read_bytes() == texts[2]
+    path.write_text(json.dumps({'job': found['job'], 'rows': written}))
+    command = ['--features', *(f'{m}={folder}' for m, folder in directories.items()), '--output', str(tmp_path)]
+    command += ['--protocol', 'leave_speakers_out', '--protocol_options', '{"folds": 2, "validation_speakers": 1}']
+    assert classifiers.main([*command, '--classifiers', 'svm', 'mlp', '--choose', '--seeds', '2']) == 0
+    assert 'combinations' not in capsys.readouterr().out
+    assert [(tmp_path / name).read_bytes() for name in ('tables.md', 'rows.csv')] == texts[:2]
+
+
 @pytest.fixture
 def drawn(monkeypatch):
     """What the pictures are given: {'confusion': matrix, 'pca_<name>': points}."""
@@ -276,7 +303,8 @@ def finished(directories, output, *more):
     command = ['--features', *features, '--output', str(output), '--protocol', 'leave_speakers_out', *more]
     command += ['--protocol_options', '{"folds": 2, "validation_speakers": 1}', '--classifiers', 'svm', 'mlp']
     assert classifiers.main(command) == 0
-    return classifiers.read_json(output / 'results.json')['rows']
+    parts = read_json(output / 'results.json')['parts']
+    return {(part['fold'], part['seed'], name): row for part in parts for name, row in part['rows'].items()}
 
 
 def test_pictures_show_the_predictions_and_axes_of_the_training_records(directories, tmp_path, drawn, fold):
@@ -286,7 +314,7 @@ def test_pictures_show_the_predictions_and_axes_of_the_training_records(director
     tested = np.concatenate([one.labels[one.test] for one in folds])
     np.testing.assert_array_equal(matrix.sum(1), np.bincount(tested))
     right = sum(
-        rows[f'fold_{k}/0/late concat mlp']['metrics']['accuracy'] * one.test.sum() for k, one in enumerate(folds)
+        rows[f'fold_{k}', 0, 'late concat mlp']['metrics']['accuracy'] * one.test.sum() for k, one in enumerate(folds)
     )
     assert np.trace(matrix) == pytest.approx(right)
     assert set(drawn) == {'confusion', 'pca_audio', 'pca_vision', 'pca_fusion'}
@@ -301,7 +329,7 @@ def test_cells_and_averages_are_those_of_the_rows(directories, tmp_path, drawn):
     rows = finished(directories, tmp_path)
     text = (tmp_path / 'tables.md').read_text()
     mean = {
-        name: 100 * np.mean([rows[f'fold_{k}/0/early sum {name}']['metrics']['accuracy'] for k in range(2)])
+        name: 100 * np.mean([rows[f'fold_{k}', 0, f'early sum {name}']['metrics']['accuracy'] for k in range(2)])
         for name in ('svm', 'mlp')
     }
     line = next(line for line in text.split('Table 5')[1].splitlines() if line.startswith('| sum'))
@@ -309,7 +337,7 @@ def test_cells_and_averages_are_those_of_the_rows(directories, tmp_path, drawn):
     assert cells == ['sum', f'{mean["svm"]:.1f}', f'{mean["mlp"]:.1f}', f'{np.mean(list(mean.values())):.1f}']
     folds = read_folds(directories, 'leave_speakers_out', {'folds': 2, 'validation_speakers': 1})[0]
     labels = np.concatenate([one.labels[one.test] for one in folds])
-    predicted = np.concatenate([rows[f'{one.name}/0/early concat svm']['predicted'] for one in folds])
+    predicted = np.concatenate([rows[one.name, 0, 'early concat svm']['predicted'] for one in folds])
     each = precision_recall_fscore_support(labels, predicted, labels=range(len(NAMES)), zero_division=np.nan)
     both = precision_recall_fscore_support(labels, predicted, average='weighted', zero_division=0)
     detail = text.split('Table 7. early concat svm')[1].splitlines()

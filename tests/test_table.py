@@ -403,6 +403,11 @@ def test_damaged_results_are_a_failure(place, finished, trained, capsys):
         ({'rows': [{'lable': 'x'}]}, "row 1: unknown key 'lable'; the known keys are label, config, variant"),
         ({'rows': [{'config': 'x.py'}]}, 'row 1: lacks label'),
         ({'rows': ['x']}, 'row 1: found str, expected a dictionary'),
+        (
+            {'rows': [{'label': 'x', 'config': 'x.py', 'start': {'text': 'a:lstm'}}]},
+            "start of text is 'a:lstm', expected ..label of a row above', 'path in its model'.",
+        ),
+        ({'rows': [{'label': 'x', 'ablate': ('a', 'text', 'b')}]}, "row 'x': ablate is .*expected ..label of a row"),
         ({'rows': [{'label': 'x'}]}, "row 'x': give one of a config, a row to ablate, and quoted"),
         ({'rows': [{'label': 'x', 'quoted': {'uar': 0.1}}]}, 'with their source'),
         ({'rows': [{'label': 'a, b', 'config': 'x.py'}]}, 'no comma'),

@@ -279,3 +279,20 @@ def test_what_writes_into_a_folder_takes_its_lock(tiny, finished, tmp_path, caps
     with held(tmp_path / 'out' / '.evaluate.lock'), pytest.raises(InUse):
         evaluate.ablate(finished, tmp_path / 'out', ('text',), model=MeanModel())
     assert not (tmp_path / 'out' / 'results.json').exists()
+
+
+def test_what_differs_between_two_configs_and_what_of_it_may():
+    old = {'data': {'workers': 2, 'batch_size': 8}, 'published': {'mae': 0.9}, 'debug': False, 'modalities': ['text']}
+    new = {
+        'data': {'workers': 0, 'batch_size': 4},
+        'published': {},
+        'debug': True,
+        'modalities': ('text',),
+        'debugger': 1,
+    }
+    found = workdir.config_differences(old, new)
+    assert [one.key for one in found] == ['data.batch_size', 'data.workers', 'debug', 'debugger', 'published.mae']
+    assert [str(one) for one in found if not workdir.may_change(one.key)] == [
+        'data.batch_size: 8 -> 4',
+        'debugger: None -> 1',
+    ]

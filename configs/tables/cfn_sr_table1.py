@@ -20,7 +20,7 @@ FUSIONS = {
     'msaf': 'MSAF',
 }
 VIDEO, SOUND = '3D ResNeXt50 (video)', '1D CNN (audio)'
-START = {'vision': f'{VIDEO}:encoder', 'audio': f'{SOUND}:encoder'}
+START = {'vision': (VIDEO, 'encoder'), 'audio': (SOUND, 'encoder')}
 EMOTIONS = ('neutral', 'calm', 'happy', 'sad', 'angry', 'fearful', 'disgust', 'surprised')
 DATA = {'data.directory': 'data/ravdess_mfcc_frames'}
 

@@ -30,7 +30,7 @@ def get_table() -> dict:
         'label': 'MFSA (after MiniLM)',
         'config': config_of('MFSA', 'mosi_minilm'),
         'variant': 'frozen',
-        'start': {'text': 'MiniLM:encoder'},
+        'start': {'text': ('MiniLM', 'encoder')},
         'group': 'Text and audio vector, encoder of the first row, frozen',
     })  # fmt: skip
     rows.append({

@@ -52,7 +52,7 @@ def ablated_rows(group: str) -> list[dict]:
     for label, published in ABLATED.items():
         for left, (loss, accuracy) in published.items():
             name, modality = HIDDEN[left]
-            row: dict = {'label': f'{label} {name} hidden', 'ablate': f'{label}:{modality}', 'group': group}
+            row: dict = {'label': f'{label} {name} hidden', 'ablate': (label, modality), 'group': group}
             row |= {'published': {'loss': loss, 'accuracy': accuracy}, 'bar': f'ablated {label}', 'series': PARTS[left]}
             rows.append(row)
     return rows

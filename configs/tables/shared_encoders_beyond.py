@@ -44,7 +44,7 @@ def get_table() -> dict:
         rows += [plain('VideoMAE', variant), proposed(CONV, variant)]
     for label in ('ViT', PATCHES, 'Pretrained ViT', PRETRAINED):
         for hidden, left in (('vision', 'audio'), ('audio', 'vision')):
-            row = {'label': f'{label} ({HIDDEN[hidden]} hidden)', 'ablate': f'{label}:{hidden}'}
+            row = {'label': f'{label} ({HIDDEN[hidden]} hidden)', 'ablate': (label, hidden)}
             rows.append({**row, 'group': 'A part hidden', 'bar': f'ablated {label}', 'series': PARTS[left]})
     return {
         'title': 'Beyond the shared-encoder report: what it proposes, five seeds each',

@@ -30,21 +30,21 @@ class Row:
     `read_table` takes them; a table's file adds those that its config lacks, never one twice.
 
     `overrides` are values by dotted key; `group` is the heading above the row. `start` is config.start_from with rows
-    above this one for workdirs: {'vision': 'label of the row:encoder'}. `ablate` is a row above with a modality hidden
-    when it is tested, nothing trained: 'label of the row:vision'. In the bar plot, bars of one `bar` (the label by
-    default) stand together, and those of one `series` have one colour.
+    above this one for workdirs: {'vision': ('label of the row', 'encoder')}. `ablate` is a row above with a modality
+    hidden when it is tested, nothing trained: ('label of the row', 'vision'). In the bar plot, bars of one `bar` (the
+    label by default) stand together, and those of one `series` have one colour.
     """
 
     label: str
     config: str = ''
     variant: str = ''
     overrides: Mapping[str, Any] = dataclasses.field(default_factory=dict)
-    start: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    start: Mapping[str, tuple[str, str]] = dataclasses.field(default_factory=dict)
     published: Mapping[str, float | None] = dataclasses.field(default_factory=dict)
     group: str = ''
     quoted: Mapping[str, float | None] = dataclasses.field(default_factory=dict)
     source: str = ''  # of the quoted numbers
-    ablate: str = ''
+    ablate: tuple[str, ...] = ()
     bar: str = ''
     series: str = ''
 
@@ -103,9 +103,7 @@ def read_table(path: str) -> Table:
     for number, row in enumerate(rows):
         _check_row(row, table, f'{path}, row {row.label!r}')
         above = [other.label for other in rows[:number] if other.config]
-        wrong = [label for label, _ in map(split_start, row.start.values()) if label not in above]
-        if row.ablate:
-            wrong += [label for label, _ in [split_start(row.ablate)] if label not in above]
+        wrong = [label for label, _ in (*row.start.values(), *filter(None, [row.ablate])) if label not in above]
         if wrong:
             found = f'starts from {wrong[0]!r}, which is no row with a config above it'
             raise TableError(f'{path}, row {row.label!r}: {found}')
@@ -122,12 +120,6 @@ def read_table(path: str) -> Table:
 def _split_of(metric: str) -> str:
     """'train/' of 'train/loss'; '' for a metric of the test split."""
     return next((split for split in OTHER_SPLITS if metric.startswith(split)), '')
-
-
-def split_start(value: str) -> tuple[str, str]:
-    """A value of Row.start or Row.ablate -> (label of a row, module path or modality)."""
-    label, _, path = value.rpartition(':')
-    return (label, path) if label else (path, '')
 
 
 def _build(kind: type, values: Any, where: str) -> Any:
@@ -179,7 +171,18 @@ def known_metrics(table: Table, where: str) -> list[str]:
     return ['loss', *names(table.metrics, table.classes)]
 
 
+def _is_pair(value: Any) -> bool:
+    return isinstance(value, tuple | list) and [type(part) for part in value] == [str, str]
+
+
 def _check_row(row: Row, table: Table, where: str) -> None:
+    if row.ablate and not _is_pair(row.ablate):
+        raise TableError(f"{where}: ablate is {row.ablate!r}, expected ('label of a row above', 'modality')")
+    for module, pair in row.start.items():
+        if not _is_pair(pair):
+            raise TableError(
+                f"{where}: start of {module} is {pair!r}, expected ('label of a row above', 'path in its model')"
+            )
     if not row.slug or set(row.label) & set(',|\n'):
         raise TableError(f'{where}: a label holds a letter or digit, and no comma, bar or line break')
     if bool(row.config) + bool(row.quoted) + bool(row.ablate) != 1 or bool(row.quoted) != bool(row.source):

@@ -13,7 +13,7 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
@@ -29,12 +29,12 @@ try:
 except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]
 
-# What may change between the start of a run and its resumption without changing its numbers.
+# Keys, with all below them, that may change between the start of a run and its resumption without changing its numbers.
 MAY_CHANGE = (
     'debug',
     'data.workers',
     'data.threads',
-    'mesh.',
+    'mesh',
     'checkpoint_every',
     'tensorboard',
     'published',
@@ -187,23 +187,38 @@ def check_config(config: Any, workdir: Path, module: nn.Module | None = None, ba
         return
     saved = dict(_read_object(path, NEEDED))
     own_module.check(saved.pop(own_module.KEY, None), module, workdir)
-    rows = [row for row in config_differences(saved, config.to_dict()) if not row.startswith(MAY_CHANGE)]
-    if rows:
+    changed = [one for one in config_differences(saved, config.to_dict()) if not may_change(one.key)]
+    if changed:
         raise ValueError(
-            f'{workdir} was begun with another config: {"; ".join(rows)}. '
+            f'{workdir} was begun with another config: {"; ".join(map(str, changed))}. '
             'Take a new --workdir, or the old values to resume'
         )
 
 
-def config_differences(old: dict[str, Any], new: dict[str, Any], prefix: str = '') -> list[str]:
-    """'key: old -> new' for every value that differs between two nested configs; a tuple equals its saved list."""
+class Difference(NamedTuple):
+    """A value of a config that is another than it was, by its dotted key; None where there is or was none."""
+
+    key: str
+    old: Any
+    new: Any
+
+    def __str__(self) -> str:
+        return f'{self.key}: {self.old!r} -> {self.new!r}'
+
+
+def may_change(key: str) -> bool:
+    return any(key == name or key.startswith(f'{name}.') for name in MAY_CHANGE)
+
+
+def config_differences(old: dict[str, Any], new: dict[str, Any], prefix: str = '') -> list[Difference]:
+    """Every value that differs between two nested configs; a tuple equals its saved list."""
     rows = []
     for key in sorted({*old, *new}):
         a, b = old.get(key), new.get(key)
         if isinstance(a, dict) and isinstance(b, dict):
             rows += config_differences(a, b, f'{prefix}{key}.')
         elif json.dumps(a) != json.dumps(b):
-            rows.append(f'{prefix}{key}: {a!r} -> {b!r}')
+            rows.append(Difference(f'{prefix}{key}', a, b))
     return rows
 
 
