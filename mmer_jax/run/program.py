@@ -203,7 +203,7 @@ def make_program(config: Config, model: nn.Module, fold_data: FoldData) -> Progr
     example = example_batch(fold_data.loaders['train'])
     if config.seeds_by not in ('auto', 'vmap', 'turns'):
         raise ValueError(f"config.seeds_by {config.seeds_by!r}: expected 'auto', 'vmap' or 'turns'")
-    turns = config.seeds_by == 'turns' or (config.seeds_by == 'auto' and on_cpu and mesh.shape['seed'] == 1)
+    turns = config.seeds_by == 'turns' or (config.seeds_by == 'auto' and on_cpu and not sharding.splits_seeds(mesh))
     ways = seeds_in_turns if turns and config.seeds > 1 else seeds_by_vmap
     functions = ways(train_step, eval_step, config.seeds, by_seed, everywhere, KEEP_REMAT if on_cpu else None)
 

@@ -39,6 +39,11 @@ def check_sizes(mesh: Mesh, *, batch_size: int, seeds: int, accumulate: int = 1)
         raise ValueError(f'{seeds} seeds do not divide over {mesh.shape["seed"]} devices on the seed axis')
 
 
+def splits_seeds(mesh: Mesh) -> bool:
+    """Whether different devices hold different seeds."""
+    return mesh.shape['seed'] > 1
+
+
 def state_sharding(mesh: Mesh) -> NamedSharding:
     """Of everything with a leading seed axis."""
     return NamedSharding(mesh, PartitionSpec('seed'))
