@@ -12,12 +12,12 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import Array
 
-Array = Any
 LOWEST = -1e30  # a logit that no attention reaches, finite so that gradients are too
 
 
-def as_mask(mask: Array, what: str = 'the mask', of: Array = None) -> Array:
+def as_mask(mask: Array | None, what: str = 'the mask', of: Array | None = None) -> Array:
     """The mask as bool, True where a step is valid. It may be bool, or integers 0 and 1.
 
     ValueError for None and for any other type: 0 and -1e9, added to logits elsewhere, would mean the opposite here, and
@@ -26,7 +26,7 @@ def as_mask(mask: Array, what: str = 'the mask', of: Array = None) -> Array:
     ValueError where the mask is not (B, T).
     """
     dtype, expected = getattr(mask, 'dtype', None), 'expected bool (or integers 0 and 1), True at valid steps'
-    if dtype is None:
+    if mask is None or dtype is None:
         raise ValueError(f'{what} is {"missing (None)" if mask is None else type(mask).__name__}: {expected}')
     if of is not None and tuple(mask.shape) != tuple(of.shape[:2]):
         raise ValueError(
@@ -47,7 +47,9 @@ def as_mask(mask: Array, what: str = 'the mask', of: Array = None) -> Array:
     return mask > 0
 
 
-def check_mask(module: Any, x: Array, mask: Array, layouts: Sequence[str] = ('BTD',), *, name: str = 'x') -> Array:
+def check_mask(
+    module: Any, x: Array, mask: Array | None, layouts: Sequence[str] = ('BTD',), *, name: str = 'x'
+) -> Array:
     """The mask of x as bool, as `as_mask`; ValueError, naming the module, where x or the mask has another shape.
 
     layouts: the axes that x may have, a letter each. The mask has the first two, (B, T); where there is no T (pictures
@@ -263,12 +265,10 @@ class LSTM(nn.Module):
             if layer:
                 x_BTD = nn.Dropout(self.dropout)(x_BTD, deterministic=not train)
             forward = nn.RNN(nn.OptimizedLSTMCell(self.hidden_size, **types))
+            run: Any = forward
             if self.bidirectional:
-                backward = nn.RNN(nn.OptimizedLSTMCell(self.hidden_size, **types))
-                x_BTD = nn.Bidirectional(forward, backward)(x_BTD, seq_lengths=length_B)
-            else:
-                x_BTD = forward(x_BTD, seq_lengths=length_B)
-            x_BTD = mask_steps(x_BTD, mask_BT)
+                run = nn.Bidirectional(forward, nn.RNN(nn.OptimizedLSTMCell(self.hidden_size, **types)))
+            x_BTD = mask_steps(run(x_BTD, seq_lengths=length_B), mask_BT)
         return x_BTD
 
 

@@ -4,11 +4,10 @@ from typing import Any
 
 import flax.linen as nn
 import jax.numpy as jnp
+from jax import Array
 
 from mmer_jax.encoders.transformer import INIT, Norm, TransformerEncoder
 from mmer_jax.layers import mask_steps
-
-Array = Any
 
 
 class TextEmbeddings(nn.Module):

@@ -9,12 +9,11 @@ from typing import Any
 
 import flax.linen as nn
 import jax.numpy as jnp
+from jax import Array
 
 from mmer_jax.encoders.convolution import Conv3D, scale_images
 from mmer_jax.encoders.vit import VideoMae, take_evenly
 from mmer_jax.layers import check_mask, mask_steps
-
-Array = Any
 
 
 class ConvFront(nn.Module):

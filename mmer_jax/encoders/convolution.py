@@ -7,8 +7,8 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jax import Array
 
-Array = Any
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 METHODS = ('auto', 'native', 'frames')
 DENSE_CHANNELS = 16  # groups are merged until a dense block has so many input channels

@@ -5,15 +5,13 @@ which is what Hugging Face's ASTFeatureExtractor computes; no mean is subtracted
 70 dB below the frame's loudest is true to about 0.001.
 """
 
-from typing import Any
-
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import Array
 
 from mmer_jax.layers import mask_steps
 
-Array = Any
 SAMPLE_RATE = 16000
 FRAME_LENGTH, FRAME_SHIFT, FFT_LENGTH = 400, 160, 512  # samples: 25 ms every 10 ms, to the next power of two
 BLOCK = 80  # divides both, so that frames are strided slices of blocks

@@ -4,6 +4,7 @@ from typing import Any
 
 import flax.linen as nn
 import jax.numpy as jnp
+from jax import Array
 
 from mmer_jax.encoders.convolution import BatchNorm, max_pool
 from mmer_jax.encoders.pictures import (
@@ -16,7 +17,6 @@ from mmer_jax.encoders.pictures import (
 )
 from mmer_jax.layers import mask_steps, masked_mean
 
-Array = Any
 EPSILON = 1e-3
 # name: channels of the branches 1x1, 3x3 (reduced to, then), 5x5 (reduced to, then) and pooling
 INCEPTIONS = {

@@ -6,12 +6,12 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jax import Array
 
 from mmer_jax.encoders.convolution import BatchNorm, Conv3D, scale_images
 from mmer_jax.encoders.googlenet import INCEPTIONS, STEM_FEATURES
 from mmer_jax.layers import check_mask, fix_length, mask_steps
 
-Array = Any
 Triple = tuple[int, int, int]
 EPSILON, MOMENTUM = 1e-3, 0.99
 HALF = (0.5, 0.5, 0.5)  # as mean and deviation of pictures in 0..1 they give -1..1

@@ -4,10 +4,9 @@ from typing import Any
 
 import flax.linen as nn
 import jax.numpy as jnp
+from jax import Array
 
 from mmer_jax.layers import check_mask, mask_steps, masked_mean
-
-Array = Any
 
 
 class VectorEncoder(nn.Module):

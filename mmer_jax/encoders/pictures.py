@@ -7,11 +7,10 @@ from typing import Any
 import flax.linen as nn
 import jax.numpy as jnp
 import numpy as np
+from jax import Array
 
 from mmer_jax.encoders.convolution import IMAGENET_MEAN, IMAGENET_STD, conv2d, kaiming_fan_out, max_pool, scale_images
 from mmer_jax.layers import check_mask, mask_steps, masked_mean
-
-Array = Any
 
 
 class Conv2D(nn.Module):

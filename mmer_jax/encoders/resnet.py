@@ -4,11 +4,10 @@ from typing import Any
 
 import flax.linen as nn
 import jax.numpy as jnp
+from jax import Array
 
 from mmer_jax.encoders.convolution import BatchNorm, max_pool
 from mmer_jax.encoders.pictures import Conv2D, PictureEncoder
-
-Array = Any
 
 
 class BasicBlock(nn.Module):

@@ -4,11 +4,11 @@ from typing import Any
 
 import flax.linen as nn
 import jax.numpy as jnp
+from jax import Array
 
 from mmer_jax.encoders.convolution import IMAGENET_MEAN, IMAGENET_STD, BatchNorm, Conv3D, max_pool, scale_images
 from mmer_jax.layers import check_mask, fix_length, mask_steps
 
-Array = Any
 EXPANSION = 2
 
 

@@ -10,10 +10,10 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import Array
 
 from mmer_jax.layers import attend, attention_logits, check_mask, mask_steps, masked_mean, masked_softmax
 
-Array = Any
 ACTIVATIONS = {
     'gelu': lambda x: jax.nn.gelu(x, approximate=False),
     'gelu_new': lambda x: jax.nn.gelu(x, approximate=True),

@@ -1,14 +1,12 @@
 """VGG-16 without batch norm (Simonyan and Zisserman 2015) as torchvision has it, one of the shared-encoder report's."""
 
-from typing import Any
-
 import flax.linen as nn
+from jax import Array
 
 from mmer_jax.encoders.convolution import max_pool
 from mmer_jax.encoders.pictures import Conv2D, PictureEncoder, adaptive_mean, by_frame, flatten_channels_first
 from mmer_jax.layers import masked_mean
 
-Array = Any
 SIDE = 7  # of the map that the dense layers take
 
 

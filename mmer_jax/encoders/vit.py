@@ -11,6 +11,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import Array
 
 from mmer_jax.encoders.convolution import IMAGENET_MEAN, IMAGENET_STD, scale_images
 from mmer_jax.encoders.filterbank import kaldi_fbank
@@ -18,7 +19,6 @@ from mmer_jax.encoders.transformer import INIT, TransformerEncoder
 from mmer_jax.encoders.wav2vec2 import prepare_waveform
 from mmer_jax.layers import fix_length, mask_steps
 
-Array = Any
 AUDIOSET_MEAN, AUDIOSET_STD = -4.2677393, 4.5689974
 
 

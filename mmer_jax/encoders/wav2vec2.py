@@ -6,11 +6,11 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jax import Array
 
 from mmer_jax.encoders.transformer import INIT, Norm, TransformerEncoder, activate
 from mmer_jax.layers import mask_steps
 
-Array = Any
 CONV_EPSILON = 1e-5
 
 

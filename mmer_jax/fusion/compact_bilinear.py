@@ -2,13 +2,12 @@
 
 import math
 from collections.abc import Sequence
-from typing import Any
 
 import flax.linen as nn
 import jax.numpy as jnp
 import numpy as np
+from jax import Array
 
-Array = Any
 TINY = 1e-8  # bounds the root's gradient, which would make much of the transforms' rounding
 
 

@@ -10,6 +10,7 @@ from typing import Any
 import flax.linen as nn
 import jax.numpy as jnp
 import numpy as np
+from jax import Array
 
 from mmer_jax.layers import (
     MLP,
@@ -25,7 +26,6 @@ from mmer_jax.layers import (
     sinusoidal_positions,
 )
 
-Array = Any
 Observe = Callable[[Array, Array, Array, Array], Any]  # of queries, keys, maps and the mask of pairs, in a layer
 
 
@@ -128,14 +128,12 @@ class CrossModalTransformer(nn.Module):
         train: bool,
     ) -> tuple[Array, list[Any]]:
         target_mask_BT = check_mask(self, target_BTD, target_mask_BT, name='target')
-        if source_BSD is not None:
-            source_mask_BS = check_mask(self, source_BSD, source_mask_BS, name='source')
         x_BTD = self._embed(target_BTD, target_mask_BT, train)
-        if source_BSD is None:
-            embedded_BSD, source_mask_BS = None, target_mask_BT
-        else:
-            embedded_BSD = self._embed(source_BSD, source_mask_BS, train)
-        pairs_BTS = visible_pairs(target_mask_BT, source_mask_BS, causal=self.causal)
+        seen_mask_BS, embedded_BSD = target_mask_BT, None
+        if source_BSD is not None:
+            seen_mask_BS = check_mask(self, source_BSD, source_mask_BS, name='source')
+            embedded_BSD = self._embed(source_BSD, seen_mask_BS, train)
+        pairs_BTS = visible_pairs(target_mask_BT, seen_mask_BS, causal=self.causal)
 
         def call(block, *arrays):
             return block(*arrays, train=train)

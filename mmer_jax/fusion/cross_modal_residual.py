@@ -8,11 +8,10 @@ from typing import Any
 
 import flax.linen as nn
 import jax.numpy as jnp
+from jax import Array
 
 from mmer_jax.fusion.cross_modal_attention import CrossModalTransformer
 from mmer_jax.layers import check_mask, last_valid, mask_steps, masked_softmax
-
-Array = Any
 
 
 class CrossModalResidual(nn.Module):

@@ -9,10 +9,9 @@ from typing import Any
 
 import flax.linen as nn
 import jax.numpy as jnp
+from jax import Array
 
 from mmer_jax.layers import LSTM, check_batch, check_mask, fix_length, mask_steps
-
-Array = Any
 
 
 class CtcAlignment(nn.Module):

@@ -7,10 +7,9 @@ from typing import Any
 
 import flax.linen as nn
 import jax.numpy as jnp
+from jax import Array
 
 from mmer_jax.layers import LSTM, check_mask, final_state, mask_steps
-
-Array = Any
 
 
 class CyclicTranslation(nn.Module):

@@ -9,12 +9,10 @@ from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax.numpy as jnp
-from jax import lax
+from jax import Array, lax
 
 from mmer_jax.fusion.gradient_reversal import reverse_gradient
 from mmer_jax.layers import MLP, masked_mean
-
-Array = Any
 
 
 class PairStatistics(NamedTuple):

@@ -5,11 +5,10 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jax import Array
 
 from mmer_jax.fusion.gradient_reversal import reverse_gradient
 from mmer_jax.layers import MLP
-
-Array = Any
 
 
 class DoubleDiscriminator(nn.Module):

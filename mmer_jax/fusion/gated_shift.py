@@ -6,8 +6,7 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-
-Array = Any
+from jax import Array
 
 
 class GatedShift(nn.Module):

@@ -1,11 +1,8 @@
 """Gradient reversal (Ganin and Lempitsky 2015): the identity forward, the gradient times -scale backward."""
 
-from typing import Any
-
 import jax
 import jax.numpy as jnp
-
-Array = Any
+from jax import Array
 
 
 @jax.custom_vjp

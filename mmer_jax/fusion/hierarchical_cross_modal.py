@@ -10,6 +10,7 @@ from typing import Any
 import flax.linen as nn
 import jax.numpy as jnp
 import numpy as np
+from jax import Array
 
 from mmer_jax.layers import (
     COMMON,
@@ -25,7 +26,6 @@ from mmer_jax.layers import (
     over_sources,
 )
 
-Array = Any
 GRAINS = ('mixed', 'coarse', 'fine')
 
 

@@ -9,8 +9,7 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-
-Array = Any
+from jax import Array
 
 
 def averaging(logits_BMC: Array) -> Array:

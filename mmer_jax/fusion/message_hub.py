@@ -10,11 +10,11 @@ from typing import Any
 
 import flax.linen as nn
 import jax.numpy as jnp
+from jax import Array
 
 from mmer_jax.fusion.weighted_attention import WeightedAttention
 from mmer_jax.layers import COMMON, MLP, Attention, MapName, check_mask, check_masks, mask_steps
 
-Array = Any
 MESSAGES = ('pooled', 'sum')
 
 

@@ -8,10 +8,10 @@ from typing import Any
 
 import flax.linen as nn
 import jax.numpy as jnp
+from jax import Array
 
 from mmer_jax.layers import check_masks, masked_mean
 
-Array = Any
 MAPS = ('BC', 'BTC', 'BTHC', 'BTHWC')
 
 

@@ -8,11 +8,10 @@ from typing import Any
 
 import flax.linen as nn
 import jax.numpy as jnp
+from jax import Array
 
 from mmer_jax.fusion.mmtm import MAPS, squeeze
 from mmer_jax.layers import check_masks
-
-Array = Any
 
 
 class Msaf(nn.Module):

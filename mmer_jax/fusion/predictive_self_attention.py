@@ -10,10 +10,10 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import Array
 
 from mmer_jax.layers import MLP, attend, attention_logits, check_mask, mask_steps, masked_softmax, over_sources
 
-Array = Any
 MIXES = ('literal', 'logits')
 SCALES = ('head', 'model')
 RESIDUALS = ('norm', 'input')

@@ -11,10 +11,10 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jax import Array
 
 from mmer_jax.layers import check_masks, fix_length, masked_mean
 
-Array = Any
 LITERAL_LIMIT = 2048  # T x D: beyond, one weight matrix alone has more than four million entries
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax import Array
 
 from mmer_jax.losses.alignment import ctc_alignment, ctc_alignment_padded
 from mmer_jax.losses.distribution import alignment_adversary, correlation_pull, distribution_alignment
@@ -24,7 +25,6 @@ from mmer_jax.losses.representation import (
 from mmer_jax.losses.task import binary_cross_entropy, cross_entropy, double_softmax, l1, mse, true_class_score
 from mmer_jax.losses.translation import cycle_translation, second_translation, translation
 
-Array = Any
 Loss = Callable[[Mapping[str, Array], Mapping[str, Array]], Array]
 
 LOSSES: dict[str, Loss] = {

@@ -11,12 +11,11 @@ They are large, some nats for every step, so a small weight (0.001) and a norm o
 """
 
 from collections.abc import Mapping
-from typing import Any
 
 import jax.numpy as jnp
 import optax
+from jax import Array
 
-Array = Any
 PREFIX = 'ctc_logits_'
 
 

@@ -4,14 +4,13 @@ They read the extras of models/mica.py, with A aligned layers; fusion/distributi
 """
 
 from collections.abc import Mapping
-from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax import Array
 
 from mmer_jax.losses.representation import read
 
-Array = Any
 BANDWIDTHS = (0.25, 0.5, 1.0, 2.0, 4.0)  # of the Gaussian kernels, times the mean squared distance of the batch
 
 

@@ -1,12 +1,11 @@
 """Losses of specific and agnostic representations (MFSA paper, section 3.5, equations 13 to 15)."""
 
 from collections.abc import Mapping
-from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax import Array
 
-Array = Any
 Outputs = Mapping[str, Array]
 
 

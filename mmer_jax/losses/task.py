@@ -1,13 +1,11 @@
 """Losses of the task itself: predictions against labels."""
 
 from collections.abc import Mapping
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import optax
-
-Array = Any
+from jax import Array
 
 
 def _check(name, prediction, expected, label):

@@ -6,11 +6,9 @@ model's modalities do not have (none with one modality, no second one with two) 
 """
 
 from collections.abc import Mapping
-from typing import Any
 
 import jax.numpy as jnp
-
-Array = Any
+from jax import Array
 
 
 def translation(outputs: Mapping[str, Array], batch: Mapping[str, Array]) -> Array:

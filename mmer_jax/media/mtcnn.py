@@ -17,9 +17,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import traverse_util
+from jax import Array
 from safetensors.numpy import load_file
 
-Array = Any
 FACTOR = 0.709  # from one size of the pyramid to the next
 WINDOW, STRIDE = 12, 2  # of the P-Net
 FRAMES = 4  # frames that go through the P-Net at once

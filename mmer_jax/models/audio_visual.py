@@ -4,6 +4,7 @@ from typing import Any
 
 import flax.linen as nn
 import jax.numpy as jnp
+from jax import Array
 
 from mmer_jax.fusion.compact_bilinear import CompactBilinear
 from mmer_jax.fusion.late import ConcatFc, averaging, multiplication, multiplicative
@@ -11,7 +12,6 @@ from mmer_jax.fusion.mmtm import Mmtm
 from mmer_jax.fusion.msaf import Msaf
 from mmer_jax.layers import check_batch
 
-Array = Any
 STAGES = ('stem', 'stage1', 'stage2', 'stage3', 'stage4')
 LATE = ('averaging', 'multiplication', 'multiplicative')
 COUPLED = ('mmtm', 'msaf')

@@ -4,11 +4,11 @@ from typing import Any
 
 import flax.linen as nn
 import jax.numpy as jnp
+from jax import Array
 
 from mmer_jax.fusion.cross_modal_residual import CrossModalResidual
 from mmer_jax.layers import check_batch
 
-Array = Any
 DIRECTIONS = {'audio_to_video': ('vision', 'audio'), 'video_to_audio': ('audio', 'vision')}  # target, source
 
 

@@ -4,11 +4,10 @@ from typing import Any
 
 import flax.linen as nn
 import jax.numpy as jnp
+from jax import Array
 
 from mmer_jax.fusion.ctc_alignment import AlignToAnchor
 from mmer_jax.layers import LSTM, MLP, final_state
-
-Array = Any
 
 
 class EfLstm(nn.Module):

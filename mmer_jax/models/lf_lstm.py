@@ -4,10 +4,9 @@ from typing import Any
 
 import flax.linen as nn
 import jax.numpy as jnp
+from jax import Array
 
 from mmer_jax.layers import LSTM, MLP, check_batch, final_state
-
-Array = Any
 
 
 class LfLstm(nn.Module):

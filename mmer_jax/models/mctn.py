@@ -5,12 +5,11 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jax import Array
 
 from mmer_jax.fusion.ctc_alignment import AlignToAnchor
 from mmer_jax.fusion.cyclic_translation import CyclicTranslation
 from mmer_jax.layers import LSTM, last_valid
-
-Array = Any
 
 
 class Mctn(nn.Module):

@@ -8,6 +8,7 @@ from typing import Any
 
 import flax.linen as nn
 import jax.numpy as jnp
+from jax import Array
 
 from mmer_jax.fusion.double_discriminator import DoubleDiscriminator
 from mmer_jax.fusion.hierarchical_cross_modal import GRAINS, HierarchicalCrossModalAttention
@@ -26,7 +27,6 @@ from mmer_jax.layers import (
     sinusoidal_positions,
 )
 
-Array = Any
 REPRESENTATIONS = ('specific', 'agnostic')
 
 

@@ -11,12 +11,11 @@ from typing import Any
 
 import flax.linen as nn
 import jax.numpy as jnp
+from jax import Array
 
 from mmer_jax.fusion.cross_modal_attention import PairwiseCrossModal, ResidualHead, one_a_modality
 from mmer_jax.fusion.distribution_alignment import PairStatistics, SideDiscriminator, pair_statistics
 from mmer_jax.layers import TemporalConv, check_batch
-
-Array = Any
 
 
 class Mica(nn.Module):
@@ -86,7 +85,7 @@ class Mica(nn.Module):
         )
         features_BD, observed = fusion(x, masks, train=train)
         head = ResidualHead(self.num_outputs, self.output_dropout, dtype=self.dtype, name='head')
-        outputs = {'prediction': head(features_BD, train=train), 'features': features_BD}
+        outputs: dict[str, Any] = {'prediction': head(features_BD, train=train), 'features': features_BD}
         outputs |= self._aligned([seen for seen in observed.values() if isinstance(seen, PairStatistics)], train)
         if self.capture_attention:
             maps = {k: seen.map_BKTS if isinstance(seen, PairStatistics) else seen for k, seen in observed.items()}

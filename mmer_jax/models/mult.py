@@ -4,11 +4,10 @@ from typing import Any
 
 import flax.linen as nn
 import jax.numpy as jnp
+from jax import Array
 
 from mmer_jax.fusion.cross_modal_attention import PairwiseCrossModal, ResidualHead, one_a_modality
 from mmer_jax.layers import TemporalConv, check_batch
-
-Array = Any
 
 
 class Mult(nn.Module):

@@ -4,11 +4,11 @@ from typing import Any
 
 import flax.linen as nn
 import jax.numpy as jnp
+from jax import Array
 
 from mmer_jax.fusion.message_hub import MessageHub, SelfAttentionLayer, last_step
 from mmer_jax.layers import MLP, TemporalConv, at_layer, check_batch, sinusoidal_positions
 
-Array = Any
 FINAL_ORDER = ('text', 'vision', 'audio')  # the paper's [C, L, V, A]
 
 

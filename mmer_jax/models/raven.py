@@ -4,12 +4,11 @@ from typing import Any
 
 import flax.linen as nn
 import jax.numpy as jnp
+from jax import Array
 
 from mmer_jax.fusion.ctc_alignment import AlignToAnchor
 from mmer_jax.fusion.gated_shift import GatedShift
 from mmer_jax.layers import LSTM, last_valid
-
-Array = Any
 
 
 class Raven(nn.Module):

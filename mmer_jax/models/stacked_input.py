@@ -5,10 +5,10 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jax import Array
 
 from mmer_jax.layers import check_batch
 
-Array = Any
 ORDER = ('vision', 'audio')  # the face first: left, above, or in the first channels
 AXES = {'height': 2, 'width': 3, 'channel': 4}
 

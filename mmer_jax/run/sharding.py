@@ -9,9 +9,8 @@ from typing import Any
 
 import jax
 import numpy as np
+from jax import Array
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
-
-Array = Any
 
 
 def make_mesh(seed: int = 1, data: int = -1) -> Mesh:
