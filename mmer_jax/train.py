@@ -14,6 +14,7 @@ from typing import Any
 import flax.linen as nn
 import jax
 import numpy as np
+from ml_collections import ConfigDict
 
 from mmer_jax import __version__, evaluate
 from mmer_jax.data import other_data
@@ -26,7 +27,6 @@ from mmer_jax.models import check_module
 from mmer_jax.run import sharding, warm_start, writer
 from mmer_jax.run.checkpoint import Checkpoints
 from mmer_jax.run.program import (
-    Config,
     FoldData,
     Program,
     example_batch,
@@ -45,7 +45,7 @@ from mmer_jax.settings.keys import check_config_values
 
 
 def train_and_evaluate(
-    config: Config, workdir: str | Path, model: nn.Module | None = None, folds: Sequence[int] | None = None
+    config: ConfigDict, workdir: str | Path, model: nn.Module | None = None, folds: Sequence[int] | None = None
 ) -> dict[str, Any]:
     """Trains and evaluates every fold (or those numbered in `folds`) and returns what results.json holds.
 
@@ -92,7 +92,7 @@ def train_and_evaluate(
     return described
 
 
-def check_metrics(config: Config, source: RecordSource) -> None:
+def check_metrics(config: ConfigDict, source: RecordSource) -> None:
     """ValueError where the config selects by, or shows, a metric that this kind of label does not have."""
     kind, labels = evaluate.kind_of(source), labels_of(source, source.manifest['record'])
     known = ['loss', *names(kind, source.schema.label.names)]
@@ -106,7 +106,7 @@ def check_metrics(config: Config, source: RecordSource) -> None:
 
 
 def train_fold(
-    config: Config, workdir: Path, fold_data: FoldData, program: Program, name: str, *, tell: bool = False
+    config: ConfigDict, workdir: Path, fold_data: FoldData, program: Program, name: str, *, tell: bool = False
 ) -> dict[str, Any]:
     """Trains one fold, resuming where workdir stands; writes its predictions and results.json, and returns these.
 
@@ -142,10 +142,11 @@ class Loop:
             config.selection.plateau_patience,
             config.selection.plateau_factor,
         )
-        self.state: TrainState = program.init(self.seeds.astype(np.int32))
+        self.state: TrainState = program.shapes(config.seeds)
         self.loss_sum, self.step = np.zeros(config.seeds), 0
         expected = self._restore()
         if self.step == 0:
+            self.state = program.init(self.seeds.astype(np.int32))
             self.state = warm_start.begin(config, fold_data, self.state, program.mesh, tell=tell)
             self.best = jax.tree.map(lambda x: x.copy(), variables_of(self.state))
         self.on_device = program.unstack(self.state)
@@ -160,7 +161,8 @@ class Loop:
 
     def _restore(self) -> int | None:
         """Goes to the newest whole checkpoint; the rows that metrics.jsonl had then, None where that is unknown."""
-        found = self.checkpoints.restore_newest(state=self.state, best=variables_of(self.state))
+        convert = self.program.convert
+        found = self.checkpoints.restore_newest(state=self.state, best=variables_of(self.state), convert=convert)
         if found is None:
             return None
         self.step, self.state, self.best, host = found
@@ -264,7 +266,14 @@ def _finite(value: float) -> float | None:
 
 
 def write_results(
-    config: Config, workdir: Path, fold_data: FoldData, program: Program, name: str, best: Any, selection, seeds: Any
+    config: ConfigDict,
+    workdir: Path,
+    fold_data: FoldData,
+    program: Program,
+    name: str,
+    best: Any,
+    selection,
+    seeds: Any,
 ) -> dict[str, Any]:
     """Reads the test split once, with the variables that validation chose; predictions/*.npz and results.json."""
     source, fold = fold_data.source, fold_data.fold

@@ -179,9 +179,9 @@ def test_evaluating_the_checkpoint_gives_the_results_again(tiny, tmp_path, capsy
     for split in ('train', 'validation', 'test'):
         found = evaluate.evaluate_checkpoint(tmp_path / 'fold_2', split=split, directory=tiny)
         for row, expected in zip(found, results['rows'], strict=True):
-            assert row.pop('seed') == expected['seed']
+            assert (row.pop('fold'), row.pop('seed')) == ('fold_2', expected['seed'])
             assert row == pytest.approx(expected[split], abs=1e-6)
-    assert evaluate.main([str(tmp_path / 'fold_0')]) == 1
+    assert evaluate.main([str(tmp_path), '--fold', '0']) == 1
     assert 'holds no trained fold' in capsys.readouterr().err
 
 
@@ -412,9 +412,9 @@ def test_ten_seeds_of_a_recurrent_model_start():
     """Batched QR decompositions (orthogonal initialisers under vmap) never return with jaxlib 0.10.2 on two cores."""
     code = (
         'import numpy as np; from tests.test_models import ALL, make_batch; from mmer_jax.models import LfLstm; '
-        'import optax; from mmer_jax.experiment import init_seeds; import jax; '
-        'init = jax.jit(init_seeds(LfLstm(ALL, 3, hidden_size=32), optax.sgd(1.0), make_batch(ALL))); '
-        'state = jax.block_until_ready(init(np.arange(10))); print(len(state.step))'
+        'from mmer_jax.run.initialise import fresh; import jax; model = LfLstm(ALL, 3, hidden_size=32); '
+        'init = lambda seed: model.init(jax.random.key(seed), make_batch(ALL), train=False); '
+        'print(*{len(x) for x in jax.tree.leaves(fresh(init, np.arange(10)))})'
     )
     done = subprocess.run(
         [sys.executable, '-c', code], cwd=REPOSITORY, env=ENVIRONMENT, capture_output=True, text=True, timeout=120

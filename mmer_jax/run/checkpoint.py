@@ -13,6 +13,7 @@ whole.
 import json
 import sys
 import zlib
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +23,10 @@ import orbax.checkpoint as ocp
 from jax.experimental import multihost_utils
 
 Tree = Any
+Convert = Callable[[Tree, Tree], Tree]
 KEPT = 2  # the newest checkpoint, and the one before for when that is damaged
 SUMS = 'sums.json'
+FORMAT = 2  # 1, of version 0.1, had an optimiser state per parameter and did not say so
 
 
 class DoesNotFit(ValueError):
@@ -77,23 +80,25 @@ class Checkpoints:
         args = ocp.args.Composite(
             state=ocp.args.StandardSave(state),
             best=ocp.args.StandardSave(best),
-            host=ocp.args.JsonSave({'loop': host, 'shapes': _shapes(best)}),
+            host=ocp.args.JsonSave({'loop': host, 'shapes': _shapes(best), 'format': FORMAT}),
         )
         if not self._manager.save(step, args=args, force=True):
             raise RuntimeError(f'{self.directory}: checkpoint {step} exists and was not written again')
         if jax.process_index() == 0:
             write_sums(self.directory / str(step))
 
-    def restore_newest(self, *, state: Tree, best: Tree) -> tuple[int, Tree, Tree, dict[str, Any]] | None:
+    def restore_newest(
+        self, *, state: Tree, best: Tree, convert: Convert | None = None
+    ) -> tuple[int, Tree, Tree, dict[str, Any]] | None:
         """(step, state, best, host) of the newest whole checkpoint, placed and shaped as the given trees, to go on from
-        it; None where there is no checkpoint.
+        it; None where there is no checkpoint. convert(saved, state): a state of format 1 in the form of `state`.
 
         Newer ones that are damaged are told and removed: the run will write them again. ValueError where none is
         whole; DoesNotFit where the shapes differ.
         """
         faults: dict[int, str] = {}
         for step in self.steps():
-            found, fault = self._try(step, best, state)
+            found, fault = self._try(step, best, state, convert)
             if not fault:
                 for damaged, why in faults.items():
                     self._tell_and_remove(damaged, why, step)
@@ -129,13 +134,15 @@ class Checkpoints:
             raise ValueError(f'checkpoint {steps[0]} in {self.directory} is damaged ({fault}); {again}')
         return found['best']
 
-    def _try(self, step: int, best: Tree, state: Tree = None) -> tuple[dict[str, Any], str]:
+    def _try(
+        self, step: int, best: Tree, state: Tree = None, convert: Convert | None = None
+    ) -> tuple[dict[str, Any], str]:
         """What a step holds, and '' or what is damaged in it."""
         known = self._fault(step)
         if known:
             return {}, known
         try:
-            return self._restore(step, best, state), ''
+            return self._restore(step, best, state, convert), ''
         except DoesNotFit:
             raise
         except Exception as error:  # orbax and tensorstore have many kinds for a file that is cut, empty or missing
@@ -143,13 +150,18 @@ class Checkpoints:
                 raise
             return {}, f'{type(error).__name__}: {" ".join(str(error).split())[:200]}'
 
-    def _restore(self, step: int, best: Tree, state: Tree) -> dict[str, Any]:
+    def _restore(self, step: int, best: Tree, state: Tree, convert: Convert | None) -> dict[str, Any]:
         host = self._checked_host(step, best)
         items = {'best': ocp.args.StandardRestore(_abstract(best))}
+        old = host.get('format', 1) < FORMAT and convert is not None
         if state is not None:
-            items['state'] = ocp.args.StandardRestore(_abstract(state))
+            items['state'] = ocp.args.StandardRestore(None if old else _abstract(state))
         restored = self._manager.restore(step, args=ocp.args.Composite(**items))
-        return {'best': restored['best'], 'state': restored.get('state'), 'host': host['loop']}
+        found = restored.get('state')
+        if old and convert is not None:
+            found = convert(found, state)
+            print(f'checkpoint {step} in {self.directory} is of version 0.1 and was converted', file=sys.stderr)
+        return {'best': restored['best'], 'state': found, 'host': host['loop']}
 
     def _checked_host(self, step: int, best: Tree) -> dict[str, Any]:
         """The saved JSON; DoesNotFit names the first arrays whose name, shape or type is not the checkpoint's."""

@@ -21,7 +21,8 @@ class FlatOptimizer(NamedTuple):
     """An optax transformation (init, update over trees), and its parts over vectors.
 
     gather(tree) -> vectors; update_vectors(vectors of the gradient, state, params) -> vectors of updates, state;
-    apply(params, updates, scale) -> params, where scale is a factor of all updates.
+    apply(params, updates, scale) -> params, where scale is a factor of all updates; members(params) -> the names of the
+    parameters in each vector, in order.
     """
 
     init: Callable[[Tree], Any]
@@ -29,6 +30,7 @@ class FlatOptimizer(NamedTuple):
     gather: Callable[[Tree], Any]
     update_vectors: Callable[[Any, Any, Tree], tuple[Any, Any]]
     apply: Callable[[Tree, Any, Any], Tree]
+    members: Callable[[Tree], dict[str, list[str]]]
 
 
 def over_vectors(
@@ -85,7 +87,12 @@ def over_vectors(
         is_none = lambda x: x is None  # noqa: E731
         return jax.tree.map(lambda u, p: p if u is None else p + u.astype(p.dtype), updates, params, is_leaf=is_none)
 
-    return FlatOptimizer(init, update, gather, update_vectors, apply)
+    def members(tree):
+        groups, known = layout(tree)
+        names = [name_of(path) for path, _ in jax.tree_util.tree_leaves_with_path(tree)]
+        return {key: [name for name, group in zip(names, groups, strict=True) if group == key] for key in known}
+
+    return FlatOptimizer(init, update, gather, update_vectors, apply, members)
 
 
 def as_flat(optimizer: optax.GradientTransformation | FlatOptimizer) -> FlatOptimizer:
@@ -96,9 +103,10 @@ def as_flat(optimizer: optax.GradientTransformation | FlatOptimizer) -> FlatOpti
     def apply(params, updates, scale):
         return optax.apply_updates(params, jax.tree.map(lambda u: u * scale, updates))
 
-    return FlatOptimizer(optimizer.init, optimizer.update, lambda tree: tree, optimizer.update, apply)
+    return FlatOptimizer(optimizer.init, optimizer.update, lambda tree: tree, optimizer.update, apply, lambda tree: {})
 
 
 def name_of(path: Sequence[Any]) -> str:
     """'encoder/layer_0/output/kernel' of a path in a tree of parameters."""
-    return '/'.join(str(getattr(key, 'key', key)) for key in path)
+    parts = (next(getattr(key, a) for a in ('key', 'name', 'idx') if hasattr(key, a)) for key in path)
+    return '/'.join(map(str, parts))

@@ -14,6 +14,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
+from ml_collections import ConfigDict
 
 from mmer_jax.data import augment, leakage
 from mmer_jax.data.batches import (
@@ -29,10 +31,13 @@ from mmer_jax.data.records import RecordSource
 from mmer_jax.files import read_arrays, save_arrays
 from mmer_jax.losses import make_loss
 from mmer_jax.models import build_model, check_module
-from mmer_jax.run import sharding
+from mmer_jax.run import old_checkpoints, sharding
+from mmer_jax.run.flat import FlatOptimizer
+from mmer_jax.run.initialise import fresh
 from mmer_jax.run.optimizer import make_optimizer
 from mmer_jax.run.step import (
     StepParts,
+    TrainState,
     init_state,
     make_eval_step,
     make_step_parts,
@@ -41,9 +46,7 @@ from mmer_jax.run.step import (
     take_seed,
     variables_of,
 )
-from mmer_jax.run.workdir import read_results
 
-Config = Any
 COMPUTE_DTYPES = {'float32': jnp.float32, 'bfloat16': jnp.bfloat16}
 # On CPU XLA takes the barriers out that keep remat's second forward pass from being merged with the first, and remat
 # then saves nothing. This pass is the one that does it (I3D, 4 x 135 x 224 x 448: 35.5 GiB with it, 12.5 without).
@@ -66,7 +69,7 @@ class FoldData:
         return dataclasses.replace(load, plan=plan, augmentations=())
 
 
-def open_source(config: Config) -> RecordSource:
+def open_source(config: ConfigDict) -> RecordSource:
     """The config's shard directory, with its modalities checked."""
     if not config.data.directory:
         raise ValueError('config.data.directory is empty: set it to a shard directory (--config.data.directory=DIR)')
@@ -75,12 +78,12 @@ def open_source(config: Config) -> RecordSource:
     return source
 
 
-def folds_of(config: Config, source: RecordSource) -> list[Fold]:
+def folds_of(config: ConfigDict, source: RecordSource) -> list[Fold]:
     """All folds of the config's protocol, checked, with their marks."""
     return leakage.folds_of_source(source, config.protocol.name, config.protocol.options.to_dict())
 
 
-def elsewhere(config: Config, directory: str | Path | None) -> Config:
+def elsewhere(config: ConfigDict, directory: str | Path | None) -> ConfigDict:
     """The config with another shard directory; itself where there is none."""
     if directory is None:
         return config
@@ -89,35 +92,7 @@ def elsewhere(config: Config, directory: str | Path | None) -> Config:
     return other
 
 
-def check_data(config: Config, source: RecordSource, fold: Fold, folder: Path) -> None:
-    """ValueError where `fold` of `source` tests what the finished run in `folder`, of this config, was trained on.
-
-    No other records than the run tested are fine, wherever they lie now, and another data set; a run that has no
-    results yet has nothing to compare with.
-    """
-    results = folder / 'results.json'
-    if not results.is_file() or read_results(results, ()).get('dataset') != source.schema.name:
-        return
-    if leakage.tests_nothing_new(folder / 'predictions' / 'test.npz', fold, source):
-        return
-    if Path(config.data.directory).resolve() == source.directory.resolve():
-        raise ValueError(
-            f'{source.directory} has changed since the run in {folder}: it tests records that the run did not test and '
-            'may have been trained on. Train again, or give the data of then with --data'
-        )
-    try:
-        own = open_source(config)
-    except (ValueError, OSError) as error:
-        raise ValueError(
-            f'{source.directory} tests other records than the run in {folder} did, and the data that the run was '
-            f'trained on cannot be read, so whether they were trained on is unknown: {error}'
-        ) from error
-    trained = {one.name: one for one in folds_of(config, own)}
-    if fold.name in trained:
-        leakage.check_tested(fold, source, trained[fold.name], own)
-
-
-def load_fold(config: Config, source: RecordSource, fold: Fold, statistics=None) -> FoldData:
+def load_fold(config: ConfigDict, source: RecordSource, fold: Fold, statistics=None) -> FoldData:
     """Plans the batches of each split; `statistics` given (a saved run's) are used instead of computed ones."""
     modalities, max_length = tuple(config.modalities), config.data.max_length.to_dict()
     if statistics is None:
@@ -150,7 +125,7 @@ def load_fold(config: Config, source: RecordSource, fold: Fold, statistics=None)
     return FoldData(source, fold, loaders, statistics)
 
 
-def make_model(config: Config, source: RecordSource) -> nn.Module:
+def make_model(config: ConfigDict, source: RecordSource) -> nn.Module:
     """config.model with the fields that the data decide: modalities, number of outputs, compute type."""
     if config.compute_dtype not in COMPUTE_DTYPES:
         raise ValueError(f'compute_dtype {config.compute_dtype!r}: the known ones are {", ".join(COMPUTE_DTYPES)}')
@@ -166,24 +141,27 @@ def make_model(config: Config, source: RecordSource) -> nn.Module:
 class Program:
     """The jitted functions of a run, over N seeds and a mesh; every fold of the same sizes shares them.
 
-    init(seeds (N,)) -> state, every array with a leading seed axis. unstack(state) gives it as train wants it, stack
-    the whole again. train(unstacked state, batch) -> (unstacked state, numbers), the state donated; predict(variables,
-    batch) -> outputs, whole on every process; `fetch` takes numbers and outputs to the host.
-    keep_best(best, state, improved (N,)) -> best; schedule(step) -> learning rate.
+    init(seeds (N,)) -> state, every array with a leading seed axis; shapes(N) -> what it will be. unstack(state) gives
+    it as train wants it, stack the whole again. train(unstacked state, batch) -> (unstacked state, numbers), the state
+    donated; predict(variables, batch) -> outputs, whole on every process; `fetch` takes numbers and outputs to the
+    host. keep_best(best, state, improved (N,)) -> best; schedule(step) -> learning rate; convert(saved,
+    wanted) -> a state that version 0.1 saved, in today's form.
     """
 
     mesh: Any
     total_steps: int
     init: Callable[..., Any]
+    shapes: Callable[..., Any]
     train: Callable[..., Any]
     predict: Callable[..., Any]
     unstack: Callable[..., Any]
     stack: Callable[..., Any]
     keep_best: Callable[..., Any]
     schedule: Callable[..., Any]
+    convert: Callable[..., Any]
 
 
-def make_program(config: Config, model: nn.Module, fold_data: FoldData) -> Program:
+def make_program(config: ConfigDict, model: nn.Module, fold_data: FoldData) -> Program:
     """Builds and jits the functions; compilation happens at their first call for each batch shape."""
     check_module(model)
     mesh = sharding.make_mesh(config.mesh.seed, config.mesh.data)
@@ -200,7 +178,7 @@ def make_program(config: Config, model: nn.Module, fold_data: FoldData) -> Progr
     train_step = make_step(model, optimizer, loss, accumulate=config.accumulate, average=average, freeze=freeze)
     eval_step = make_eval_step(model, loss)
     by_seed, everywhere = sharding.state_sharding(mesh), sharding.replicated(mesh)
-    example = example_batch(fold_data.loaders['train'])
+    parts = model, optimizer, example_batch(fold_data.loaders['train'])
     if config.seeds_by not in ('auto', 'vmap', 'turns'):
         raise ValueError(f"config.seeds_by {config.seeds_by!r}: expected 'auto', 'vmap' or 'turns'")
     turns = config.seeds_by == 'turns' or (config.seeds_by == 'auto' and on_cpu and not sharding.splits_seeds(mesh))
@@ -216,22 +194,47 @@ def make_program(config: Config, model: nn.Module, fold_data: FoldData) -> Progr
     return Program(
         mesh=mesh,
         total_steps=total_steps,
-        init=jax.jit(init_seeds(model, optimizer, example, average=average > 0), out_shardings=by_seed),
+        init=partial(init_states, *parts, by_seed=by_seed, average=average > 0),
+        shapes=partial(shapes_of_states, *parts, by_seed=by_seed, average=average > 0),
         **functions,
         keep_best=jax.jit(keep_best, donate_argnums=0, out_shardings=by_seed),
         schedule=schedule,
+        convert=lambda saved, wanted: old_checkpoints.convert(saved, wanted, optimizer.members(wanted.params)),
     )
 
 
-def init_seeds(
-    model: nn.Module, optimizer, example: Mapping[str, np.ndarray], *, average: bool = False
-) -> Callable[[Any], Any]:
-    """seeds (N,) -> fresh states with a leading seed axis.
+def init_states(
+    model: nn.Module, optimizer: FlatOptimizer, example: Mapping[str, np.ndarray], seeds: np.ndarray, by_seed: Any,
+    *, average: bool = False,
+) -> TrainState:  # fmt: skip
+    """Fresh states of all `seeds` (N,), placed: every array has a leading seed axis. Same values as `init_state`."""
 
-    One after another: under vmap, orthogonal initialisers are batched QR decompositions, which never return with
-    jaxlib 0.10.2 on two cores (seven or eight seeds of a model of three LSTMs; mended in 0.12).
-    """
-    return lambda seeds: jax.lax.map(lambda seed: init_state(model, optimizer, example, seed, average=average), seeds)
+    def variables_and_key(seed):
+        state = init_state(model, optax.identity(), example, seed)
+        return {'params': state.params, **state.model_state}, state.key
+
+    variables, keys = fresh(variables_and_key, seeds)
+    variables = sharding.put_tree(variables, by_seed)
+    params = variables.pop('params')
+    opt_state = jax.jit(jax.vmap(optimizer.init), out_shardings=by_seed)(params)
+    return TrainState(
+        step=sharding.put_tree(np.zeros(len(seeds), np.int32), by_seed),
+        params=params,
+        model_state=variables,
+        opt_state=opt_state,
+        key=sharding.put_tree(keys, by_seed),
+        lr_scale=sharding.put_tree(np.ones(len(seeds), np.float32), by_seed),
+        average=jax.tree.map(lambda x: x.copy(), params) if average else None,
+    )
+
+
+def shapes_of_states(
+    model: nn.Module, optimizer: FlatOptimizer, example: Mapping[str, np.ndarray], seeds: int, by_seed: Any,
+    *, average: bool = False,
+) -> TrainState:  # fmt: skip
+    """What `init_states` gives of as many seeds, as jax.ShapeDtypeStruct; nothing is computed."""
+    one = jax.eval_shape(lambda: init_state(model, optimizer, example, np.int32(0), average=average))
+    return jax.tree.map(lambda x: jax.ShapeDtypeStruct((seeds, *x.shape), x.dtype, sharding=by_seed), one)
 
 
 def seeds_in_turns(

@@ -1,0 +1,45 @@
+"""mmer_jax.run.initialise: the values of a module's own init, each different initialiser compiled once."""
+
+import jax
+import numpy as np
+import pytest
+
+from mmer_jax.run import initialise
+from mmer_jax.run.initialise import fresh
+from tests.test_models import ALL, make, make_batch
+
+SEEDS = np.array([3, 11])
+
+
+@pytest.mark.parametrize(('name', 'remat'), [('lf_lstm', False), ('mult', True), ('mfsa', False)])
+def test_values_are_those_of_init(name, remat):
+    model, batch = make(name, ALL, remat=remat), make_batch(ALL)
+
+    def init(seed):
+        return model.init(jax.random.key(seed), batch, train=False)
+
+    expected = jax.jit(lambda seeds: jax.lax.map(init, seeds))(SEEDS)
+    found = fresh(init, SEEDS)
+    assert jax.tree.structure(found) == jax.tree.structure(expected)
+    # Rounding may differ where XLA merges a product with a sum.
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6, atol=2e-6), found, expected)
+    assert all(leaf.dtype == np.float32 for leaf in jax.tree.leaves(found))
+
+
+def test_equal_initialisers_are_compiled_once(monkeypatch):
+    model, batch, calls = make('mult', ALL, num_layers=3, remat=True), make_batch(ALL), []
+    run = initialise._run
+    monkeypatch.setattr(initialise, '_run', lambda *arguments: calls.extend(arguments[0]) or run(*arguments))
+    found = fresh(lambda seed: model.init(jax.random.key(seed), batch, train=False), SEEDS)
+    parameters, parts = len(jax.tree.leaves(found)), len(calls)
+    assert parameters > 400
+    assert parts < 30, f'{parameters} parameters in {parts} parts'
+
+
+def test_what_does_not_depend_on_the_seed_is_the_same_for_all():
+    found = fresh(
+        lambda seed: {'one': np.float32(1) * jax.numpy.ones(3), 'seed': seed, 'two': jax.numpy.ones(3)}, SEEDS
+    )
+    np.testing.assert_array_equal(found['one'], np.ones((2, 3)))
+    np.testing.assert_array_equal(found['two'], np.ones((2, 3)))
+    np.testing.assert_array_equal(found['seed'], SEEDS)
