@@ -4,11 +4,10 @@ import argparse
 import dataclasses
 import functools
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import jax
 import numpy as np
 from absl import logging
 
@@ -19,10 +18,10 @@ from mmer_jax.files import read_json, save_arrays, write_json
 from mmer_jax.files.outputs import check_ablation, check_folder
 from mmer_jax.metrics import KINDS, about, floors, metric_kind
 from mmer_jax.run import finished, sharding
-from mmer_jax.run.checkpoint import Checkpoints
+from mmer_jax.run.finished import Run
 from mmer_jax.run.program import Program, fetch, make_program
-from mmer_jax.run.step import variables_of
 from mmer_jax.run.workdir import hold, read_results
+from mmer_jax.settings import ranges
 
 Predictions = dict[str, np.ndarray]
 
@@ -96,55 +95,45 @@ def save_predictions(path: Path, predictions: Predictions, seeds: np.ndarray) ->
 
 
 def evaluate_checkpoint(
-    workdir: str | Path, *, split: str = 'test', without: Sequence[str] = (), **options: Any
+    workdir: str | Path, *, fold: int | None = None, split: str = 'test', without: Sequence[str] = (), **options: Any
 ) -> list[dict[str, Any]]:
-    """Metrics of a fold's chosen variables, one row a seed, from its checkpoint.
+    """Metrics of a run's chosen variables, from its checkpoints: one row per fold and seed.
 
-    workdir: a run without folds, or one of its fold_<k> folders. without: modalities that are hidden, each step of
-    theirs padding; at least one must be left. `options` are those of finished.open_fold: another directory, all whose
-    records are then the test split, and what of it may be tested; the module of a run of an own one.
+    workdir: a run, all whose folds are evaluated, or the one numbered `fold`; or one of its fold folders. without:
+    modalities that are hidden, each step of theirs padding; at least one must be left. `options` are those of
+    finished.open_runs: another directory, all whose records are then the test split, and what of it may be tested; the
+    module of a run of an own one.
     """
-    opened = _open(Path(workdir), **options)
-    predictions = _predict_fold(opened, split, without)
-    source, kind = opened.fold_data.source, _kind(opened)
-    seeds = _seeds(opened.config)
-    return [{'seed': int(s), **as_json(measure(predictions, source, n, kind))} for n, s in enumerate(seeds)]
+    return evaluate_runs(finished.open_runs(workdir, fold=fold, finished=False, **options), split, without)
 
 
-def _open(workdir: Path, **options: Any) -> finished.Opened:
-    if not (workdir / 'checkpoints').is_dir():
-        parent = workdir if (workdir / 'config.json').is_file() else workdir.parent
-        known = ', '.join(str(path.parent) for path in sorted(parent.glob('fold_*/checkpoints')))
-        raise ValueError(f'{workdir} holds no trained fold; ' + (f'give one of {known}' if known else 'train first'))
-    return finished.open_fold(workdir, finished=False, **options)
+def evaluate_runs(runs: Sequence[Run], split: str = 'test', without: Sequence[str] = ()) -> list[dict[str, Any]]:
+    """The same of the folds of a run that are open."""
+    rows = []
+    for run, predictions in zip(runs, predict_runs(runs, split, without), strict=True):
+        source, kind, name = run.fold_data.source, _kind(run), run.fold_data.fold.name
+        for n, seed in enumerate(run.seeds):
+            rows.append({'fold': name, 'seed': int(seed), **as_json(measure(predictions, source, n, kind))})
+    return rows
 
 
-def _seeds(config: Any) -> np.ndarray:
-    return config.seed + np.arange(config.seeds)
+def predict_runs(runs: Sequence[Run], split: str, without: Sequence[str] = ()) -> Iterator[Predictions]:
+    """The predictions of all seeds of each fold on a split, from its checkpoint; compiled once for all folds."""
+    check_hidden(without, runs[0].config.modalities)
+    other = [run for run in runs if run.other]
+    if other and split != 'test':
+        raise ValueError(f'{other[0].fold_data.source.directory} is tested as a whole: it has no split {split!r}')
+    program = make_program(runs[0].config, runs[0].model, runs[0].fold_data)
+    for run in runs:
+        load = dataclasses.replace(run.fold_data.whole(split), hidden=tuple(without))
+        yield predict(program, finished.all_variables(run, program.mesh), load)
 
 
-def _predict_fold(opened: finished.Opened, split: str, without: Sequence[str]) -> Predictions:
-    """The predictions of all seeds of a fold on a split, from its checkpoint."""
-    config, fold_data = opened.config, opened.fold_data
-    check_hidden(without, config.modalities)
-    if opened.other and split != 'test':
-        raise ValueError(f'{fold_data.source.directory} is tested as a whole: it has no split {split!r}')
-    program = make_program(config, opened.model, fold_data)
-    by_seed = sharding.state_sharding(program.mesh)
-    shapes = jax.tree.map(
-        lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=by_seed),
-        variables_of(jax.eval_shape(program.init, _seeds(config).astype(np.int32))),
-    )
-    with Checkpoints(opened.folder / 'checkpoints', read_only=True) as checkpoints:
-        best = checkpoints.restore_best(shapes)
-    return predict(program, best, dataclasses.replace(fold_data.whole(split), hidden=tuple(without)))
-
-
-def _kind(opened: finished.Opened) -> str:
+def _kind(run: Run) -> str:
     """The kind of metrics: on other data that of the run, where its definitions fit their labels."""
-    source, results = opened.fold_data.source, opened.folder / 'results.json'
+    source, results = run.fold_data.source, run.folder / 'results.json'
     own = kind_of(source)
-    if not opened.other or not results.is_file():
+    if not run.other or not results.is_file():
         return own
     kind = read_results(results, ('metrics',))['metrics']
     if KINDS[own].labels == 'regression':
@@ -153,41 +142,43 @@ def _kind(opened: finished.Opened) -> str:
     return own
 
 
-def evaluate_other(workdir: str | Path, output: str | Path | None = None, **options: Any) -> dict[str, Any]:
-    """A finished run tested on all records of options['directory'] (finished.open_fold): each of its folds and seeds.
+def evaluate_other(
+    workdir: str | Path, output: str | Path | None = None, *, fold: int | None = None, **options: Any
+) -> dict[str, Any]:
+    """A finished run tested on all records of options['directory'] (finished.open_runs): each of its folds and seeds.
 
     Returns what results.json holds, with the protocol 'other data: <data set>', and writes it into `output`, with the
-    predictions of each fold, where that is given. `workdir`: a run, or one of its folds.
+    predictions of each fold, where that is given. `workdir`, `fold`: as in evaluate_checkpoint.
     """
-    workdir = Path(workdir)
+    return evaluate_runs_on_other(finished.open_runs(workdir, fold=fold, **options), output)
+
+
+def evaluate_runs_on_other(runs: Sequence[Run], output: str | Path | None = None) -> dict[str, Any]:
+    """The same of the folds of a run that are open."""
     if output is not None:
         check_folder(output, {'results.json': b'other data: '})
-    parent = workdir if (workdir / 'config.json').is_file() else workdir.parent
-    names = finished.fold_names(parent)
-    folders = [parent / name for name in names] if parent == workdir and names[0].startswith('fold_') else [workdir]
+    if own := [run for run in runs if not run.other]:
+        raise ValueError(
+            f'{own[0].fold_data.source.directory} holds the data of the run itself: evaluate its folds, or all with '
+            '--all'
+        )
     results, rows, found = {}, [], {}
-    for folder in folders:
-        opened = finished.open_fold(folder, **options)
-        if not opened.other:
-            raise ValueError(
-                f'{options.get("directory")} holds the data of the run itself: evaluate its folds, or all with --all'
-            )
-        results = read_results(opened.folder / 'results.json', ('metrics', 'variant'))
-        predictions, fold, source = _predict_fold(opened, 'test', ()), opened.fold_data.fold, opened.fold_data.source
-        kind, seeds = _kind(opened), _seeds(opened.config)
+    for run, predictions in zip(runs, predict_runs(runs, 'test'), strict=True):
+        fold, source, kind = run.fold_data.fold, run.fold_data.source, _kind(run)
         floor = as_json(floors(kind, predictions['label'], names=source.schema.label.names))
-        own = [
+        own_rows = [
             {'fold': fold.name, 'seed': int(seed), 'marks': list(fold.marks), 'counts': {'test': len(fold.test)},
              'test': as_json(measure(predictions, source, n, kind)), 'floor': floor}
-            for n, seed in enumerate(seeds)
+            for n, seed in enumerate(run.seeds)
         ]  # fmt: skip
+        results = read_results(run.folder / 'results.json', ('metrics', 'variant'))
         results |= {'dataset': source.schema.name, 'metrics': kind, 'published': None, 'protocol_options': {}}
         results |= {'protocol': f'other data: {source.schema.name}'}
-        found[opened.folder.name if len(folders) > 1 else ''] = (predictions, seeds, {**results, 'rows': own})
-        rows += own
+        found[run.folder.name if len(runs) > 1 else ''] = (predictions, run.seeds, {**results, 'rows': own_rows})
+        rows += own_rows
     results = {**results, 'rows': rows}
     if output is not None:
-        _write_other(Path(output), parent, found, results)
+        _write_other(Path(output), runs[0].workdir, found, results)
     return results
 
 
@@ -207,31 +198,31 @@ def check_hidden(without: Sequence[str], modalities: Sequence[str]) -> None:
         raise ValueError(f'without {", ".join(without)}: the model has {", ".join(modalities)}; at least one must stay')
 
 
-def ablate(workdir: str | Path, output: str | Path, without: Sequence[str], **options: Any) -> dict[str, Any]:
+def ablate(
+    workdir: str | Path, output: str | Path, without: Sequence[str], *, fold: int | None = None, **options: Any
+) -> dict[str, Any]:
     """A finished run tested with modalities hidden: its results.json with the new test metrics, written to `output`.
 
-    options: the module of a run of an own one, model=...
+    workdir, fold: as in evaluate_checkpoint. options: the module of a run of an own one, model=...
     Nothing is trained: the row says how much the trained model leans on what is hidden, not what a model without it
     could learn. Its rows hold no numbers of the other splits.
     """
-    workdir, output = Path(workdir), Path(output)
-    if not (workdir / 'results.json').is_file():
-        raise ValueError(f'{workdir} has no results.json: train it to its end first')
+    output = Path(output)
     check_ablation(output)
-    results = read_results(workdir / 'results.json')
+    runs = finished.open_runs(workdir, fold=fold, **options)
+    tested = {(row.pop('fold'), row.pop('seed')): row for row in evaluate_runs(runs, without=without)}
+    results: dict[str, Any] = {}
     rows = []
-    for fold in dict.fromkeys(row['fold'] for row in results['rows']):
-        folder = workdir / fold if (workdir / fold).is_dir() else workdir
-        tested = {row.pop('seed'): row for row in evaluate_checkpoint(folder, without=without, **options)}
+    for run in runs:
+        results = read_results(run.folder / 'results.json')
         for row in results['rows']:
-            if row['fold'] == fold:
-                kept = {key: value for key, value in row.items() if key not in SPLITS}
-                rows.append({**kept, 'test': tested[row['seed']]})
+            kept = {key: value for key, value in row.items() if key not in SPLITS}
+            rows.append({**kept, 'test': tested[row['fold'], row['seed']]})
     left = [m for m in results['modalities'] if m not in without]
     variant = '_'.join(filter(None, [results['variant'], 'without', *without]))
     results |= {'rows': rows, 'modalities': left, 'variant': variant, 'published': None}
     with hold(output / '.evaluate.lock', output):
-        write_json(output / 'config.json', read_json(workdir / 'config.json'))
+        write_json(output / 'config.json', read_json(runs[0].workdir / 'config.json'))
         write_json(output / 'results.json', results)
     return results
 
@@ -240,6 +231,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog='python -m mmer_jax.evaluate', description='Evaluate a checkpoint again.')
     add = parser.add_argument
     add('workdir', type=Path, help='a run, or one of its fold folders')
+    add('--fold', type=ranges.COUNT_OR_0, help='number of one fold; all by default, and their mean')
     add('--split', choices=SPLITS, default='test', help="of the run's own data")
     add('--data', help="another shard directory, tested whole by each fold's model; or the run's own data elsewhere")
     add('--all', action='store_true', help='test all records of --data also where they are those of the run')
@@ -259,21 +251,23 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
 
 def run(arguments: argparse.Namespace) -> list[dict[str, Any]]:
     """The rows to print of a command line."""
-    workdir, options = arguments.workdir, {'directory': arguments.data}
-    options |= {'every': arguments.all, 'leave_out': arguments.leave_out_seen, 'allow': arguments.other_preparation}
-    if arguments.without and arguments.output:
-        found = ablate(workdir, arguments.output, arguments.without)['rows']
-        return [{'fold': row['fold'], 'seed': row['seed'], **row['test']} for row in found]
-    if arguments.data and not arguments.without and arguments.split == 'test':
-        if finished.is_other(workdir, **options):
-            results = evaluate_other(workdir, arguments.output, **options)
-            print(f'protocol {results["protocol"]}, {results["rows"][0]["counts"]["test"]} records')
-            for mark in dict.fromkeys(mark for row in results['rows'] for mark in row['marks']):
-                print(f'note: {mark}')
-            return _with_mean([{'fold': row['fold'], 'seed': row['seed'], **row['test']} for row in results['rows']])
+    workdir, fold, without = arguments.workdir, arguments.fold, arguments.without
+    if without and arguments.output:
+        results = ablate(workdir, arguments.output, without, fold=fold)
+        return [{'fold': row['fold'], 'seed': row['seed'], **row['test']} for row in results['rows']]
+    runs = finished.open_runs(
+        workdir, fold=fold, directory=arguments.data, finished=arguments.data is not None,
+        every=arguments.all, leave_out=arguments.leave_out_seen, allow=arguments.other_preparation,
+    )  # fmt: skip
+    if not runs[0].other or without or arguments.split != 'test':
         if arguments.output:
             raise ValueError(f'{arguments.data} holds the data of the run itself, whose results are there: no --output')
-    return evaluate_checkpoint(workdir, split=arguments.split, without=arguments.without, **options)
+        return evaluate_runs(runs, arguments.split, without)
+    results = evaluate_runs_on_other(runs, arguments.output)
+    print(f'protocol {results["protocol"]}, {results["rows"][0]["counts"]["test"]} records')
+    for mark in dict.fromkeys(mark for row in results['rows'] for mark in row['marks']):
+        print(f'note: {mark}')
+    return [{'fold': row['fold'], 'seed': row['seed'], **row['test']} for row in results['rows']]
 
 
 def _with_mean(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -288,7 +282,7 @@ def _with_mean(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
 def main(argv: list[str] | None = None) -> int:
     arguments = parse(argv)
     try:
-        rows = run(arguments)
+        rows = _with_mean(run(arguments))
     except (ValueError, OSError) as error:
         print(f'error: {error}', file=sys.stderr)
         return 1

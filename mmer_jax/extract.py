@@ -34,7 +34,6 @@ from mmer_jax.files import read_arrays, read_json, write_json
 from mmer_jax.files.outputs import check_shards
 from mmer_jax.run import finished
 from mmer_jax.run.finished import Run
-from mmer_jax.run.program import folds_of, open_source
 from mmer_jax.run.workdir import hold, read_results
 from mmer_jax.settings import ranges
 
@@ -45,12 +44,11 @@ OWN = ('record', 'id', 'label', 'split')  # manifest columns that are made anew
 
 @dataclasses.dataclass(frozen=True)
 class Task:
-    """One fold of a run to extract: the run, the level, where to, and the number of folds of the run."""
+    """One fold of a run to extract: the run, the level, and where to."""
 
     run: Run
     level: str
     output: Path
-    num_folds: int = 1
 
     @property
     def parts(self) -> Path:
@@ -73,7 +71,7 @@ class Task:
             'seed': run.seed,
             'level': self.level,
             'batch_size': run.fold_data.loaders['test'].plan.batch_size,
-            'folds': self.num_folds,
+            'folds': run.num_folds,
             'marks': list(run.fold_data.fold.marks),
             **({'unseen': True} if run.other else {}),  # no record or speaker of it was trained on
         }
@@ -228,32 +226,20 @@ def _rows(parts: list[Path], level: str) -> Iterator[tuple[int, dict[str, np.nda
 def tasks_of(
     workdir: Path, output: Path, *, level: str, fold: int | None = None, seed: int | None = None, **options: Any
 ) -> list[Task]:
-    """One task for each fold (or for one of them); `options` are those of finished.open_fold."""
-    first = finished.open_run(workdir, fold=fold or 0, seed=seed, **options)
-    if not first.folder.name.startswith('fold_'):
-        return [Task(first, level, output)]
-    names = _names(first)
-    chosen = range(len(names)) if fold is None else (fold,)
-    runs = [finished.open_run(workdir, fold=k, seed=seed, **options) for k in chosen]
-    return [Task(run, level, output / names[k], len(names)) for k, run in zip(chosen, runs, strict=True)]
-
-
-def _names(run: Run) -> list[str]:
-    """The folds of a run: those of its data's protocol, or, on other data, those that it has."""
-    if run.other:
-        return finished.fold_names(run.folder.parent)
-    return [fold.name for fold in folds_of(run.config, open_source(run.config))]
+    """One task for each fold (or for the one numbered or given); `options` are those of finished.open_runs."""
+    runs = finished.open_runs(workdir, fold=fold, seed=seed, **options)
+    return [Task(run, level, output / run.folder.relative_to(run.workdir)) for run in runs]
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog='python -m mmer_jax.extract', description=__doc__.split('\n')[0])
-    parser.add_argument('workdir', type=Path, help='a finished run')
+    parser.add_argument('workdir', type=Path, help='a finished run, or one of its fold folders')
     parser.add_argument('--output', type=Path, help='folder of the features; WORKDIR/features by default')
     parser.add_argument('--level', choices=LEVELS, default='pooled', help='one vector a record, or one a step')
     parser.add_argument('--data', help="another shard directory, all of it; or the run's own data at another place")
     parser.add_argument('--leave_out_seen', action='store_true', help='of other data, leave out what was trained on')
     parser.add_argument('--other_preparation', action='store_true', help='take other data of other settings too')
-    parser.add_argument('--fold', type=ranges.COUNT_OR_0, help='one fold; all by default')
+    parser.add_argument('--fold', type=ranges.COUNT_OR_0, help='number of one fold; all by default')
     parser.add_argument('--seed', type=ranges.SEED, help='one of the seeds of the run; its first by default')
     parser.add_argument('--num_processes', type=ranges.COUNT, default=1, help='processes that share the work')
     parser.add_argument('--process_id', type=ranges.COUNT_OR_0, default=0, help='number of this one, from 0')

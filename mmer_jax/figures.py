@@ -372,7 +372,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     for command in (attention, vectors):
         command.add_argument('--split', choices=SPLITS, default='test')
         command.add_argument('--seed', type=ranges.SEED, help='one of the seeds of the run; its first by default')
-        command.add_argument('--fold', type=ranges.COUNT_OR_0, default=0, help='number of the fold')
+        command.add_argument('--fold', type=ranges.COUNT_OR_0, help='number of the fold of a run that has several')
         command.add_argument('--data', help='another shard directory')
     return parser.parse_args(argv)
 

@@ -389,7 +389,7 @@ def test_embeddings_are_seeded_and_silhouettes_undefined_for_one_modality():
         (['--record', 'clip_000'], "no record 'clip_000'; it is in split train"),
         (['--maps', 'psa/7/text'], 'no attention map psa/7/text; this model has, for this record, psa/0/text, psa/1'),
         (['--seed', '5'], 'has no seed 5; it has 0, 1'),
-        (['--fold', '3'], "has no fold 3; protocol 'official_split' has 0..0"),
+        (['--fold', '3'], 'has no fold 3; it has 0'),
         (['--split', 'train'], 'name one with --record'),
         (['--data', 'nowhere'], 'shard directory nowhere is missing'),
     ],

@@ -281,5 +281,5 @@ def test_real_labels_keep_the_metrics_of_the_run_where_they_fit(tmp_path, labels
             writer.write({'id': f'{number}', 'label': label, 'audio': np.ones(2, np.float32)})
     (tmp_path / 'results.json').write_text(json.dumps({'metrics': of_run}))
     fold_data = FoldData(RecordSource(tmp_path / 'data'), None, {}, {})
-    opened = finished.Opened(tmp_path, None, fold_data, None, own=False, other=True)
-    assert evaluate._kind(opened) == expected
+    run = finished.Run(tmp_path, tmp_path, None, fold_data, None, seed=0, model_name='', other=True)
+    assert evaluate._kind(run) == expected

@@ -10,10 +10,11 @@ from ml_collections import ConfigDict
 from safetensors.numpy import save_file
 
 from mmer_jax import table
+from mmer_jax.data.leakage import check_unseen
 from mmer_jax.data.records import Feature, Label, RecordSource, RecordWriter, Schema
 from mmer_jax.results.table_config import TableError, read_table
 from mmer_jax.run import finished, warm_start
-from mmer_jax.run.program import folds_of, load_fold, open_source
+from mmer_jax.run.program import folds_of, open_source
 from mmer_jax.train import train_and_evaluate
 from tests.small_run import small_config
 
@@ -105,14 +106,13 @@ def test_a_start_that_saw_only_validation_records_is_refused(tiny):
     """They choose the epoch, so they must be as unseen as those of the test."""
     config = config_of(tiny, ('text',))
     source = open_source(config)
-    fold_data = load_fold(config, source, folds_of(config, source)[0])
-    warm_start.check_unseen(fold_data, fold_data, 'runs/text')
-    fold = fold_data.fold
-    target = dataclasses.replace(fold_data, fold=dataclasses.replace(fold, validation=fold.train[:2]))
+    fold = folds_of(config, source)[0]
+    check_unseen(fold, source, fold, source, 'runs/text')
+    target = dataclasses.replace(fold, validation=fold.train[:2])
     with pytest.raises(
         ValueError, match=r'runs/text was trained on 2 of the 2 validation records of fold .* such as clip'
     ):
-        warm_start.check_unseen(fold_data, target, 'runs/text')
+        check_unseen(fold, source, target, source, 'runs/text')
 
 
 def weights_folder(folder, words, kind='vocab.txt', family='bert'):

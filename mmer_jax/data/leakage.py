@@ -1,4 +1,4 @@
-"""Leaks that no manifest shows: features of a trained network split anew, a trained run tested on other data."""
+"""Leaks that no manifest shows: of extracted features split anew, of runs begun with or tested on what others saw."""
 
 import dataclasses
 import zipfile
@@ -60,20 +60,47 @@ def tests_nothing_new(predictions: Path, fold: Fold, source: RecordSource) -> bo
         return False
 
 
-def check_tested(fold: Fold, source: RecordSource, trained_fold: Fold, trained_source: RecordSource) -> None:
-    """ValueError where `fold` of `source` tests records or speakers that `trained_fold`'s model was trained on.
+def check_unseen(trained: Fold, trained_source: RecordSource, fold: Fold, source: RecordSource, where: str) -> None:
+    """ValueError where what a run begins with was trained on records that its `fold` of `source` validates or tests on.
 
-    What the run's own fold shares already is said by its marks and allowed; names mean nothing across data sets.
+    trained: the fold that it was trained on, of `trained_source`; where: its name in the message.
     """
-    if source.schema.name != trained_source.schema.name:
-        return
-    for what, column in (('records', 'id'), ('speakers', 'speaker')):
-        own = trained_source.manifest[column]
-        trained = set(own[trained_fold.train].tolist()) - {''}
-        shared = trained & set(source.manifest[column][fold.test].tolist())
-        if shared and not trained & set(own[trained_fold.test].tolist()):
+    trained_on = set(trained_source.manifest['id'][trained.train].tolist())
+    for split in ('validation', 'test'):
+        ids = source.manifest['id'][getattr(fold, split)].tolist()
+        seen = [name for name in ids if name in trained_on]
+        if seen:
             raise ValueError(
-                f'{source.directory}: fold {fold.name} would test {len(shared)} {what} that its model was trained on '
-                f'(first: {min(shared)}): the run was trained on {trained_source.directory}. Leave them out of the '
-                'other directory, or prepare it from the same speakers so that its folds are the same'
+                f'{where} was trained on {len(seen)} of the {len(ids)} {split} records of fold {fold.name!r}, '
+                f'such as {seen[0]}: give both runs the same protocol and options'
             )
+
+
+@dataclasses.dataclass(frozen=True)
+class Seen:
+    """Which records of another directory (R,) a model was trained or selected on, and which are of such speakers."""
+
+    records: np.ndarray
+    speakers: np.ndarray
+
+    @classmethod
+    def of(cls, source: RecordSource, trained: Fold, trained_source: RecordSource) -> 'Seen':
+        used = np.concatenate([trained.train, trained.validation])
+        found = {}
+        for column in ('id', 'speaker'):
+            empty = np.full(len(source), '')
+            known = set(trained_source.manifest.get(column, empty)[used].tolist()) - {''}
+            found[column] = (
+                np.isin(source.manifest.get(column, empty), list(known)) if known else np.zeros(len(source), bool)
+            )
+        return cls(found['id'], found['speaker'])
+
+    def words(self, source: RecordSource) -> str:
+        """'3 records and 2 speakers that its model was trained on (first: clip_001)'; '' for none."""
+        parts, first = [], ''
+        for what, column, mask in (('records', 'id', self.records), ('speakers', 'speaker', self.speakers)):
+            if mask.any():
+                names = sorted(set(source.manifest[column][mask].tolist()))
+                parts.append(f'{len(names)} {what}')
+                first = first or names[0]
+        return f'{" and ".join(parts)} that its model was trained on (first: {first})' if parts else ''

@@ -6,12 +6,12 @@ or selected on. Names of records and speakers mean something within one corpus o
 word (`ravdess_mfcc`, `ravdess_frames`); across corpora equal names are allowed, and marked.
 """
 
-import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
+from mmer_jax.data.leakage import Seen
 from mmer_jax.data.protocols import Fold
 from mmer_jax.data.records import RecordSource, Schema
 from mmer_jax.data.schema import MODALITIES
@@ -83,36 +83,6 @@ def _same(a: Any, b: Any) -> bool:
 def same_corpus(name: str, other: str) -> bool:
     """Whether two data sets are of one corpus, so that a name is the same record or speaker in both."""
     return name.split('_')[0] == other.split('_')[0]
-
-
-@dataclasses.dataclass(frozen=True)
-class Seen:
-    """Which records of another directory (R,) a model was trained or selected on, and which are of such speakers."""
-
-    records: np.ndarray
-    speakers: np.ndarray
-
-    @classmethod
-    def of(cls, source: RecordSource, trained: Fold, trained_source: RecordSource) -> 'Seen':
-        used = np.concatenate([trained.train, trained.validation])
-        found = {}
-        for column in ('id', 'speaker'):
-            empty = np.full(len(source), '')
-            known = set(trained_source.manifest.get(column, empty)[used].tolist()) - {''}
-            found[column] = (
-                np.isin(source.manifest.get(column, empty), list(known)) if known else np.zeros(len(source), bool)
-            )
-        return cls(found['id'], found['speaker'])
-
-    def words(self, source: RecordSource) -> str:
-        """'3 records and 2 speakers that its model was trained on (first: clip_001)'; '' for none."""
-        parts, first = [], ''
-        for what, column, mask in (('records', 'id', self.records), ('speakers', 'speaker', self.speakers)):
-            if mask.any():
-                names = sorted(set(source.manifest[column][mask].tolist()))
-                parts.append(f'{len(names)} {what}')
-                first = first or names[0]
-        return f'{" and ".join(parts)} that its model was trained on (first: {first})' if parts else ''
 
 
 def fold_of_all(name: str, source: RecordSource, seen: Seen | None, *, same: bool, leave_out: bool, where: Any) -> Fold:

@@ -1,24 +1,28 @@
-"""A finished run's model, data and chosen variables, to apply it again: to its own data, or to another directory's."""
+"""One way to open a finished run, to apply it again: its folds, their data or another directory's, their variables.
+
+`open_runs` gives every fold that is asked for, `open_run` the one; evaluation, extraction, pictures and warm starts
+all begin with one of them.
+"""
 
 import dataclasses
 import functools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import flax.linen as nn
 import jax
 import numpy as np
+from ml_collections import ConfigDict
 
 from mmer_jax.data import leakage, other_data
 from mmer_jax.data.batches import LoadBatch, record_lengths
-from mmer_jax.data.protocols import Fold
+from mmer_jax.data.folds import Fold
 from mmer_jax.data.records import RecordSource
 from mmer_jax.run import own_module, sharding, step
 from mmer_jax.run.checkpoint import Checkpoints
 from mmer_jax.run.program import (
     FoldData,
-    check_data,
     elsewhere,
     example_batch,
     folds_of,
@@ -32,20 +36,30 @@ from mmer_jax.run.workdir import read_config, read_results
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-    """One seed of one fold of a finished workdir, without its variables."""
+    """One fold of a workdir, and one of its seeds, without its variables.
 
+    folder: the fold's, which is the workdir itself in a run of one split.
+    """
+
+    workdir: Path
     folder: Path
-    config: Any
+    config: ConfigDict
     fold_data: FoldData
     model: nn.Module
     seed: int
     model_name: str
+    num_folds: int = 1  # of the run
     other: bool = False  # the data are another directory's, all of them its test set
 
     @property
     def name(self) -> str:
         """config:variant."""
         return self.config.name + (f':{self.config.variant}' if self.config.variant else '')
+
+    @property
+    def seeds(self) -> np.ndarray:
+        """(N,) all seeds of the run."""
+        return self.config.seed + np.arange(self.config.seeds)
 
     def batches(self, numbers: np.ndarray, *, alone: bool = False) -> LoadBatch:
         """The given records as evaluation reads them, in the run's shapes; alone: one a batch, nothing padded."""
@@ -67,71 +81,164 @@ class Run:
 
 
 @dataclasses.dataclass(frozen=True)
-class Opened:
-    """A fold of a workdir, finished or not: its folder, config, model, and the data that it is to be applied to.
+class Place:
+    """A fold of a workdir, whether it is trained or not: the number that --fold takes, its name and its folder."""
 
-    other: these are another directory's, all of them its test set.
-    """
-
+    number: int
+    name: str
     folder: Path
-    config: Any
-    fold_data: FoldData
-    model: nn.Module
-    own: bool
-    other: bool = False
 
 
-def open_fold(
+@dataclasses.dataclass(frozen=True)
+class Home:
+    """The data that a run was trained on and its folds by name, or why they cannot be read."""
+
+    source: RecordSource | None
+    folds: Mapping[str, Fold]
+    fault: Exception | None = None
+
+    @classmethod
+    def of(cls, config: ConfigDict) -> 'Home':
+        try:
+            source = open_source(config)
+            return cls(source, {one.name: one for one in folds_of(config, source)})
+        except (ValueError, OSError) as error:
+            return cls(None, {}, error)
+
+
+def open_runs(
     workdir: str | Path,
     *,
-    fold: int = 0,
-    directory: str | None = None,
+    fold: int | None = None,
+    seed: int | None = None,
+    directory: str | Path | None = None,
     model: nn.Module | None = None,
     every: bool = False,
     leave_out: bool = False,
     allow: bool = False,
     finished: bool = True,
-) -> Opened:
-    """The fold numbered `fold` of a run, or the fold whose folder `workdir` is.
+    several: bool = True,
+) -> list[Run]:
+    """The folds of a run, each with its data: all of them, the one numbered `fold`, or the one whose folder is given.
 
-    directory: another shard directory than the config's. Where the run's protocol gives it the test records that the
-    run has, it is the run's data at another place. Else, or where `every`, all of its records are tested
-    (data/other_data.py): those that were trained on, or whose speakers were, are refused, or with `leave_out` left out;
-    `allow` features of other settings. model: the module of a run of an own one. finished: refuse an unfinished fold.
+    seed: one of the run's, its first by default. directory: another shard directory than the config's. Where the run's
+    protocol gives it the test records that the run has, it is the run's data at another place. Else, or where `every`,
+    all of its records are tested (data/other_data.py): those that were trained on, or whose speakers were, are refused,
+    or with `leave_out` left out; `allow` features of other settings. model: the module of a run of an own one.
+    finished: refuse an unfinished fold. several: False refuses a run of several folds of which none is chosen.
 
     ValueError says what is missing, damaged, out of range, or not to be tested.
     """
     workdir = Path(workdir)
-    parent = workdir if (workdir / 'config.json').is_file() else workdir.parent
-    if not workdir.is_dir() or not (parent / 'config.json').is_file():
-        raise ValueError(f'{workdir} is no workdir: it has no config.json; give the --workdir of a finished run')
+    parent = workdir_of(workdir)
     own, entry = read_config(parent)
     own_module.check(entry, model, parent)
     config = elsewhere(own, directory)
     source = open_source(config)
     at_home = not every and (directory is None or Path(directory).resolve() == Path(own.data.directory).resolve())
     folds = _folds(config, source, must=at_home)
-    names = [one.name for one in folds] if at_home else fold_names(parent)
-    number = _number(workdir, parent, names, fold, own.protocol.name)
-    folder = parent / names[number] if len(names) > 1 or names[0].startswith('fold_') else parent
-    if finished and not (folder / 'results.json').is_file():
-        raise ValueError(f'{folder} is unfinished: it has no results.json; train it to its end with the same command')
-    same = {one.name: one for one in folds}.get(names[number]) if not every else None
-    if at_home or (same is not None and _is_moved(folder, same, source)):
-        assert same is not None
-        check_data(own, source, same, folder)
-        statistics = read_statistics(folder / 'statistics.npz', tuple(config.data.normalize))
-        fold_data = load_fold(config, source, same, statistics)
-    else:
-        fold_data = _other(own, source, folder, names[number], leave_out=leave_out, allow=allow)
+    places = _planned(parent, folds) if at_home else places_of(parent)
+    chosen = _choose(workdir, parent, places, fold, several=several)
+    _check_trained(chosen, places, must_be_finished=finished)
+    if seed is not None and not own.seed <= seed < own.seed + own.seeds:
+        known = ', '.join(map(str, range(own.seed, own.seed + own.seeds)))
+        raise ValueError(f'{chosen[0].folder} has no seed {seed}; it has {known}')
+    home = Home(source, folds) if at_home else Home.of(own)
     module = make_model(config, source) if model is None else model
-    other = not at_home and fold_data.fold is not same
-    return Opened(folder, config, fold_data, module, model is not None, other)
+    runs = []
+    for place in chosen:
+        same = None if every else folds.get(place.name)
+        if same is not None and (at_home or _is_moved(place.folder, same, source)):
+            other, fold_data = False, _own(config, source, place.folder, same)
+        else:
+            other, fold_data = True, _other(own, home, source, place, leave_out=leave_out, allow=allow)
+        runs.append(Run(
+            workdir=parent, folder=place.folder, config=config, fold_data=fold_data, model=module,
+            seed=own.seed if seed is None else seed,
+            model_name=own.model.name if model is None else type(model).__name__,
+            num_folds=len(places), other=other,
+        ))  # fmt: skip
+    return runs
 
 
-def is_other(workdir: str | Path, **options: Any) -> bool:
-    """Whether open_fold with these options tests all of another directory, for a run or one of its folds."""
-    return open_fold(workdir, **options).other
+def open_run(workdir: str | Path, *, fold: int | None = None, seed: int | None = None, **options: Any) -> Run:
+    """The one fold of a run, or of several the one that is chosen, as open_runs opens it (`options` are its own)."""
+    (run,) = open_runs(workdir, fold=fold, seed=seed, several=False, **options)
+    return run
+
+
+def workdir_of(folder: str | Path) -> Path:
+    """The workdir of a run from itself or from one of its fold folders; ValueError where it is neither."""
+    folder = Path(folder)
+    for parent in (folder, folder.parent):
+        if folder.is_dir() and (parent / 'config.json').is_file():
+            return parent
+    raise ValueError(f'{folder} is no workdir: it has no config.json; give the --workdir of a finished run')
+
+
+def _folds(config: ConfigDict, source: RecordSource, *, must: bool) -> dict[str, Fold]:
+    """The folds of a directory under the run's protocol by name; none where it has none and need not."""
+    try:
+        return {one.name: one for one in folds_of(config, source)}
+    except ValueError:
+        if must:
+            raise
+        return {}
+
+
+def _planned(workdir: Path, folds: Mapping[str, Fold]) -> list[Place]:
+    """The folds that a run on these data has, trained or not."""
+    return [Place(k, name, workdir / name if len(folds) > 1 else workdir) for k, name in enumerate(folds)]
+
+
+def places_of(workdir: Path) -> list[Place]:
+    """The folds that a workdir holds, by number; of one split its name, '' where that is not known yet."""
+    found = [path for path in workdir.glob('fold_*') if path.is_dir() and path.name[5:].isdecimal()]
+    if found:
+        return sorted((Place(int(path.name[5:]), path.name, path) for path in found), key=lambda place: place.number)
+    results = workdir / 'results.json'
+    return [Place(0, read_results(results)['rows'][0]['fold'] if results.is_file() else '', workdir)]
+
+
+def _choose(
+    folder: Path, workdir: Path, places: Sequence[Place], fold: int | None, *, several: bool
+) -> Sequence[Place]:
+    """The fold whose folder is given, the one numbered `fold`, or all; ValueError where that is none, or not one."""
+    numbers = ', '.join(str(place.number) for place in places)
+    if workdir != folder:
+        chosen = [place for place in places if place.folder == folder]
+        if not chosen:
+            raise ValueError(f'{folder} is no fold of the run {workdir}; give {workdir}, and --fold if it has several')
+        if fold not in (None, chosen[0].number):
+            raise ValueError(f'{folder} is fold {chosen[0].number}: leave --fold {fold} out, or give {workdir}')
+        return chosen
+    if fold is not None:
+        chosen = [place for place in places if place.number == fold]
+        if not chosen:
+            raise ValueError(f'{folder} has no fold {fold}; it has {numbers}')
+        return chosen
+    if len(places) > 1 and not several:
+        raise ValueError(
+            f'{folder} has the folds {numbers}: choose one with --fold, or give its folder, such as {places[0].folder}'
+        )
+    return places
+
+
+def _check_trained(chosen: Sequence[Place], places: Sequence[Place], *, must_be_finished: bool) -> None:
+    """ValueError where a chosen fold has no variables yet, or is unfinished and must be finished."""
+
+    def is_begun(place: Place) -> bool:
+        return (place.folder / 'results.json').is_file() or (place.folder / 'checkpoints').is_dir()
+
+    for place in chosen:
+        if must_be_finished and not (place.folder / 'results.json').is_file():
+            raise ValueError(
+                f'{place.folder} is unfinished: it has no results.json; train it to its end with the same command'
+            )
+        if not is_begun(place):
+            begun = [str(other.number) for other in places if is_begun(other)]
+            hint = f'choose another with --fold ({", ".join(begun)}), or train it' if begun else 'train first'
+            raise ValueError(f'{place.folder} holds no trained fold; {hint}')
 
 
 def _is_moved(folder: Path, fold: Fold, source: RecordSource) -> bool:
@@ -143,59 +250,52 @@ def _is_moved(folder: Path, fold: Fold, source: RecordSource) -> bool:
     )
 
 
-def _folds(config: Any, source: RecordSource, *, must: bool) -> list[Fold]:
-    """The folds of a directory under the run's protocol; none where it has none and need not."""
-    try:
-        return folds_of(config, source)
-    except ValueError:
-        if must:
-            raise
-        return []
+def check_unchanged(source: RecordSource, fold: Fold, folder: Path) -> None:
+    """ValueError where a run's own data have changed so that its `fold` tests what the model may have been trained on.
+
+    Fewer test records than the finished run in `folder` had are fine; one without results has nothing to compare with.
+    """
+    results = folder / 'results.json'
+    if not results.is_file() or read_results(results, ()).get('dataset') != source.schema.name:
+        return
+    if not leakage.tests_nothing_new(folder / 'predictions' / 'test.npz', fold, source):
+        raise ValueError(
+            f'{source.directory} has changed since the run in {folder}: it tests records that the run did not test and '
+            'may have been trained on. Train again, or give the data of then with --data'
+        )
 
 
-def fold_names(parent: Path) -> list[str]:
-    """Names of the folds that a workdir holds, by number; of one split its name, '' where that is not known yet."""
-    found = [path.name for path in parent.glob('fold_*') if path.is_dir() and path.name[5:].isdecimal()]
-    if found:
-        return sorted(found, key=lambda name: int(name[5:]))
-    results = parent / 'results.json'
-    return [read_results(results)['rows'][0]['fold']] if results.is_file() else ['']
+def _own(config: ConfigDict, source: RecordSource, folder: Path, fold: Fold) -> FoldData:
+    """The data of a fold of the run itself, at the place that the config names."""
+    check_unchanged(source, fold, folder)
+    return load_fold(config, source, fold, read_statistics(folder / 'statistics.npz', tuple(config.data.normalize)))
 
 
-def _number(workdir: Path, parent: Path, names: list[str], fold: int, protocol: str) -> int:
-    if parent != workdir:
-        if not workdir.name.startswith('fold_') or workdir.name not in names:
-            raise ValueError(f'{workdir} is no fold of the run {parent}; give {parent}, and --fold if it has several')
-        return names.index(workdir.name)
-    if not 0 <= fold < len(names):
-        raise ValueError(f'{workdir} has no fold {fold}; protocol {protocol!r} has 0..{len(names) - 1}')
-    return fold
-
-
-def _other(own: Any, source: RecordSource, folder: Path, name: str, *, leave_out: bool, allow: bool) -> FoldData:
-    """All records of `source` as the test set of the model in `folder`, checked against what it was trained on."""
+def _other(
+    own: ConfigDict, home: Home, source: RecordSource, place: Place, *, leave_out: bool, allow: bool
+) -> FoldData:
+    """All records of `source` as the test set of the model of a fold, checked against what it was trained on."""
+    folder = place.folder
     results = read_results(folder / 'results.json', ()) if (folder / 'results.json').is_file() else {}
-    seen, known, home, fault = None, results.get('inputs'), own.data.directory, None
-    try:
-        own_source = open_source(own)
-        folds = {one.name: one for one in folds_of(own, own_source)}
-    except (ValueError, OSError) as error:
-        fault, dataset = error, results.get('dataset', source.schema.name)
+    seen, known = None, results.get('inputs')
+    if home.source is None:
+        dataset = results.get('dataset', source.schema.name)
     else:
-        dataset, trained_fold = own_source.schema.name, folds.get(name) or next(iter(folds.values()))
-        check_data(own, own_source, trained_fold, folder)  # it has not changed since
-        seen = other_data.Seen.of(source, trained_fold, own_source)
-        shape = load_fold(own, own_source, trained_fold, statistics={}).loaders['train'].plan.shapes[-1]
-        known = known or other_data.describe_inputs(own_source.schema, own.modalities, shape)
+        dataset, trained = home.source.schema.name, home.folds.get(place.name) or next(iter(home.folds.values()))
+        check_unchanged(home.source, trained, folder)
+        seen = leakage.Seen.of(source, trained, home.source)
+        shape = load_fold(own, home.source, trained, statistics={}).loaders['train'].plan.shapes[-1]
+        known = known or other_data.describe_inputs(home.source.schema, own.modalities, shape)
     same = other_data.same_corpus(dataset, source.schema.name)
-    if fault is not None and (same or known is None):
+    if home.fault is not None and (same or known is None):
         raise ValueError(
             f'{source.directory} tests other records than the run in {folder} did, and the data that the run was '
-            f'trained on cannot be read, so whether they were trained on is unknown: {fault}'
-        ) from fault
+            f'trained on cannot be read, so whether they were trained on is unknown: {home.fault}'
+        ) from home.fault
     assert known is not None  # else there was a fault, and the data are the same or unknown
     marks = other_data.check_inputs(known, source, allow=allow)
-    fold = other_data.fold_of_all(name, source, seen, same=same, leave_out=leave_out, where=home)
+    where = own.data.directory
+    fold = other_data.fold_of_all(place.name, source, seen, same=same, leave_out=leave_out, where=where)
     fold = dataclasses.replace(fold, marks=(*fold.marks, *marks))
     statistics = read_statistics(folder / 'statistics.npz', tuple(own.data.normalize))
     fold_data = load_fold(own, source, fold, statistics)
@@ -210,37 +310,27 @@ def _other(own: Any, source: RecordSource, folder: Path, name: str, *, leave_out
     return dataclasses.replace(fold_data, loaders=loaders)
 
 
-def open_run(workdir: str | Path, *, fold: int = 0, seed: int | None = None, **options: Any) -> Run:
-    """A finished run, as open_fold opens it (`options` are its own); seed None: the first.
-
-    ValueError also where it has no such seed.
-    """
-    opened = open_fold(workdir, fold=fold, **options)
-    folder, config = opened.folder, opened.config
-    seeds = range(config.seed, config.seed + config.seeds)
-    if seed is not None and seed not in seeds:
-        raise ValueError(f'{folder} has no seed {seed}; it has {", ".join(map(str, seeds))}')
-    name = type(opened.model).__name__ if opened.own else config.model.name
-    chosen = config.seed if seed is None else seed
-    return Run(folder, config, opened.fold_data, opened.model, chosen, name, opened.other)
-
-
 def with_seed(run: Run, seed: int) -> Run:
     """The same run, another of its seeds."""
     return dataclasses.replace(run, seed=seed)
 
 
-def chosen_variables(run: Run) -> Any:
-    """The variables of the run's seed at its best epoch, from the checkpoint, as host arrays."""
+def all_variables(run: Run, mesh: Any) -> Any:
+    """The variables of all seeds of a run, each at its best epoch, from the checkpoint, with a leading seed axis."""
     example = example_batch(run.fold_data.loaders['train'])
     one = jax.eval_shape(lambda: run.model.init(jax.random.key(0), example, train=False))
-    by_seed = sharding.state_sharding(sharding.make_mesh())
+    by_seed = sharding.state_sharding(mesh)
     shapes = jax.tree.map(
         lambda x: jax.ShapeDtypeStruct((run.config.seeds, *x.shape), x.dtype, sharding=by_seed), dict(one)
     )
     with Checkpoints(run.folder / 'checkpoints', read_only=True) as checkpoints:
-        best = checkpoints.restore_best(shapes)
-    return jax.device_get(step.take_seed(best, run.seed - run.config.seed))
+        return checkpoints.restore_best(shapes)
+
+
+def chosen_variables(run: Run) -> Any:
+    """The variables of the run's seed at its best epoch, from the checkpoint, as host arrays."""
+    found = all_variables(run, sharding.make_mesh())
+    return jax.device_get(step.take_seed(found, run.seed - run.config.seed))
 
 
 def apply(model: nn.Module, variables: Any, load: LoadBatch, keys: tuple[str, ...]) -> list[dict[str, Any]]:

@@ -20,6 +20,7 @@ from flax import traverse_util
 from ml_collections import ConfigDict
 
 from mmer_jax import pretrained
+from mmer_jax.data.leakage import check_unseen
 from mmer_jax.data.records import RecordSource
 from mmer_jax.media.textfile import read_json, read_lines
 from mmer_jax.run import finished, sharding
@@ -130,7 +131,8 @@ def chosen_part(where: str, fold_data: FoldData, seeds: np.ndarray) -> dict[str,
     workdir, _, path = where.partition(':')
     folder = Path(workdir) / fold_data.fold.name
     run = finished.open_run(folder if folder.is_dir() else workdir)
-    check_unseen(run.fold_data, fold_data, where)
+    own = run.fold_data
+    check_unseen(own.fold, own.source, fold_data.fold, fold_data.source, where)
     known = range(run.config.seed, run.config.seed + run.config.seeds)
     parts = []
     for seed in seeds.tolist():
@@ -139,19 +141,6 @@ def chosen_part(where: str, fold_data: FoldData, seeds: np.ndarray) -> dict[str,
     if not parts[0].get('params'):
         raise ValueError(f'{where}: the run has no module {path!r}; it has {", ".join(chosen["params"])}')
     return jax.tree.map(lambda *arrays: np.stack(arrays), *parts)
-
-
-def check_unseen(source: FoldData, target: FoldData, where: str) -> None:
-    """ValueError where the run to start from was trained on records that this fold validates or tests on."""
-    trained_on = set(source.source.manifest['id'][source.fold.train].tolist())
-    for split in ('validation', 'test'):
-        ids = target.source.manifest['id'][getattr(target.fold, split)].tolist()
-        seen = [name for name in ids if name in trained_on]
-        if seen:
-            raise ValueError(
-                f'{where} was trained on {len(seen)} of the {len(ids)} {split} records of fold {target.fold.name!r}, '
-                f'such as {seen[0]}: give both runs the same protocol and options'
-            )
 
 
 def _has(tree: Mapping[str, Any], path: str) -> bool:
