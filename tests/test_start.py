@@ -91,7 +91,11 @@ def get_table():
 
 def test_a_row_of_a_table_starts_from_the_row_above(tmp_path):
     one = {'label': 'Text', 'config': 'configs/lf_lstm_synthetic.py', 'overrides': {'modalities': ('text',)}}
-    both = {'label': 'All of it', 'config': 'configs/lf_lstm_synthetic.py', 'start': {'text_lstm': ('Text', 'text_lstm')}}
+    both = {
+        'label': 'All of it',
+        'config': 'configs/lf_lstm_synthetic.py',
+        'start': {'text_lstm': ('Text', 'text_lstm')},
+    }
     file = tmp_path / 'chain.py'
     file.write_text(TABLE.format(rows=[one, both]))
     job = table.Job(read_table(str(file)), tmp_path / 'out')
