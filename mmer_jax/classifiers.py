@@ -10,7 +10,6 @@ kept in results.json, and the same command goes on where it was stopped.
 """
 
 import argparse
-import csv
 import itertools
 import sys
 from collections.abc import Mapping, Sequence
@@ -24,6 +23,7 @@ from mmer_jax.data.schema import MODALITIES
 from mmer_jax.files.outputs import CLASSIFIER_FILES, check_folder
 from mmer_jax.metrics import confusion_matrix, per_class
 from mmer_jax.results import plots
+from mmer_jax.results.page import Block, Table, Text, csv_text, markdown
 from mmer_jax.results.runs import NOT_HONEST, is_of
 from mmer_jax.results.summary import format_number, format_summary, over, summarise
 from mmer_jax.second_stage.classify import (
@@ -114,8 +114,8 @@ def run_fold(
 
 def tables(
     results: Results, folds: Sequence[FoldFeatures], seeds, classifiers, detail: str, published: Mapping[str, Any]
-) -> list[str]:
-    """Tables 4 to 7 as Markdown lines; `detail` is the combination of Table 7."""
+) -> list[Block]:
+    """Tables 4 to 7 and what they mean; `detail` is the combination of Table 7."""
 
     def cell(name, metric='accuracy', quoted=None):
         values = results.values(folds, seeds, name, metric)
@@ -123,11 +123,11 @@ def tables(
         return f'{text} ({format_number(metric, quoted)})' if quoted is not None else text
 
     return [
-        *_alone_lines(cell, list(folds[0].features), classifiers, published.get('unimodal', {})),
-        *_fusion_lines(results, folds, seeds, cell, classifiers, published),
-        *_chosen_lines(results, folds, seeds, cell),
-        *_detail_lines(cell, confusions(results, folds, seeds, detail), folds[0].class_names, detail, published),
-        _explanation(folds, seeds, published),
+        *_alone(cell, list(folds[0].features), classifiers, published.get('unimodal', {})),
+        *_fusion(results, folds, seeds, cell, classifiers, published),
+        *_chosen(results, folds, seeds, cell),
+        *_detail(cell, confusions(results, folds, seeds, detail), folds[0].class_names, detail, published),
+        Text(_explanation(folds, seeds, published)),
     ]
 
 
@@ -142,18 +142,17 @@ def confusions(results: Results, folds: Sequence[FoldFeatures], seeds: Sequence[
     return np.array([sum(map(matrix, folds, parts)) for parts in by_seed])
 
 
-def _alone_lines(cell, modalities, classifiers, quoted):
-    lines = ['**Table 4. One modality** (accuracy, %)', '']
-    lines.append(f'| | loss of its own model | own model | {" | ".join(LABELS[c] for c in classifiers)} |')
-    lines.append('|---|' + '---|' * (2 + len(classifiers)))
+def _alone(cell, modalities, classifiers, quoted):
+    rows = []
     for m in modalities:
         loss, accuracy = quoted.get(m, (None, None))
         cells = [cell(f'unimodal {m}', 'loss', loss), cell(f'unimodal {m}', quoted=accuracy)]
-        lines.append(f'| {m} | {" | ".join([*cells, *(cell(f"alone {m} {c}") for c in classifiers)])} |')
-    return lines
+        rows.append([m, *cells, *(cell(f'alone {m} {c}') for c in classifiers)])
+    header = ['', 'loss of its own model', 'own model', *(LABELS[c] for c in classifiers)]
+    return [Text('**Table 4. One modality** (accuracy, %)'), Table(header, rows)]
 
 
-def _fusion_lines(results, folds, seeds, cell, classifiers, published):
+def _fusion(results, folds, seeds, cell, classifiers, published):
     def average(names, quoted):
         found = [results.values(folds, seeds, name, 'accuracy') for name in names]
         if any(values is None for values in found):
@@ -162,30 +161,30 @@ def _fusion_lines(results, folds, seeds, cell, classifiers, published):
         text = format_number('accuracy', float(np.mean([values.mean() for values in found])))
         return f'{text} ({format_number("accuracy", float(np.mean(quoted)))})' if known else text
 
-    lines = []
+    blocks: list[Block] = []
     for number, stage in ((5, 'early'), (6, 'late')):
-        lines += ['', f'**Table {number}. {stage.capitalize()} fusion** (accuracy, %)', '']
-        lines.append(f'| | {" | ".join(LABELS[c] for c in classifiers)} | average |')
-        lines.append('|---|' + '---|' * (1 + len(classifiers)))
+        rows = []
         for operation in OPERATIONS:
             names = [f'{stage} {operation} {c}' for c in classifiers]
             numbers = dict(zip(CLASSIFIERS, published.get(f'{stage} {operation}', ()), strict=False))
             quoted = [numbers.get(c) for c in classifiers]
             cells = [cell(name, quoted=number) for name, number in zip(names, quoted, strict=True)]
-            lines.append(f'| {LABELS[operation]} | {" | ".join([*cells, average(names, quoted)])} |')
-    return lines
+            rows.append([LABELS[operation], *cells, average(names, quoted)])
+        blocks.append(Text(f'**Table {number}. {stage.capitalize()} fusion** (accuracy, %)'))
+        blocks.append(Table(['', *(LABELS[c] for c in classifiers), 'average'], rows))
+    return blocks
 
 
-def _chosen_lines(results, folds, seeds, cell):
+def _chosen(results, folds, seeds, cell):
     if results.values(folds, seeds, None, 'accuracy') is None:
         return []
     picked = [part.chosen for parts in results.of(folds, seeds) for part in parts]
     often = max(set(picked), key=picked.count)
     text = f'Chosen within the training records of each fold (most often {often}): {cell(None)}, '
-    return ['', text + f'UAR {cell(None, "uar")}, macro F1 {cell(None, "macro_f1")}.']
+    return [Text(text + f'UAR {cell(None, "uar")}, macro F1 {cell(None, "macro_f1")}.')]
 
 
-def _detail_lines(cell, counts, class_names, detail, published):
+def _detail(cell, counts, class_names, detail, published):
     published = published if detail in FINAL else {}
 
     def line(name, records, scores, quoted):
@@ -193,27 +192,23 @@ def _detail_lines(cell, counts, class_names, detail, published):
         for values, number in zip(scores, quoted, strict=True):
             text = format_summary('', over('seeds', values))
             cells.append(text if number is None else f'{text} ({format_number("", number)})')
-        return f'| {name} | {records:,} | {" | ".join(cells)} |'
+        return [name, f'{records:,}', *cells]
 
-    lines = [
-        '',
-        f'**Table 7. {detail}** (%)',
-        '',
-        '| | test records | precision | recall | F1 |',
-        '|---|---|---|---|---|',
-    ]
+    rows = []
     recall, precision, f1 = per_class(counts)
     records = counts.sum(-1)[0]
     for number, name in enumerate(class_names):
         scores = [values[:, number] for values in (precision, recall, f1)]
-        lines.append(line(name, records[number], scores, published.get('classes', {}).get(name, (None,) * 3)))
+        rows.append(line(name, records[number], scores, published.get('classes', {}).get(name, (None,) * 3)))
     # Weighted by the true counts; a class that is never predicted has precision 0 there, as in scikit-learn.
     weighted = [np.nan_to_num(values) @ records / records.sum() for values in (precision, recall, f1)]
-    lines.append(line('all, weighted by class', records.sum(), weighted, published.get('total', (None,) * 3)))
+    rows.append(line('all, weighted by class', records.sum(), weighted, published.get('total', (None,) * 3)))
     accuracy, uar, f1 = (cell(detail, metric) for metric in METRICS)
     note = 'Table 7 and the picture count the test records of all folds together, seed by seed; the other numbers are '
     note += 'means of folds. – : no test record is of the class, or none was called so.'
-    return [*lines, '', f'accuracy {accuracy}, UAR {uar}, macro F1 {f1}', '', note, '']
+    table = Table(['', 'test records', 'precision', 'recall', 'F1'], rows)
+    shown = Text(f'accuracy {accuracy}, UAR {uar}, macro F1 {f1}')
+    return [Text(f'**Table 7. {detail}** (%)'), table, shown, Text(note)]
 
 
 def _explanation(folds, seeds, published):
@@ -239,16 +234,15 @@ def _explanation(folds, seeds, published):
 
 def write_rows(results: Results, path: Path) -> None:
     """rows.csv: one line for each fold, seed and combination."""
-    with open(path, 'w', newline='', encoding='utf-8') as file:
-        table = csv.writer(file, lineterminator='\n')
-        table.writerow(['fold', 'seed', 'combination', *METRICS, 'detail'])
-        for part in results.parts.values():
-            rows = [(name, row, '') for name, row in part.rows.items()]
-            if part.chosen:
-                rows.append(('chosen', part.rows[part.chosen], part.chosen))
-            for name, row, detail in rows:
-                numbers = [row['metrics'][metric] for metric in METRICS]
-                table.writerow([part.fold, part.seed, name, *numbers, detail])
+    lines = []
+    for part in results.parts.values():
+        rows = [(name, row, '') for name, row in part.rows.items()]
+        if part.chosen:
+            rows.append(('chosen', part.rows[part.chosen], part.chosen))
+        for name, row, detail in rows:
+            numbers = {metric: row['metrics'][metric] for metric in METRICS}
+            lines.append({'fold': part.fold, 'seed': part.seed, 'combination': name, **numbers, 'detail': detail})
+    path.write_text(csv_text(lines), encoding='utf-8', newline='')
 
 
 def draw(folds: Sequence[FoldFeatures], results: Results, seeds, detail: str, output: Path) -> list[Path]:
@@ -336,14 +330,14 @@ def main(argv: list[str] | None = None) -> int:
         if results.values(folds, seeds, detail, 'accuracy') is None:
             raise ValueError(f'--detail {arguments.detail!r} does not exist here: the vectors have different sizes')
         published = PUBLISHED.get(arguments.published, {})
-        lines = [*tables(results, folds, seeds, classifiers, detail, published), *notes]
-        (arguments.output / 'tables.md').write_text('\n'.join(lines) + '\n', encoding='utf-8')
+        text = '\n'.join([markdown(tables(results, folds, seeds, classifiers, detail, published)).rstrip(), *notes])
+        (arguments.output / 'tables.md').write_text(text + '\n', encoding='utf-8')
         write_rows(results, arguments.output / 'rows.csv')
         files = draw(folds, results, seeds, detail, arguments.output)
     except (ValueError, OSError, ImportError) as error:
         print(f'error: {error}', file=sys.stderr)
         return 1
-    print('\n'.join(lines))
+    print(text)
     print('\nwritten: ' + ', '.join(map(str, [arguments.output / 'tables.md', *files])))
     return 0
 

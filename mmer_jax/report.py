@@ -5,7 +5,6 @@ results.csv (a line a run), rows.csv (a line for each fold and seed) and PNG pic
 """
 
 import argparse
-import csv
 import re
 import sys
 from collections.abc import Sequence
@@ -18,6 +17,7 @@ from mmer_jax.files import read_arrays, read_jsonl
 from mmer_jax.files.outputs import PICTURE, REPORT_FILES, check_folder
 from mmer_jax.metrics import about, confusion_matrix, per_class
 from mmer_jax.results import plots
+from mmer_jax.results.page import Block, Heading, Notes, Picture, Table, Text, csv_text, markdown
 from mmer_jax.results.runs import (
     EXPLANATION,
     NOT_HONEST,
@@ -47,12 +47,12 @@ of what is called so that is so; F1 their harmonic mean. – : undefined, as no 
 none was called so (precision); seeds where a number is undefined are left out of its mean."""
 
 
-def main_table(runs: Sequence[Run]) -> list[str]:
-    """The results table as Markdown lines: one row a run, columns from the runs' headline metrics."""
+def main_table(runs: Sequence[Run]) -> Table:
+    """The results table: one row per run, columns from the runs' headline metrics."""
     metrics = unique(metric for run in runs for metric in run.results['headline'])
     titles = [column_title(metric) for metric in metrics]
     header = ['run', 'modalities', 'parameters', 'folds x seeds', *titles, 'floor', 'published', 'protocol']
-    lines = ['| ' + ' | '.join(header) + ' |', '|' + '---|' * len(header)]
+    rows = []
     for run in runs:
         results, first = run.results, run.results['headline'][0]
         folds, seeds = run.values(first).shape
@@ -66,36 +66,36 @@ def main_table(runs: Sequence[Run]) -> list[str]:
         cells += [f'{format_number(first, floor)} ({about(first).title})', ', '.join(quoted) or '–']
         marks = marks_of(run)
         cells.append(results['protocol'] + (f' ⚠ {"; ".join(marks)}' if marks else ''))
-        lines.append('| ' + ' | '.join(cells) + ' |')
-    return lines
+        rows.append(cells)
+    return Table(header, rows)
 
 
-def notes(runs: Sequence[Run]) -> list[str]:
-    """What stands under the table: sources of published numbers, marks, unfinished runs."""
-    lines = [EXPLANATION, '']
+def notes(runs: Sequence[Run], faults: Sequence[str]) -> Notes:
+    """What stands under the table: sources of published numbers, marks, unfinished runs, those that are not shown."""
+    points = []
     for run in runs:
         published = run.results['published'] or {}
         if published_of(run.results):
-            lines.append(f'- {run.name}: published in {published.get("source", "a source that is not named")}.')
+            points.append(f'{run.name}: published in {published.get("source", "a source that is not named")}.')
         elif published:
             whose = published.get('dataset') or 'a data set that is not named (key dataset of config.published)'
-            lines.append(f'- {run.name}: published numbers are of {whose}, this run is on {run.results["dataset"]}.')
+            points.append(f'{run.name}: published numbers are of {whose}, this run is on {run.results["dataset"]}.')
         if marks_of(run):
-            lines.append(f'- {run.name}: {NOT_HONEST}{"; ".join(marks_of(run))}.')
+            points.append(f'{run.name}: {NOT_HONEST}{"; ".join(marks_of(run))}.')
         if run.unfinished:
-            lines.append(f'- {run.name}: {run.unfinished}.')
-    return lines
+            points.append(f'{run.name}: {run.unfinished}.')
+    return Notes(EXPLANATION, [*points, *(f'Not shown: {fault}.' for fault in faults)])
 
 
-def class_lines(confusions: np.ndarray, class_names: Sequence[str]) -> list[str]:
-    """Records, recall, precision and F1 of every class as Markdown, from counts (N, C, C) of N seeds."""
-    lines = ['| class | test records | recall, % | precision, % | F1, % |', '|---|---|---|---|---|']
+def class_table(confusions: np.ndarray, class_names: Sequence[str]) -> Table:
+    """Records, recall, precision and F1 of every class, from counts (N, C, C) of N seeds."""
+    rows = []
     scores = per_class(confusions)
     records = confusions.sum(-1)[0]  # of the true classes, the same for every seed
     for number, name in enumerate(class_names):
         cells = [format_summary('', over('seeds', values[:, number])) for values in scores]
-        lines.append(f'| {name} | {records[number]:,} | {" | ".join(cells)} |')
-    return lines
+        rows.append([name, f'{records[number]:,}', *cells])
+    return Table(['class', 'test records', 'recall, %', 'precision, %', 'F1, %'], rows)
 
 
 def confusions(run: Run) -> np.ndarray:
@@ -112,21 +112,21 @@ def confusions(run: Run) -> np.ndarray:
     return np.asarray(total)
 
 
-def draw(run: Run, stem: str, output: Path) -> list[str]:
-    """Writes the run's pictures; returns the Markdown lines that show them."""
+def draw(run: Run, stem: str, output: Path) -> list[Block]:
+    """Writes the run's pictures; returns the blocks that show them."""
     rows = [{**row, 'fold': fold} for fold, folder in run.folds.items() for row in read_jsonl(folder / 'metrics.jsonl')]
     metric = run.results['selection']
     path, label = output / f'{stem}_curves.png', f'{about(metric).title}{unit_of(metric)}'
     plots.curves(rows, path, run.name, metric=metric, scale=scale_of(metric), label=label)
-    lines = [f'![loss and {metric} of {run.name}]({stem}_curves.png)', '']
+    blocks: list[Block] = [Picture(f'loss and {metric} of {run.name}', f'{stem}_curves.png')]
     if run.results['metrics'] == 'classification':
         counts, names = confusions(run), run.results['class_names']
         folds = f', {len(run.folds)} folds together' if len(run.folds) > 1 else ''
         title = f'{run.name}: test{folds}' + (f', mean of {len(counts)} seeds' if len(counts) > 1 else '')
         plots.confusion(counts.mean(0), names, output / f'{stem}_confusion.png', title)
-        lines += [f'![confusion matrix of {run.name}]({stem}_confusion.png)', '', *class_lines(counts, names), '']
-        lines += [CLASSES_EXPLANATION, '']
-    return lines
+        blocks.append(Picture(f'confusion matrix of {run.name}', f'{stem}_confusion.png'))
+        blocks += [class_table(counts, names), Text(CLASSES_EXPLANATION)]
+    return blocks
 
 
 def _stems(runs: Sequence[Run]) -> list[str]:
@@ -154,10 +154,7 @@ def write_csv(runs: Sequence[Run], output: Path) -> None:
             train = {f'train/{key}': value for key, value in row.get('train', {}).items()}
             rows.append({**about, **keys, **row['test'], **train})
     for name, content in (('results.csv', lines), ('rows.csv', rows)):
-        with open(output / name, 'w', newline='', encoding='utf-8') as file:
-            table = csv.DictWriter(file, unique(key for line in content for key in line), lineterminator='\n')
-            table.writeheader()
-            table.writerows(content)
+        (output / name).write_text(csv_text(content), encoding='utf-8', newline='')
 
 
 def write_report(paths: Sequence[str | Path], output: str | Path | None = None) -> Path:
@@ -166,15 +163,15 @@ def write_report(paths: Sequence[str | Path], output: str | Path | None = None) 
     own = REPORT_FILES | {f'{stem}_*.png': PICTURE for stem in _stems(runs)}
     output = check_folder(output, own) if output else runs[0].folder / 'report'
     output.mkdir(parents=True, exist_ok=True)
-    lines = ['# Results', '', *main_table(runs), '', *notes(runs), *(f'- Not shown: {fault}.' for fault in faults), '']
+    blocks: list[Block] = [Heading('Results', 1), main_table(runs), notes(runs, faults)]
     for metric, group in _by_first_metric(runs).items():
         if len(group) > 1:
             draw_comparison(metric, group, output / f'comparison_{metric}.png')
-            lines += [f'![{metric} of all runs](comparison_{metric}.png)', '']
+            blocks.append(Picture(f'{metric} of all runs', f'comparison_{metric}.png'))
     for run, stem in zip(runs, _stems(runs), strict=True):
-        lines += [f'## {run.name}', '', *draw(run, stem, output)]
+        blocks += [Heading(run.name), *draw(run, stem, output)]
     write_csv(runs, output)
-    (output / 'report.md').write_text('\n'.join(lines).rstrip() + '\n', encoding='utf-8')
+    (output / 'report.md').write_text(markdown(blocks), encoding='utf-8')
     return output / 'report.md'
 
 

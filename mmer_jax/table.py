@@ -13,9 +13,7 @@ into its folder, on a pod for instance: it is shown where its config is the tabl
 
 import argparse
 import collections
-import csv
 import dataclasses
-import io
 import os
 import shlex
 import sys
@@ -30,7 +28,7 @@ from ml_collections import ConfigDict
 
 from mmer_jax import evaluate, train
 from mmer_jax.files.outputs import TABLE_FILES, check_folder
-from mmer_jax.results import bar_plots
+from mmer_jax.results import bar_plots, page
 from mmer_jax.results.runs import EXPLANATION, NOT_HONEST, Run, marks_of, read_run
 from mmer_jax.results.summary import column_title, finite_mean, format_number, format_summary, is_plain, summarise
 from mmer_jax.results.table_config import OTHER_SPLITS, Row, Table, TableError, read_table, row_config
@@ -142,14 +140,14 @@ class Job:
 def write_table(job: Job, command: str) -> Path:
     """Writes table.md, table.csv and bars.png from what is in the rows' folders; returns table.md."""
     outcomes = {row.label: job.outcome(row) for row in job.table.rows}
-    lines = [f'# {job.table.title}', '', *table_lines(job.table, outcomes), '', *notes(job, outcomes)]
+    blocks: list[page.Block] = [page.Heading(job.table.title, 1), table_of(job.table, outcomes), notes(job, outcomes)]
     job.output.mkdir(parents=True, exist_ok=True)
     if job.table.bars and any(outcome.run for outcome in outcomes.values()):
         draw_bars(job.table, outcomes, job.output / 'bars.png')
-        lines += ['', f'![{job.table.bars} of all rows](bars.png)']
-    lines += ['', 'Made, and to be continued or made again, by', '', f'    {command}']
-    _replace_text(job.output / 'table.csv', csv_text(job, outcomes))
-    _replace_text(job.output / 'table.md', '\n'.join(lines) + '\n')
+        blocks.append(page.Picture(f'{job.table.bars} of all rows', 'bars.png'))
+    blocks += [page.Text('Made, and to be continued or made again, by'), page.Code(command)]
+    _replace_text(job.output / 'table.csv', page.csv_text(csv_rows(job, outcomes)))
+    _replace_text(job.output / 'table.md', page.markdown(blocks))
     return job.output / 'table.md'
 
 
@@ -191,19 +189,20 @@ def _replace_text(path: Path, text: str) -> None:
     _replace(path, lambda temporary: temporary.write_text(text, encoding='utf-8'))
 
 
-def table_lines(table: Table, outcomes: Mapping[str, Outcome]) -> list[str]:
-    """The table in Markdown: each metric, and beside it what was published."""
+def table_of(table: Table, outcomes: Mapping[str, Outcome]) -> page.Table:
+    """The table: each metric, and beside it what was published."""
     compared = [m for m in table.columns if any(row.published.get(m) is not None for row in table.rows)]
     header = ['model', 'parameters', 'folds x seeds']
     for metric, title in table.columns.items():
         header += [column_title(metric, title), *(['published'] if metric in compared else [])]
     header += ['protocol']
-    lines, group = ['| ' + ' | '.join(header) + ' |', '|' + '---|' * len(header)], ''
+    rows: list[Sequence[str] | page.Group] = []
+    group = ''
     for row in table.rows:
         if row.group != group:
             group = row.group
-            lines.append(f'| **{group}** |' + ' |' * (len(header) - 1))
-        lines.append(_line(_row_cells(table, row, outcomes[row.label], compared)))
+            rows.append(page.Group(group))
+        rows.append(_row_cells(table, row, outcomes[row.label], compared))
     floors: dict[tuple[str, ...], list[str]] = collections.defaultdict(list)
     for label, outcome in outcomes.items():
         if outcome.run is not None:
@@ -214,12 +213,8 @@ def table_lines(table: Table, outcomes: Mapping[str, Outcome]) -> list[str]:
             floors[tuple(cells)].append(label)
     for floor, labels in floors.items():
         whose = f' of {", ".join(labels)}' if len(floors) > 1 else ''
-        lines.append(_line([f'majority floor{whose}', '', '', *floor, '']))
-    return lines
-
-
-def _line(cells: Sequence[str]) -> str:
-    return '| ' + ' | '.join(cell.replace('|', r'\|') for cell in cells) + ' |'
+        rows.append([f'majority floor{whose}', '', '', *floor, ''])
+    return page.Table(header, rows)
 
 
 def _row_cells(table: Table, row: Row, outcome: Outcome, compared: Sequence[str]) -> list[str]:
@@ -252,17 +247,17 @@ def _data_of(run: Run, config: ConfigDict) -> dict[str, Any]:
     }
 
 
-def notes(job: Job, outcomes: Mapping[str, Outcome]) -> list[str]:
+def notes(job: Job, outcomes: Mapping[str, Outcome]) -> page.Notes:
     """What stands under the table: sources, data, marks, failures."""
     table, data = job.table, collections.defaultdict(list)
-    lines = [EXPLANATION, '', f'- Source: {table.source}.']
+    points = [f'Source: {table.source}.']
     if any(row.published for row in table.rows):
-        lines.append('- Columns "published" repeat the numbers printed there; they were not measured here.')
+        points.append('Columns "published" repeat the numbers printed there; they were not measured here.')
     if others := [r.label for r in table.rows if r.published and not table.published(r, outcomes[r.label].run)]:
-        lines.append(f'- Published numbers are of {table.dataset} and stand beside no other data: {", ".join(others)}.')
+        points.append(f'Published numbers are of {table.dataset} and stand beside no other data: {", ".join(others)}.')
     if any(metric.startswith(OTHER_SPLITS) for metric in table.columns):
-        lines.append(
-            '- Columns of the training or validation split: measured at the epoch of the test, nothing augmented.'
+        points.append(
+            'Columns of the training or validation split: measured at the epoch of the test, nothing augmented.'
         )
     for label, outcome in outcomes.items():
         config = job.configs[label]
@@ -270,17 +265,17 @@ def notes(job: Job, outcomes: Mapping[str, Outcome]) -> list[str]:
             data[tuple(_data_of(outcome.run, config).values())].append(label)
     for (dataset, directory, modalities, records), labels in data.items():
         of_records = '' if records is None else f', {records:,} test records'
-        lines.append(f'- Measured on {dataset} ({modalities}) in {directory}{of_records}: {", ".join(labels)}.')
+        points.append(f'Measured on {dataset} ({modalities}) in {directory}{of_records}: {", ".join(labels)}.')
     for row in table.rows:
         if row.quoted:
-            lines.append(f'- † {row.label}: quoted, not measured by this command: {row.source}.')
+            points.append(f'† {row.label}: quoted, not measured by this command: {row.source}.')
     for label, outcome in outcomes.items():
         if outcome.run is not None and marks_of(outcome.run):
-            lines.append(f'- {label}: {NOT_HONEST}{"; ".join(marks_of(outcome.run))}.')
-    return lines + [f'- {note}' for note in table.notes]
+            points.append(f'{label}: {NOT_HONEST}{"; ".join(marks_of(outcome.run))}.')
+    return page.Notes(EXPLANATION, [*points, *table.notes])
 
 
-def csv_text(job: Job, outcomes: Mapping[str, Outcome]) -> str:
+def csv_rows(job: Job, outcomes: Mapping[str, Outcome]) -> list[dict[str, Any]]:
     """One line for each row and metric; fractions, and empty where there is no number."""
     lines: list[dict[str, Any]] = []
     for row in job.table.rows:
@@ -303,11 +298,7 @@ def csv_text(job: Job, outcomes: Mapping[str, Outcome]) -> str:
                 numbers |= {'mean': summary.mean, 'sd': summary.deviation, 'sd_over': summary.over}
                 numbers['floor'] = finite_mean(run.values(metric, 'floor'))
             lines.append({**about, 'metric': metric, **numbers})
-    file = io.StringIO()
-    writer = csv.DictWriter(file, list(lines[0]), lineterminator='\n')
-    writer.writeheader()
-    writer.writerows(lines)
-    return file.getvalue()
+    return lines
 
 
 # ---- the command ---------------------------------------------------------------------------------------------
