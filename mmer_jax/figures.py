@@ -35,6 +35,7 @@ from mmer_jax.models import MODELS
 from mmer_jax.models.mfsa import REPRESENTATIONS
 from mmer_jax.results import attention_plots, bar_plots
 from mmer_jax.results.attention_maps import HEADS, Side, axes_of_record, drawing, maps_of_record
+from mmer_jax.results.page import Table
 from mmer_jax.run.finished import Run, apply, chosen_variables, open_run
 from mmer_jax.run.program import example_batch
 from mmer_jax.settings import ranges
@@ -300,8 +301,7 @@ def draw_classes(directory: str, by: str, path: Path) -> list[str]:
     names = source.schema.label.names
     total = {name: sum(row[name] for row in table.values()) for name in names}
     rows = [[value, *row.values(), sum(row.values())] for value, row in [*table.items(), ('all', total)]]
-    lines: list[list[Any]] = [[by, *names, 'all'], ['---', *['---:'] * (len(names) + 1)], *rows]
-    return [f'| {" | ".join(map(str, line))} |' for line in lines]
+    return Table([by, *names, 'all'], rows, numbers=True).lines()
 
 
 def main(argv: list[str] | None = None) -> int:
