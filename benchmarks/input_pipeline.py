@@ -47,7 +47,8 @@ def measure_reading(directory: Path, batch_size: int, repeats: int = 5) -> None:
 
 def measure_waiting(workdir: Path) -> None:
     files = sorted(workdir.rglob('timing.jsonl'))
-    rows = [row for file in files for row in read_jsonl(file)[1:]]  # an epoch that compiles is left out
+    epochs = [[row for row in read_jsonl(file) if 'epoch' in row] for file in files]
+    rows = [row for found in epochs for row in found[1:]]  # an epoch that compiles is left out
     if not rows:
         raise SystemExit(f'error: no timing.jsonl with two epochs or more under {workdir}')
     waited, seconds = sum(r['data_wait'] for r in rows), sum(r['seconds'] for r in rows)

@@ -6,6 +6,7 @@ host with --distributed (or with the three coordinator flags).
 """
 
 import argparse
+import dataclasses
 import sys
 from collections.abc import Sequence
 from typing import Any
@@ -14,12 +15,12 @@ import jax
 from absl import logging
 from ml_collections import ConfigDict
 
-from mmer_jax.settings import overrides, ranges
+from mmer_jax.run.first_step import LATEST
+from mmer_jax.settings import command, overrides, ranges
 from mmer_jax.settings.keys import KEYS, OPEN, check_config_values
 from mmer_jax.train import train_and_evaluate
 
 FOLDS = ranges.Listed(ranges.COUNT_OR_0)
-MISTAKES = (ValueError, TypeError, FloatingPointError, OSError)  # told in one line, without a traceback
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -37,6 +38,11 @@ def make_parser() -> argparse.ArgumentParser:
     add('--workdir', help='folder of results and checkpoints; default runs/<config>[_<variant>]')
     add('--folds', type=FOLDS, metavar='K[,K...]', help='numbers of the folds to run, all by default: --folds=0,2')
     add('--distributed', action='store_true', help='join the other processes of a pod that the cluster describes')
+    add(
+        '--no_cache',
+        action='store_true',
+        help='compile anew; programs are kept in JAX_COMPILATION_CACHE_DIR, or ~/.cache',
+    )
     add('--coordinator', metavar='HOST:PORT', help='of process 0, to join processes by hand')
     add('--num_processes', type=ranges.COUNT, help='number of processes, with --coordinator')
     add('--process_id', type=ranges.COUNT_OR_0, help='number of this process from 0, with --coordinator')
@@ -51,32 +57,34 @@ def read_config(path: str, changes: Sequence[overrides.Override]) -> ConfigDict:
     return config
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    logging.set_verbosity(logging.WARNING)  # orbax and jax tell of every save
-    parser = make_parser()
-    changes: list[overrides.Override] = []
-    try:
-        rest, changes = overrides.split_arguments(sys.argv[1:] if argv is None else argv)
-        arguments = parser.parse_args(rest)
+@dataclasses.dataclass
+class Call:
+    """The words of a command line, and whether its mistakes keep their traceback (config.debug)."""
+
+    words: Sequence[str]
+    debug: bool = False
+
+
+def work(call: Call) -> None:
+    with command.wrong_call():
+        rest, changes = overrides.split_arguments(call.words)
+        call.debug = dict(changes).get('debug', 'false') != 'false'
+        arguments = make_parser().parse_args(rest)
         check_processes(arguments)
         config = read_config(arguments.config, changes)
-    except (ValueError, OSError) as error:
-        if dict(changes).get('debug', 'false') != 'false':
-            raise
-        print(f'error: {error}', file=sys.stderr)
-        return 2
+    call.debug = config.debug
     workdir = arguments.workdir or f'runs/{config.name}' + (f'_{config.variant}' if config.variant else '')
-    try:
-        join_processes(arguments)
-        results = train_and_evaluate(config, workdir, folds=arguments.folds)
-    except MISTAKES as error:
-        if config.debug:
-            raise
-        print(f'error: {error}', file=sys.stderr)
-        return 1
+    join_processes(arguments)
+    results = train_and_evaluate(config, workdir, folds=arguments.folds)
     if jax.process_index() == 0:
         show(results, workdir)
-    return 0
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The command line; returns the exit status."""
+    logging.set_verbosity(logging.WARNING)  # orbax and jax tell of every save
+    call = Call(sys.argv[1:] if argv is None else argv)
+    return command.run(work, call, go_on='the same command goes on from the last checkpoint')
 
 
 def check_processes(arguments: argparse.Namespace) -> None:
@@ -116,6 +124,8 @@ def show(results: dict[str, Any], workdir: str) -> None:
     for row in results['rows']:
         shown = ', '.join(f'{name} {row["test"][name]:.4f}' for name in results['headline'])
         print(f'{row["fold"]} seed {row["seed"]}: best epoch {row["best_epoch"]} of {row["epochs"]}, test {shown}')
+    if LATEST.done:
+        print(LATEST.line())
     print(f'results in {workdir}; table and pictures: python -m mmer_jax.report {workdir}')
 
 

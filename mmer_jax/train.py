@@ -26,6 +26,8 @@ from mmer_jax.metrics import floors, is_better_high, names, unfit
 from mmer_jax.models import check_module
 from mmer_jax.run import sharding, warm_start, writer
 from mmer_jax.run.checkpoint import Checkpoints
+from mmer_jax.run.first_step import LATEST as FIRST
+from mmer_jax.run.first_step import Stopwatch
 from mmer_jax.run.program import (
     FoldData,
     Program,
@@ -78,7 +80,10 @@ def train_and_evaluate(
             if (folders[number] / 'results.json').is_file():
                 described = read_results(folders[number] / 'results.json')
             else:
-                fold_data = load_fold(config, source, all_folds[number])
+                with Stopwatch() as watch:
+                    fold_data = load_fold(config, source, all_folds[number])
+                if not FIRST.done:
+                    FIRST.data = watch.seconds
                 tell = program is None
                 if program is None or program.total_steps != len(fold_data.loaders['train'].plan):
                     program = make_program(config, module, fold_data)
@@ -122,8 +127,12 @@ def train_fold(
         writer.Writer(workdir, active=first, tensorboard=config.tensorboard) as log,
         writer.Progress(program.total_steps, active=first) as progress,
     ):
-        loop = Loop(config, fold_data, program, checkpoints, log, progress, tell=tell)
-        loop.run()
+        program.background.listener = progress.wait
+        try:
+            loop = Loop(config, fold_data, program, checkpoints, log, progress, tell=tell)
+            loop.run()
+        finally:
+            program.background.forget()
         return write_results(config, workdir, fold_data, program, name, loop.best, loop.selection, seeds)
 
 
@@ -145,8 +154,12 @@ class Loop:
         self.state: TrainState = program.shapes(config.seeds)
         self.loss_sum, self.step = np.zeros(config.seeds), 0
         expected = self._restore()
+        program.prepare(fold_data, self.step)
         if self.step == 0:
-            self.state = program.init(self.seeds.astype(np.int32))
+            with Stopwatch() as watch:
+                self.state = program.init(self.seeds.astype(np.int32))
+            if not FIRST.done:
+                FIRST.initialisation = watch.seconds
             self.state = warm_start.begin(config, fold_data, self.state, program.mesh, tell=tell)
             self.best = jax.tree.map(lambda x: x.copy(), variables_of(self.state))
         self.on_device = program.unstack(self.state)
@@ -182,14 +195,18 @@ class Loop:
             workers=self.config.data.workers,
             threads=self.config.data.threads,
         )
-        pending, waited, epoch_start = None, 0.0, time.perf_counter()
+        pending, waited, epoch_start, first = None, 0.0, time.perf_counter(), True
         try:
             while self.step < self.program.total_steps and self.selection.running.any():
                 before = time.perf_counter()
                 batch = next(batches)
                 waited += time.perf_counter() - before
                 arrays = sharding.put_batch(batch, self.program.mesh)
-                self.on_device, numbers = self.program.train(self.on_device, arrays)
+                if first:
+                    first = False
+                    self.on_device, numbers = self._first_step(arrays)
+                else:
+                    self.on_device, numbers = self.program.train(self.on_device, arrays)
                 if pending is not None:  # the numbers of the step before: the device is already busy with this one
                     self._account(*pending)
                 pending = (self.step, numbers)
@@ -204,6 +221,18 @@ class Loop:
                     self._save()
         finally:
             batches.close()
+
+    def _first_step(self, arrays: Any) -> Any:
+        """The first step of this process; what was waited for before it goes to timing.jsonl."""
+        background = self.program.background
+        waited = background.waited
+        with Stopwatch() as watch:
+            found = jax.block_until_ready(self.program.train(self.on_device, arrays))
+        if not FIRST.done:
+            FIRST.compilation, FIRST.done = background.waited - waited, True
+            FIRST.step = watch.seconds - FIRST.compilation
+            self.log.timing(FIRST.row(self.step + 1))
+        return found
 
     def _account(self, step: int, numbers: Any) -> None:
         """Takes in the numbers of a finished step (counted from 0): check, sum, log."""

@@ -1,6 +1,6 @@
 """Training states written by version 0.1, whose optimiser kept an array for each parameter instead of few vectors."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -16,7 +16,7 @@ class Unreadable(ValueError):
     """A state of 0.1 that lacks something which the optimiser keeps."""
 
 
-def convert(saved: Tree, wanted: Tree, groups: dict[str, Sequence[str]]) -> Tree:
+def convert(saved: Tree, wanted: Tree, groups: Mapping[str, Sequence[str]]) -> Tree:
     """The state of 0.1, as orbax gives it without a target, in the form of `wanted` (jax.ShapeDtypeStruct).
 
     groups: the names of the parameters of each vector, in order. Parameters, statistics, keys and counters are taken as
@@ -30,9 +30,10 @@ def convert(saved: Tree, wanted: Tree, groups: dict[str, Sequence[str]]) -> Tree
         if not name.startswith('opt_state'):
             value = _taken(names, name)
         elif moment is None:
-            value = next((v for n, v in names.items() if n.startswith('opt_state') and n.endswith('/count')), None)
-            if value is None or not name.endswith('/count'):
+            counts = [v for n, v in names.items() if n.startswith('opt_state') and n.endswith('/count')]
+            if not counts or not name.endswith('/count'):
                 raise Unreadable(f'the optimiser keeps {name}, which the checkpoint of version 0.1 has not')
+            value = counts[0]  # all of them count steps
         else:
             group = next(key for key in groups if name.endswith(f'/{key}'))
             own = [_taken(names, f'/{moment}/{parameter}') for parameter in groups[group]]

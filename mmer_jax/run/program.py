@@ -5,7 +5,8 @@ What training, evaluation, extraction and prediction all need to put together, p
 
 import copy
 import dataclasses
-from collections.abc import Callable, Mapping
+import functools
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -31,19 +32,17 @@ from mmer_jax.data.records import RecordSource
 from mmer_jax.files import read_arrays, save_arrays
 from mmer_jax.losses import make_loss
 from mmer_jax.models import build_model, check_module
-from mmer_jax.run import old_checkpoints, sharding
+from mmer_jax.run import old_checkpoints, seeds, sharding
+from mmer_jax.run.compiling import Background, shapes_of
 from mmer_jax.run.flat import FlatOptimizer
 from mmer_jax.run.initialise import fresh
 from mmer_jax.run.optimizer import make_optimizer
 from mmer_jax.run.step import (
-    StepParts,
     TrainState,
     init_state,
     make_eval_step,
     make_step_parts,
     make_train_step,
-    over_seeds,
-    take_seed,
     variables_of,
 )
 
@@ -159,10 +158,24 @@ class Program:
     keep_best: Callable[..., Any]
     schedule: Callable[..., Any]
     convert: Callable[..., Any]
+    background: Background
+
+    def prepare(self, fold_data: FoldData, step: int) -> None:
+        """Begins to compile for every planned shape, in the order in which training from `step` on comes to them."""
+        load, validation = fold_data.loaders['train'], fold_data.loaders['validation']
+        ahead = range(step, min(step + load.plan.batches_per_epoch, len(load.plan)))
+        self._prepare(self.train, load, [load.plan[number][1] for number in ahead])
+        self._prepare(self.predict, validation, [bucket for bucket, _ in validation.plan.epoch(0)])
+
+    def _prepare(self, function: Any, load: LoadBatch, buckets: Sequence[int]) -> None:
+        place = sharding.batch_sharding(self.mesh)
+        for bucket in dict.fromkeys(buckets):
+            empty = load((0, bucket, np.zeros(0, np.int64)))  # a batch of padding rows: nothing is read
+            function.prepare(shapes_of(empty, place, load.process_count))
 
 
 def make_program(config: ConfigDict, model: nn.Module, fold_data: FoldData) -> Program:
-    """Builds and jits the functions; compilation happens at their first call for each batch shape."""
+    """Builds the functions; each is compiled for a batch shape when `prepare` or its first call asks for it."""
     check_module(model)
     mesh = sharding.make_mesh(config.mesh.seed, config.mesh.data)
     train_plan, eval_plan = fold_data.loaders['train'].plan, fold_data.loaders['test'].plan
@@ -179,11 +192,16 @@ def make_program(config: ConfigDict, model: nn.Module, fold_data: FoldData) -> P
     eval_step = make_eval_step(model, loss)
     by_seed, everywhere = sharding.state_sharding(mesh), sharding.replicated(mesh)
     parts = model, optimizer, example_batch(fold_data.loaders['train'])
+    shapes = functools.cache(partial(shapes_of_states, *parts, by_seed=by_seed, average=average > 0))
     if config.seeds_by not in ('auto', 'vmap', 'turns'):
         raise ValueError(f"config.seeds_by {config.seeds_by!r}: expected 'auto', 'vmap' or 'turns'")
     turns = config.seeds_by == 'turns' or (config.seeds_by == 'auto' and on_cpu and not sharding.splits_seeds(mesh))
-    ways = seeds_in_turns if turns and config.seeds > 1 else seeds_by_vmap
-    functions = ways(train_step, eval_step, config.seeds, by_seed, everywhere, KEEP_REMAT if on_cpu else None)
+    background = Background()
+    plan = seeds.Plan(
+        config.seeds, by_seed, everywhere, KEEP_REMAT if on_cpu else None, lambda: shapes(config.seeds), background
+    )
+    ways = seeds.in_turns if turns and config.seeds > 1 else seeds.by_vmap
+    functions: dict[str, Any] = ways(train_step, eval_step, plan)
 
     def keep_best(best, state, improved):
         def select(old, new):
@@ -195,9 +213,12 @@ def make_program(config: ConfigDict, model: nn.Module, fold_data: FoldData) -> P
         mesh=mesh,
         total_steps=total_steps,
         init=partial(init_states, *parts, by_seed=by_seed, average=average > 0),
-        shapes=partial(shapes_of_states, *parts, by_seed=by_seed, average=average > 0),
+        shapes=shapes,
+        background=background,
         **functions,
-        keep_best=jax.jit(keep_best, donate_argnums=0, out_shardings=by_seed),
+        keep_best=jax.jit(
+            keep_best, donate_argnums=0, out_shardings=by_seed, compiler_options=seeds.options_of_copies()
+        ),
         schedule=schedule,
         convert=lambda saved, wanted: old_checkpoints.convert(saved, wanted, optimizer.members(wanted.params)),
     )
@@ -235,61 +256,6 @@ def shapes_of_states(
     """What `init_states` gives of as many seeds, as jax.ShapeDtypeStruct; nothing is computed."""
     one = jax.eval_shape(lambda: init_state(model, optimizer, example, np.int32(0), average=average))
     return jax.tree.map(lambda x: jax.ShapeDtypeStruct((seeds, *x.shape), x.dtype, sharding=by_seed), one)
-
-
-def seeds_in_turns(
-    train_step, eval_step, seeds: int, by_seed, everywhere, options=None
-) -> dict[str, Callable[..., Any]]:
-    """train, predict, unstack and stack over N seeds as N calls of the compiled program of one seed.
-
-    For CPU: two cores are busy with one seed, and vmapped convolutions are grouped ones, which XLA runs there at
-    down to half the speed (benchmarks/seeds.py). Compiling once and taking turns loses nothing.
-    """
-    train_one = jit_step(train_step, lambda function, states: function, everywhere, options)
-    predict_one = jax.jit(lambda v, batch, number: eval_step(take_seed(v, number), batch), out_shardings=everywhere)
-
-    def train(states, batch):
-        pairs = [train_one(state, batch) for state in states]
-        return [state for state, _ in pairs], [numbers for _, numbers in pairs]
-
-    return {
-        'train': train,
-        'predict': lambda variables, batch: [predict_one(variables, batch, np.int32(n)) for n in range(seeds)],
-        'unstack': jax.jit(lambda state: [take_seed(state, n) for n in range(seeds)], out_shardings=everywhere),
-        'stack': jax.jit(lambda states: jax.tree.map(lambda *x: jnp.stack(x), *states), out_shardings=by_seed),
-    }
-
-
-def jit_step(step, lift, out_shardings, options=None) -> Callable[..., Any]:
-    """A train step, or its parts as programs of their own, jitted; lift(function, states=number) adds seeds."""
-    if not isinstance(step, StepParts):
-        train = lift(step, states=1)
-        return jax.jit(train, donate_argnums=0, out_shardings=out_shardings, compiler_options=options)
-    begin = jax.jit(lift(step.begin, states=1))
-    look = step.look and jax.jit(lift(step.look, states=2), donate_argnums=1, compiler_options=options)
-    add = jax.jit(lift(step.add, states=2), donate_argnums=1, compiler_options=options)
-    finish = jax.jit(lift(step.finish, states=2), donate_argnums=0, out_shardings=out_shardings)
-
-    def train_in_parts(state, batch):
-        gathered = begin(state, batch)
-        for each in filter(None, (look, add)):
-            for number in range(step.number_of_parts):
-                gathered = each(state, gathered, batch, np.int32(number))
-        return finish(state, gathered)
-
-    return train_in_parts
-
-
-def seeds_by_vmap(
-    train_step, eval_step, seeds: int, by_seed, everywhere, options=None
-) -> dict[str, Callable[..., Any]]:
-    """train and predict over N seeds as one program; the state stays whole."""
-    return {
-        'train': jit_step(train_step, partial(over_seeds, seeds=seeds), (by_seed, everywhere), options),
-        'predict': jax.jit(over_seeds(eval_step, seeds), out_shardings=everywhere),
-        'unstack': lambda state: state,
-        'stack': lambda state: state,
-    }
 
 
 def fetch(outputs: Any, key: str) -> np.ndarray:

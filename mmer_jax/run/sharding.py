@@ -52,9 +52,14 @@ def replicated(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec())
 
 
+def batch_sharding(mesh: Mesh) -> NamedSharding:
+    """Of a batch: rows over the data axis."""
+    return NamedSharding(mesh, PartitionSpec('data'))
+
+
 def put_batch(batch: Mapping[str, np.ndarray], mesh: Mesh) -> dict[str, Array]:
     """This process's rows of a batch -> one global array a key, rows split over the data axis; drops the host's ids."""
-    sharding = NamedSharding(mesh, PartitionSpec('data'))
+    sharding = batch_sharding(mesh)
     return {key: jax.make_array_from_process_local_data(sharding, value) for key, value in batch.items() if key != 'id'}
 
 

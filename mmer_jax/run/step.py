@@ -12,14 +12,16 @@ import flax.linen as nn
 import flax.struct
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
+from jax import Array
+from jax.typing import ArrayLike
 
 from mmer_jax.losses import Loss, WeightedLoss, check_outputs, keys_read, total_loss
 from mmer_jax.run.flat import FlatOptimizer, as_flat
 from mmer_jax.run.optimizer import without_frozen
 
-Array = Any
-Batch = Mapping[str, Array]
+Batch = Mapping[str, Array | np.ndarray]
 
 
 class TrainState(flax.struct.PyTreeNode):
@@ -43,7 +45,7 @@ def init_state(
     model: nn.Module,
     optimizer: optax.GradientTransformation | FlatOptimizer,
     batch: Batch,
-    seed: Array,
+    seed: ArrayLike,
     *,
     average: bool = False,
 ) -> TrainState:
@@ -268,6 +270,6 @@ def over_seeds(function: Callable[..., Any], seeds: int, states: int = 1) -> Cal
     return mapped
 
 
-def take_seed(tree: Any, number: Array) -> Any:
+def take_seed(tree: Any, number: ArrayLike) -> Any:
     """One seed's part of arrays with a leading seed axis."""
     return jax.tree.map(lambda x: jax.lax.dynamic_index_in_dim(x, number, keepdims=False), tree)

@@ -24,14 +24,14 @@ from mmer_jax.data.leakage import check_unseen
 from mmer_jax.data.records import RecordSource
 from mmer_jax.media.textfile import read_json, read_lines
 from mmer_jax.run import finished, sharding
-from mmer_jax.run.program import Config, FoldData
+from mmer_jax.run.program import FoldData
 from mmer_jax.run.step import TrainState, variables_of
 
 Tree = Any
 TEXT_FAMILIES = ('bert', 'distilbert', 'roberta')
 
 
-def with_sizes(config: Config) -> Config:
+def with_sizes(config: ConfigDict) -> ConfigDict:
     """The config with the sizes of its converted weights written into config.model; itself where it names none."""
     if not config.pretrained:
         return config
@@ -41,7 +41,7 @@ def with_sizes(config: Config) -> Config:
     return config
 
 
-def begin(config: Config, fold_data: FoldData, state: TrainState, mesh: Any, *, tell: bool = False) -> TrainState:
+def begin(config: ConfigDict, fold_data: FoldData, state: TrainState, mesh: Any, *, tell: bool = False) -> TrainState:
     """A fresh state of all seeds with the parts that the config names replaced; the state itself where it names none.
 
     tell: process 0 prints what is loaded, and by name what stays at its initialisation. ValueError where a part does

@@ -174,6 +174,7 @@ class Progress:
         self._drawn_at: float | None = None
         self._last: tuple[int, float] | None = None
         self._pending = False
+        self._waited_at: float | None = None
 
     def __enter__(self) -> 'Progress':
         return self
@@ -202,6 +203,14 @@ class Progress:
         if self._drawn_at is None or now - self._drawn_at >= self._interval:
             self._draw(now)
 
+    def wait(self, what: str, seconds: float) -> None:
+        """Says that `what` is being compiled and for how long already, in the place of the line of progress."""
+        now = self._clock()
+        if not self._active or (self._waited_at is not None and now - self._waited_at < self._interval):
+            return
+        self._waited_at = now
+        self._write(f'compiling {what}: {seconds:.0f} s so far')
+
     def close(self) -> None:
         """Draws the last state and ends the line. Safe to call twice."""
         if not self._active or self._last is None:
@@ -214,7 +223,10 @@ class Progress:
         self._active = False
 
     def _draw(self, now: float) -> None:
-        line = self._line()
+        self._write(self._line())
+        self._drawn_at, self._pending = now, False
+
+    def _write(self, line: str) -> None:
         if self._terminal:
             # A line wider than the terminal would wrap, and \r returns only to the start of its last part.
             line = '\r' + line[: shutil.get_terminal_size().columns - 1] + '\x1b[K'
@@ -222,7 +234,6 @@ class Progress:
             line += '\n'
         self._stream.write(line)
         self._stream.flush()
-        self._drawn_at, self._pending = now, False
 
     def _line(self) -> str:
         assert self._first is not None

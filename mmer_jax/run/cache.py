@@ -1,0 +1,37 @@
+"""Compiled programs are kept between runs: in the user's cache folder, or where JAX_COMPILATION_CACHE_DIR says."""
+
+import os
+from pathlib import Path
+
+import jax
+
+LARGEST = 4 << 30  # bytes; what was used longest ago goes first
+WORTH_KEEPING = 0.2  # seconds of compilation
+
+
+def folder() -> Path:
+    """JAX_COMPILATION_CACHE_DIR, else mmer_jax/jax in the user's cache folder (XDG_CACHE_HOME, ~/.cache)."""
+    named = os.environ.get('JAX_COMPILATION_CACHE_DIR')
+    if named:
+        return Path(named)
+    return Path(os.environ.get('XDG_CACHE_HOME') or Path.home() / '.cache') / 'mmer_jax' / 'jax'
+
+
+def keep_programs(*, keep: bool = True) -> None:
+    """Turns jax's persistent cache on for this process, or off. To be called before anything is compiled.
+
+    A folder that cannot be made, as where there is no home, leaves the cache off: it is a convenience.
+    """
+    jax.config.update('jax_enable_compilation_cache', keep)
+    if not keep:
+        return
+    try:
+        place = folder()
+        place.mkdir(parents=True, exist_ok=True)
+    except (OSError, RuntimeError):  # RuntimeError: there is no home
+        jax.config.update('jax_enable_compilation_cache', False)
+        return
+    jax.config.update('jax_compilation_cache_dir', str(place))
+    jax.config.update('jax_persistent_cache_min_compile_time_secs', WORTH_KEEPING)
+    if 'JAX_COMPILATION_CACHE_DIR' not in os.environ:
+        jax.config.update('jax_compilation_cache_max_size', LARGEST)

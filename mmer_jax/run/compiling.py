@@ -1,0 +1,96 @@
+"""Programs compiled once per shape of the batch, in the background, so that the device works while others compile.
+
+XLA compiles outside Python's lock: several programs side by side take the time of one where there are cores.
+"""
+
+import os
+import time
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import Sharding
+
+Batch = Mapping[str, Any]
+TICK = 1.0  # seconds between two words on what is waited for
+SIDE_BY_SIDE = 8  # at most: each holds its program in memory while it compiles
+
+
+class Background:
+    """Threads that compile, and what is told while somebody waits for them."""
+
+    def __init__(self) -> None:
+        self.listener: Callable[[str, float], None] = lambda name, seconds: None
+        self.waited = 0.0  # seconds, by whoever called a program that was not there yet
+        self._pool: ThreadPoolExecutor | None = None
+
+    def submit(self, function: Callable[..., Any], *arguments: Any) -> Future:
+        if self._pool is None:
+            workers = min(os.cpu_count() or 1, SIDE_BY_SIDE)
+            self._pool = ThreadPoolExecutor(workers, thread_name_prefix='compile')
+        return self._pool.submit(function, *arguments)
+
+    def wait(self, future: Future, name: str) -> Any:
+        """Its result; the listener hears every second what is waited for and for how long."""
+        started = time.monotonic()
+        try:
+            while not future.done():
+                try:
+                    return future.result(timeout=TICK)
+                except TimeoutError:
+                    self.listener(name, time.monotonic() - started)
+            return future.result()
+        finally:
+            self.waited += time.monotonic() - started
+
+    def forget(self) -> None:
+        """Drops what has not begun; what compiles ends by itself."""
+        if self._pool is not None:
+            self._pool.shutdown(wait=False, cancel_futures=True)
+            self._pool = None
+
+
+class ByShape:
+    """A function of (state, batch) with a program for each shape of the batch.
+
+    compile_for(batch of jax.ShapeDtypeStruct) -> what is called with (state, batch) of that shape.
+    """
+
+    def __init__(self, name: str, compile_for: Callable[[Batch], Callable[..., Any]], background: Background):
+        self.name, self._compile_for, self._background = name, compile_for, background
+        self._programs: dict[Any, Future] = {}
+
+    def prepare(self, batch: Batch) -> Future:
+        """Begins to compile for a batch like this one, of arrays or of jax.ShapeDtypeStruct, if nobody has yet."""
+        key = tuple(sorted((name, tuple(x.shape), str(x.dtype)) for name, x in batch.items()))
+        if key not in self._programs:
+            shapes = {m: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding) for m, x in batch.items()}
+            self._programs[key] = self._background.submit(self._compile_for, shapes)
+        return self._programs[key]
+
+    def __call__(self, state: Any, batch: Batch) -> Any:
+        future = self.prepare(batch)
+        program = future.result() if future.done() else self._background.wait(future, f'{self.name} {steps_of(batch)}')
+        return program(state, batch)
+
+
+def steps_of(batch: Batch) -> str:
+    """'for 64 x text 50, audio 375': rows, and steps of each modality."""
+    steps = [f'{name.removesuffix("_mask")} {x.shape[1]}' for name, x in batch.items() if name.endswith('_mask')]
+    return f'for {len(batch["weight"])} x {", ".join(steps)}'
+
+
+def shapes_of(batch: Mapping[str, np.ndarray], place: Sharding, processes: int) -> dict[str, jax.ShapeDtypeStruct]:
+    """What sharding.put_batch makes of a host's batch when all processes give as many rows."""
+    return {
+        key: jax.ShapeDtypeStruct((len(x) * processes, *x.shape[1:]), x.dtype, sharding=place)
+        for key, x in batch.items()
+        if key != 'id'
+    }
+
+
+def placed(tree: Any, places: Any) -> Any:
+    """Shapes with their places: those of a program's results, for the next program that takes them."""
+    return jax.tree.map(lambda x, place: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place), tree, places)

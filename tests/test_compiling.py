@@ -1,0 +1,123 @@
+"""Programs by shape in the background, the cache of compiled programs, and the time to the first step."""
+
+import io
+import threading
+from types import SimpleNamespace
+
+import jax
+import numpy as np
+import pytest
+
+from mmer_jax.files import read_jsonl
+from mmer_jax.run import cache, compiling
+from mmer_jax.run.compiling import Background, ByShape
+from mmer_jax.run.first_step import PARTS, FirstStep
+from mmer_jax.run.writer import Progress
+from mmer_jax.train import train_and_evaluate
+from tests.small_run import MeanModel, small_config
+
+
+def batch(steps):
+    return {
+        'audio': jax.numpy.zeros((4, steps, 2)),
+        'audio_mask': jax.numpy.ones((4, steps), bool),
+        'weight': jax.numpy.ones(4),
+    }
+
+
+def test_a_program_is_compiled_once_per_shape_and_called_with_what_it_was_compiled_for():
+    asked = []
+
+    def compile_for(shapes):
+        asked.append(shapes['audio'].shape)
+        return lambda state, batch: (state + 1, shapes['audio'].shape == batch['audio'].shape)
+
+    step = ByShape('the step', compile_for, Background())
+    for steps in (3, 5, 3, 5, 3):
+        assert step(1, batch(steps)) == (2, True)
+    assert sorted(asked) == [(4, 3, 2), (4, 5, 2)]
+
+
+def test_others_compile_while_one_is_used_and_waiting_is_told(monkeypatch):
+    monkeypatch.setattr(compiling, 'TICK', 0.01)
+    may_end, begun, told = threading.Event(), threading.Event(), []
+
+    def compile_for(shapes):
+        if shapes['audio'].shape[1] == 9:
+            begun.set()
+            assert may_end.wait(20)
+        return lambda state, batch: shapes['audio'].shape[1]
+
+    background = Background()
+    step = ByShape('the step', compile_for, background)
+    step.prepare(batch(9))
+    assert begun.wait(20)
+    assert step(0, batch(3)) == 3  # although the other one is still compiling
+
+    def listen(name, seconds):
+        told.append((name, seconds))
+        may_end.set()
+
+    background.listener = listen
+    assert step(0, batch(9)) == 9
+    assert told[0][0] == 'the step for 4 x audio 9'
+    assert 0 < told[0][1] <= background.waited
+
+
+def test_an_error_of_the_compiler_reaches_the_caller():
+    def compile_for(shapes):
+        raise ValueError('no such shape')
+
+    step = ByShape('the step', compile_for, Background())
+    for _ in range(2):
+        with pytest.raises(ValueError, match='no such shape'):
+            step(0, batch(3))
+
+
+def test_what_is_compiled_is_shown_once_in_an_interval():
+    stream, now = io.StringIO(), [0.0]
+    with Progress(10, stream=stream, clock=lambda: now[0]) as progress:
+        for now[0] in (0.0, 1.0, 29.0, 31.0):
+            progress.wait('the step', now[0])
+    assert stream.getvalue().splitlines() == ['compiling the step: 0 s so far', 'compiling the step: 31 s so far']
+
+
+def test_the_time_to_the_first_step_is_written_and_told(tiny, tmp_path, monkeypatch):
+    first = FirstStep(imports=1.5)
+    monkeypatch.setattr('mmer_jax.train.FIRST', first)
+    train_and_evaluate(small_config(tiny, epochs=1, seeds=1), tmp_path, MeanModel(), folds=[0])
+    row = next(row for row in read_jsonl(tmp_path / 'timing.jsonl') if 'first_step' in row)
+    assert set(row) == {'first_step', *PARTS}
+    assert row['first_step'] == 1
+    assert row['imports'] == 1.5
+    assert all(row[name] > 0 for name in PARTS)
+    assert first.line().startswith(f'first step after {sum(row[name] for name in PARTS):.1f} s: imports 1.5, data ')
+
+
+def test_programs_are_kept_in_the_users_cache_folder(tmp_path, monkeypatch):
+    found = {}
+    monkeypatch.setattr(cache.jax, 'config', SimpleNamespace(update=lambda name, value: found.update({name: value})))
+    monkeypatch.delenv('JAX_COMPILATION_CACHE_DIR', raising=False)
+    monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path))
+    cache.keep_programs()
+    assert found['jax_enable_compilation_cache'] is True
+    assert found['jax_compilation_cache_dir'] == str(tmp_path / 'mmer_jax' / 'jax')
+    assert (tmp_path / 'mmer_jax' / 'jax').is_dir()
+    assert found['jax_compilation_cache_max_size'] == cache.LARGEST
+    monkeypatch.setenv('JAX_COMPILATION_CACHE_DIR', str(tmp_path / 'own'))
+    cache.keep_programs()
+    assert found['jax_compilation_cache_dir'] == str(tmp_path / 'own')
+    cache.keep_programs(keep=False)
+    assert found['jax_enable_compilation_cache'] is False
+    (tmp_path / 'file').write_text('')
+    monkeypatch.setenv('JAX_COMPILATION_CACHE_DIR', str(tmp_path / 'file' / 'below'))
+    cache.keep_programs()  # a run without its cache is better than none
+    assert found['jax_enable_compilation_cache'] is False
+
+
+def test_shapes_are_those_of_all_processes():
+    place = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    host = {'audio': np.zeros((3, 5, 2), np.uint8), 'id': np.zeros(3, object)}
+    assert {key: (x.shape, x.dtype) for key, x in compiling.shapes_of(host, place, 2).items()} == {
+        'audio': ((6, 5, 2), np.uint8)
+    }
