@@ -4,6 +4,7 @@ Every public block checks what it is given by `check_mask`, `check_masks` or `ch
 types only, which are known when a program is traced: a compiled step does not contain them.
 """
 
+import dataclasses
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -83,7 +84,7 @@ def check_masks(
             f'{type(module).__name__}: no mask of {", ".join(missing) or "any modality"}; found sequences of '
             f'{", ".join(x) or "nothing"} and masks of {", ".join(masks) or "nothing"}'
         )
-    checked = {m: check_mask(module, x[m], masks[m], layouts, name=m) for m in x}
+    checked = {m: check_mask(module, x[m], masks[m], layouts=layouts, name=m) for m in x}
     _check_rows(module, x)
     return checked
 
@@ -106,7 +107,7 @@ def check_batch(
             f'{type(module).__name__}: the batch lacks {", ".join(missing) or "every modality"}; the modalities are '
             f'{tuple(modalities)}, the batch has {", ".join(batch)}'
         )
-    masks = {f'{m}_mask': check_mask(module, batch[m], batch[f'{m}_mask'], layouts, name=m) for m in modalities}
+    masks = {f'{m}_mask': check_mask(module, batch[m], batch[f'{m}_mask'], layouts=layouts, name=m) for m in modalities}
     _check_rows(module, {m: batch[m] for m in modalities})
     return {**batch, **masks}
 
@@ -210,7 +211,7 @@ class Attention(nn.Module):
     dtype: Any = jnp.float32
 
     @nn.compact
-    def __call__(self, target_BTD: Array, source_BSD: Array, mask: Array, *, train: bool) -> tuple[Array, Array]:
+    def __call__(self, target_BTD: Array, source_BSD: Array, mask: Array, train: bool) -> tuple[Array, Array]:
         features, mask = target_BTD.shape[-1], as_mask(mask, 'Attention: the mask of the source')
         pairs = (*target_BTD.shape[:2], source_BSD.shape[1])
         if tuple(mask.shape) not in (source_BSD.shape[:2], pairs):
@@ -256,7 +257,7 @@ class LSTM(nn.Module):
     dtype: Any = jnp.float32
 
     @nn.compact
-    def __call__(self, x_BTD: Array, mask_BT: Array, *, train: bool) -> Array:
+    def __call__(self, x_BTD: Array, mask_BT: Array, train: bool) -> Array:
         mask_BT = check_mask(self, x_BTD, mask_BT)
         length_B, x_BTD = mask_BT.sum(1), mask_steps(x_BTD, mask_BT)
         # The type of parameters is that of the recurrent state too.
@@ -280,11 +281,40 @@ class MLP(nn.Module):
     dtype: Any = jnp.float32
 
     @nn.compact
-    def __call__(self, x: Array, *, train: bool) -> Array:
+    def __call__(self, x: Array, train: bool) -> Array:
         for size in self.sizes[:-1]:
             x = nn.relu(nn.Dense(size, dtype=self.dtype)(x))
             x = nn.Dropout(self.dropout)(x, deterministic=not train)
         return nn.Dense(self.sizes[-1], dtype=self.dtype)(x)
+
+
+@dataclasses.dataclass(frozen=True)
+class Dropouts:
+    """The shares, 0 to 1, that a cross-modal transformer drops in training."""
+
+    attention: float = 0.0  # of the attention maps
+    relu: float = 0.0  # of the hidden layer of the feed-forward half
+    residual: float = 0.0  # of what each half of a layer adds to its input
+    embedding: float = 0.0  # of the input with its positions
+
+
+def feed_forward(x_BTD: Array, size: int, dropout: float, *, dtype: Any, train: bool) -> Array:
+    """The position-wise half of a transformer layer, without norm and residual: dense, ReLU, dropout, dense.
+
+    For the inside of a compact method, whose module gets the parameters `feed_forward`. size: of the hidden layer,
+    0 for four times the width.
+    """
+    features = x_BTD.shape[-1]
+    return MLP((size or 4 * features, features), dropout, dtype=dtype, name='feed_forward')(x_BTD, train=train)
+
+
+def call_block(block: nn.Module, *arrays: Any, train: bool, remat: bool) -> Any:
+    """block(*arrays, train=train); with remat the backward pass computes it again instead of keeping what is inside."""
+
+    def call(block, *arrays):
+        return block(*arrays, train=train)
+
+    return (nn.remat(call) if remat else call)(block, *arrays)
 
 
 # ---- attention maps ------------------------------------------------------------------------------------------
@@ -326,9 +356,9 @@ class MapName(NamedTuple):
         for unit, (form, source) in KEYS.items():
             if found := re.fullmatch(_pattern(form), key):
                 said = found.groupdict()
-                return cls(int(said['layer']), said['target'], said.get('source', source.format(**said)), unit)
+                return cls(int(said['layer']), said['target'], said.get('source', source.format(**said)), unit=unit)
         if found := re.fullmatch(_pattern(ANY_KEY), key):
-            return cls(int(found['layer']), found['target'], found['source'], found['unit'])
+            return cls(int(found['layer']), found['target'], found['source'], unit=found['unit'])
         raise ValueError(
             f'{key!r} is no name of an attention map, such as {", ".join(form for form, _ in KEYS.values())}'
         )

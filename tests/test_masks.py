@@ -47,7 +47,7 @@ BLOCKS = {
     'ModalityReinforcementUnit': (fusion.ModalityReinforcementUnit(2), lambda x, mask: (x, x, mask, mask)),
     'Msaf': (fusion.Msaf(4), pair),
     'PairwiseCrossModal': (fusion.PairwiseCrossModal(1, 1, 2, (0.0, 0.0)), pair),
-    'PredictiveSelfAttention': (fusion.PredictiveSelfAttention(2), lambda x, mask: (x, mask)),
+    'PredictiveSelfAttention': (fusion.PredictiveSelfAttention(2), lambda x, mask: (x, mask, None)),
     'ReinforcementUnit': (fusion.ReinforcementUnit(2), lambda x, mask: (x, x, mask, mask)),
     'TemporalConv': (layers.TemporalConv(4), lambda x, mask: (x, mask)),
     'WeightedAttention': (fusion.WeightedAttention(), pair),
@@ -167,7 +167,7 @@ def test_a_modality_without_a_mask_is_named(name):
 def test_a_sequence_that_is_missing_is_named():
     with pytest.raises(ValueError, match=r'CrossModalTransformer: the mask of source is missing \(None\)'):
         x = np.zeros((2, 5, 8), np.float32)
-        fusion.CrossModalTransformer(1, 2).init(jax.random.key(0), x, x, MASK, train=False)
+        fusion.CrossModalTransformer(1, 2).init(jax.random.key(0), x, x, MASK, None, train=False)
     with pytest.raises(ValueError, match=r'CtcAlignment: x is missing \(None\), expected \(B, T, D\)'):
         fusion.CtcAlignment(3).init(jax.random.key(0), None, MASK, train=False)
     with pytest.raises(ValueError, match=r'GatedShift: words of shape \(2, 5, 8\) and states \[\(2, 4, 8\)\]'):
@@ -178,11 +178,11 @@ def test_integers_give_the_numbers_of_bool_and_additive_ones_none():
     """Float 0 and -1e9 gave the numbers of the opposite mask, (B, T, 1) those of no mask."""
     x = np.random.default_rng(0).standard_normal((ROWS, STEPS, SIZE)).astype(np.float32)
     block = fusion.PredictiveSelfAttention(2)
-    variables = block.init(jax.random.key(0), x, MASK, train=False)
+    variables = block.init(jax.random.key(0), x, MASK, None, train=False)
 
     @jax.jit
     def run(mask):
-        return block.apply(variables, x, mask, train=False)[0]
+        return block.apply(variables, x, mask, None, train=False)[0]
 
     expected = run(MASK)
     assert np.abs(expected - run(~MASK)).max() > 0.1

@@ -59,14 +59,14 @@ class Bert(TransformerEncoder):
     def setup(self):
         super().setup()
         self.embeddings = TextEmbeddings(
-            self.hidden_size,
-            self.vocab_size,
-            self.max_positions,
-            self.type_vocab_size,
-            self.position_offset,
-            self.epsilon,
-            self.dropout,
-            self.dtype,
+            features=self.hidden_size,
+            vocab_size=self.vocab_size,
+            max_positions=self.max_positions,
+            type_vocab_size=self.type_vocab_size,
+            position_offset=self.position_offset,
+            epsilon=self.epsilon,
+            dropout=self.dropout,
+            dtype=self.dtype,
         )
 
     def embed(self, x_BT: Array, mask_BT: Array, *, train: bool) -> tuple[Array, Array]:

@@ -46,9 +46,15 @@ class ConvFront(nn.Module):
 
     def _conv(self, name, strides):
         return Conv3D(
-            self.features, (3, 3, 3), strides, (1, 1, 1), use_bias=True, method=self.convolution, dtype=self.dtype,
+            self.features,
+            kernel_size=(3, 3, 3),
+            strides=strides,
+            padding=(1, 1, 1),
+            use_bias=True,
+            method=self.convolution,
+            dtype=self.dtype,
             name=name,
-        )  # fmt: skip
+        )
 
 
 class ConvVideoMae(nn.Module):
@@ -73,16 +79,17 @@ class ConvVideoMae(nn.Module):
 
     def setup(self):
         size = (self.network.num_frames, self.network.image_size, self.network.image_size)
-        self.front = ConvFront(size, self.features, self.convolution, self.dtype)
+        self.front = ConvFront(size, features=self.features, convolution=self.convolution, dtype=self.dtype)
 
     def shrink(self, x: Array, mask_BT: Array) -> Array:
         """What `network` sees: (B, num_frames, image_size, image_size, 3), normalised."""
-        mask_BT = check_mask(self, x, mask_BT, ('BTHWC',))
-        x = scale_images(take_evenly(x, mask_BT, self.frames), self.network.mean, self.network.std, self.dtype)
+        mask_BT = check_mask(self, x, mask_BT, layouts=('BTHWC',))
+        taken, network = take_evenly(x, mask_BT, self.frames), self.network
+        x = scale_images(taken, mean=network.mean, std=network.std, dtype=self.dtype)
         return self.front(mask_steps(x, mask_BT.any(1)))
 
     def __call__(self, x: Array, mask_BT: Array, *, train: bool) -> tuple[Array, Array]:
-        mask_BT = check_mask(self, x, mask_BT, ('BTHWC',))
+        mask_BT = check_mask(self, x, mask_BT, layouts=('BTHWC',))
         x = self.shrink(x, mask_BT)
         return self.network(x, jnp.broadcast_to(mask_BT.any(1)[:, None], x.shape[:2]), train=train)
 

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+Triple = tuple[int, int, int]
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 METHODS = ('auto', 'native', 'frames')
 DENSE_CHANNELS = 16  # groups are merged until a dense block has so many input channels
@@ -62,14 +63,14 @@ class Conv3D(nn.Module):
         kernel = self.param('kernel', kaiming_fan_out, shape, jnp.float32).astype(self.dtype)
         frames = self.method == 'frames' or (self.method == 'auto' and jax.default_backend() == 'cpu')
         convolve = conv3d_frames if frames else conv3d_native
-        y = convolve(x_BTHWC.astype(self.dtype), kernel, self.strides, self.padding, self.groups)
+        y = convolve(x_BTHWC.astype(self.dtype), kernel, strides=self.strides, padding=self.padding, groups=self.groups)
         if self.use_bias:
             bias_C = self.param('bias', nn.initializers.zeros, (self.features,), jnp.float32)
             y = y + bias_C.astype(self.dtype)[None, None, None, None]
         return y
 
 
-def conv3d_native(x: Array, kernel: Array, strides, padding, groups: int) -> Array:
+def conv3d_native(x: Array, kernel: Array, strides: Triple, padding: Triple, groups: int) -> Array:
     """XLA's own 3-D convolution."""
     return jax.lax.conv_general_dilated(
         x, kernel, strides, [(p, p) for p in padding],
@@ -77,10 +78,10 @@ def conv3d_native(x: Array, kernel: Array, strides, padding, groups: int) -> Arr
     )  # fmt: skip
 
 
-def conv3d_frames(x: Array, kernel: Array, strides, padding, groups: int) -> Array:
+def conv3d_frames(x: Array, kernel: Array, strides: Triple, padding: Triple, groups: int) -> Array:
     """The same sums as one 2-D convolution over frames: each frame beside its temporal neighbours, as channels."""
     if groups == 1:
-        return _stacked(x, kernel, strides, padding)
+        return _stacked(x, kernel, strides=strides, padding=padding)
     inputs, outputs = kernel.shape[3], kernel.shape[4] // groups
     merged = max(DENSE_CHANNELS // inputs, 1)
     while groups % merged:
@@ -91,11 +92,12 @@ def conv3d_frames(x: Array, kernel: Array, strides, padding, groups: int) -> Arr
         block = kernel[..., first : first + merged, :]
         dense = jnp.einsum('thwipo,pq->thwqipo', block, eye).swapaxes(3, 4)  # zeros between one group and another
         dense = jnp.moveaxis(dense, 4, 3).reshape(*kernel.shape[:3], merged * inputs, merged * outputs)
-        parts.append(_stacked(x[..., first * inputs : (first + merged) * inputs], dense, strides, padding))
+        channels = x[..., first * inputs : (first + merged) * inputs]
+        parts.append(_stacked(channels, dense, strides=strides, padding=padding))
     return jnp.concatenate(parts, -1)
 
 
-def _stacked(x_BTHWC, kernel, strides, padding):
+def _stacked(x_BTHWC, kernel, *, strides, padding):
     taps, (stride, *spatial) = kernel.shape[0], strides
     if kernel.shape[:3] == (1, 1, 1) and not any(padding):  # a product of matrices: XLA's gradient is twice as fast
         x = x_BTHWC[:, ::stride, :: spatial[0], :: spatial[1]]
@@ -106,7 +108,7 @@ def _stacked(x_BTHWC, kernel, strides, padding):
     rows = [x[:, k : k + stride * (steps - 1) + 1 : stride] for k in range(taps)]
     x = jnp.concatenate(rows, -1) if taps > 1 else rows[0]
     kernel = jnp.moveaxis(kernel, 0, 2).reshape(*kernel.shape[1:3], -1, kernel.shape[-1])
-    y = conv2d(x.reshape(-1, *x.shape[2:]), kernel, tuple(spatial), tuple(padding[1:]))
+    y = conv2d(x.reshape(-1, *x.shape[2:]), kernel, strides=tuple(spatial), padding=tuple(padding[1:]))
     return y.reshape(-1, steps, *y.shape[1:])
 
 
@@ -118,11 +120,11 @@ def conv2d(x: Array, kernel: Array, strides: tuple[int, int], padding: tuple[int
     the gradient is that sum, in at most PARTS parts.
     """
     if jax.default_backend() != 'cpu' or len(x) == 1 or x[0].size < LARGE_MAP:
-        return _conv2d(x, kernel, strides, padding)
+        return _conv2d(x, kernel, strides=strides, padding=padding)
     return conv2d_in_parts(x, kernel, strides, padding)
 
 
-def _conv2d(x, kernel, strides, padding):
+def _conv2d(x, kernel, *, strides, padding):
     layout = ('NHWC', 'HWIO', 'NHWC')
     return jax.lax.conv_general_dilated(x, kernel, strides, [(p, p) for p in padding], dimension_numbers=layout)
 
@@ -130,16 +132,16 @@ def _conv2d(x, kernel, strides, padding):
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
 def conv2d_in_parts(x: Array, kernel: Array, strides: tuple[int, int], padding: tuple[int, int]) -> Array:
     """`conv2d` whose gradient by the kernel is summed over parts of the batch; no forward-mode derivative."""
-    return _conv2d(x, kernel, strides, padding)
+    return _conv2d(x, kernel, strides=strides, padding=padding)
 
 
 def _in_parts_forward(x, kernel, strides, padding):
-    return _conv2d(x, kernel, strides, padding), (x, kernel)
+    return _conv2d(x, kernel, strides=strides, padding=padding), (x, kernel)
 
 
 def _in_parts_backward(strides, padding, saved, gradient):
     x, kernel = saved
-    (by_x,) = jax.linear_transpose(lambda x: _conv2d(x, kernel, strides, padding), x)(gradient)
+    (by_x,) = jax.linear_transpose(lambda x: _conv2d(x, kernel, strides=strides, padding=padding), x)(gradient)
     by_kernel, count = jnp.zeros(kernel.shape, jnp.promote_types(kernel.dtype, jnp.float32)), -(-len(x) // PARTS)
     for first in range(0, len(x), count):  # unrolled: inside a loop XLA's convolutions are many times slower
         pictures, of_part = x[first : first + count], gradient[first : first + count]
@@ -182,6 +184,6 @@ def max_pool(x: Array, size: int, stride: int, padding: int) -> Array:
         width = [(padding, padding) if a == axis else (0, 0) for a in range(x.ndim)]
         x = jnp.pad(x, width, constant_values=-jnp.inf)
         last = (x.shape[axis] - size) // stride * stride
-        parts = [jax.lax.slice_in_dim(x, k, k + last + 1, stride, axis) for k in range(size)]
+        parts = [jax.lax.slice_in_dim(x, k, k + last + 1, stride=stride, axis=axis) for k in range(size)]
         x = functools.reduce(jnp.maximum, parts)
     return x

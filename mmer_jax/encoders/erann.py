@@ -28,7 +28,7 @@ class ResidualBlock(nn.Module):
     def __call__(self, x_BTFC: Array, mask_BT: Array, *, train: bool) -> Array:
         strides = (self.time_stride, self.frequency_stride)
 
-        def conv(x, kernel, strides, padding, name):
+        def conv(x, kernel, *, strides, padding, name):
             layer = nn.Conv(
                 self.channels, kernel, strides, padding=padding, use_bias=False, dtype=self.dtype, name=name
             )
@@ -43,13 +43,13 @@ class ResidualBlock(nn.Module):
         x_BTFC = mask_steps(x_BTFC, mask_BT)
         shortcut = x_BTFC
         if strides != (1, 1) or x_BTFC.shape[-1] != self.channels:
-            shortcut = conv(x_BTFC, (1, 1), strides, 'VALID', 'shortcut')
+            shortcut = conv(x_BTFC, (1, 1), strides=strides, padding='VALID', name='shortcut')
         kernel = tuple(6 if stride == 4 else 3 for stride in strides)
         padding = [_padding(size, k, s) for size, k, s in zip(x_BTFC.shape[1:3], kernel, strides, strict=True)]
-        h_BTFC = conv(activate(x_BTFC, mask_BT, 'norm1'), kernel, strides, padding, 'conv1')
+        h_BTFC = conv(activate(x_BTFC, mask_BT, 'norm1'), kernel, strides=strides, padding=padding, name='conv1')
         h_BTFC = activate(h_BTFC, mask_BT[:, :: self.time_stride], 'norm2')
         kernel = tuple(5 if stride == 4 else 3 for stride in strides)
-        return shortcut + conv(h_BTFC, kernel, (1, 1), 'SAME', 'conv2')
+        return shortcut + conv(h_BTFC, kernel, strides=(1, 1), padding='SAME', name='conv2')
 
 
 def _padding(size, kernel, stride):
@@ -99,26 +99,26 @@ class Erann(nn.Module):
 
     def prepare(self, x_BTF: Array, mask_BT: Array) -> tuple[Array, Array]:
         """Zeros at padded steps, and as many steps more as make a multiple of the total stride."""
-        mask_BT = check_mask(self, x_BTF, mask_BT, ('BTF',))
+        mask_BT = check_mask(self, x_BTF, mask_BT, layouts=('BTF',))
         missing = -x_BTF.shape[1] % (16 * 2**self.coarse_stages)
         mask_BT = jnp.pad(mask_BT, ((0, 0), (0, missing)))
         return mask_steps(jnp.pad(x_BTF, ((0, 0), (0, missing), (0, 0))), mask_BT), mask_BT
 
     def stem(self, x_BTF: Array, mask_BT: Array, *, train: bool) -> Array:
         """(B, T, F) -> (B, T, F, 8 width). mask_BT, here and below: the valid steps of x, as `prepare` gives them."""
-        return self._run(self.stem_blocks, x_BTF[..., None], mask_BT, train)
+        return self._run(self.stem_blocks, x_BTF[..., None], mask_BT, train=train)
 
     def stage1(self, x_BTFC: Array, mask_BT: Array, *, train: bool) -> Array:
-        return self._run(self.stage1_blocks, x_BTFC, mask_BT, train)
+        return self._run(self.stage1_blocks, x_BTFC, mask_BT, train=train)
 
     def stage2(self, x_BTFC: Array, mask_BT: Array, *, train: bool) -> Array:
-        return self._run(self.stage2_blocks, x_BTFC, mask_BT, train)
+        return self._run(self.stage2_blocks, x_BTFC, mask_BT, train=train)
 
     def stage3(self, x_BTFC: Array, mask_BT: Array, *, train: bool) -> Array:
-        return self._run(self.stage3_blocks, x_BTFC, mask_BT, train)
+        return self._run(self.stage3_blocks, x_BTFC, mask_BT, train=train)
 
     def stage4(self, x_BTFC: Array, mask_BT: Array, *, train: bool) -> Array:
-        return self._run(self.stage4_blocks, x_BTFC, mask_BT, train)
+        return self._run(self.stage4_blocks, x_BTFC, mask_BT, train=train)
 
     def pool(self, features_BTFC: Array, mask_BT: Array, *, train: bool) -> Array:
         """(B, T', F', C) -> (B, 128 width)."""
@@ -134,7 +134,7 @@ class Erann(nn.Module):
             mask_BT = mask_BT[:, :: self._time_stride(number)]
         return mask_steps(x, mask_BT), mask_BT
 
-    def _run(self, blocks, x_BTFC, mask_BT, train):
+    def _run(self, blocks, x_BTFC, mask_BT, *, train):
         for number, block in enumerate(blocks):
             x_BTFC = block(x_BTFC, mask_BT, train=train)
             if number == 0:

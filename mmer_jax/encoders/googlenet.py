@@ -63,14 +63,14 @@ class Inception(nn.Module):
     def __call__(self, x: Array, valid_N: Array, train: bool) -> Array:
         point, reduce3, conv3, reduce5, conv5, pooled = self.sizes
 
-        def conv(x, features, size, name):
+        def conv(x, features, size, *, name):
             return NormedConv(features, size, dtype=self.dtype, name=name)(x, valid_N, train)
 
         branches = [
-            conv(x, point, 1, 'branch1'),
-            conv(conv(x, reduce3, 1, 'branch2_reduce'), conv3, 3, 'branch2'),
-            conv(conv(x, reduce5, 1, 'branch3_reduce'), conv5, 3, 'branch3'),
-            conv(max_pool(x, 3, 1, 1), pooled, 1, 'branch4'),
+            conv(x, point, 1, name='branch1'),
+            conv(conv(x, reduce3, 1, name='branch2_reduce'), conv3, 3, name='branch2'),
+            conv(conv(x, reduce5, 1, name='branch3_reduce'), conv5, 3, name='branch3'),
+            conv(max_pool(x, 3, stride=1, padding=1), pooled, 1, name='branch4'),
         ]
         return jnp.concatenate(branches, -1)
 
@@ -124,7 +124,7 @@ class GoogLeNet(PictureEncoder):
             return features // self.divisor
 
         first, second, third = map(width, STEM_FEATURES)
-        self.conv1 = NormedConv(first, 7, 2, self.bare_first_layer, self.dtype)
+        self.conv1 = NormedConv(first, 7, 2, bare=self.bare_first_layer, dtype=self.dtype)
         self.conv2 = NormedConv(second, dtype=self.dtype)
         self.conv3 = NormedConv(third, 3, dtype=self.dtype)
         self.inception = {name: Inception(tuple(map(width, s)), self.dtype) for name, s in INCEPTIONS.items()}
@@ -159,7 +159,7 @@ class GoogLeNet(PictureEncoder):
         x = self.stage4(second, mask_BT, train=train)
         pairs = ((self.auxiliary1, first), (self.auxiliary2, second))
         logits1_BC, logits2_BC = (
-            masked_mean(by_frame(head, y, mask_BT, train).astype(jnp.float32), mask_BT) for head, y in pairs
+            masked_mean(by_frame(head, y, mask_BT, train=train).astype(jnp.float32), mask_BT) for head, y in pairs
         )
         return mask_steps(x, mask_BT), mask_BT, (logits1_BC, logits2_BC)
 

@@ -45,7 +45,7 @@ def max_pool_same(x: Array, size: Triple, strides: Triple) -> Array:
         x = jnp.pad(x, width, constant_values=-jnp.inf)
         last = (x.shape[axis] - window) // stride * stride
         x = functools.reduce(
-            jnp.maximum, [jax.lax.slice_in_dim(x, k, k + last + 1, stride, axis) for k in range(window)]
+            jnp.maximum, [jax.lax.slice_in_dim(x, k, k + last + 1, stride=stride, axis=axis) for k in range(window)]
         )
     return x
 
@@ -66,9 +66,14 @@ class Unit(nn.Module):
         if any(before != after for before, after in (time, height, width)):  # Conv3D pads both sides alike
             x = jnp.pad(x, [(0, 0), *((0, after - before) for before, after in (time, height, width)), (0, 0)])
         x = Conv3D(
-            self.features, (self.kernel_size,) * 3, (self.stride,) * 3, (time[0], height[0], width[0]),
-            method=self.convolution, dtype=self.dtype, name='conv',
-        )(x)  # fmt: skip
+            self.features,
+            kernel_size=(self.kernel_size,) * 3,
+            strides=(self.stride,) * 3,
+            padding=(time[0], height[0], width[0]),
+            method=self.convolution,
+            dtype=self.dtype,
+            name='conv',
+        )(x)
         norm = BatchNorm(momentum=MOMENTUM, epsilon=EPSILON, dtype=self.dtype, name='norm')
         x = nn.relu(norm(x, rows_B, train=train))
         return max_pool_same(x, *self.pool) if self.pool else x
@@ -86,15 +91,15 @@ class Inception(nn.Module):
     def __call__(self, x: Array, rows_B: Array, train: bool) -> Array:
         point, reduce1, conv1, reduce2, conv2, pooled = self.sizes
 
-        def unit(x, features, size, name):
+        def unit(x, features, size, *, name):
             made = Unit(features, size, convolution=self.convolution, dtype=self.dtype, name=name)
             return made(x, rows_B, train)
 
         branches = [
-            unit(x, point, 1, 'branch0'),
-            unit(unit(x, reduce1, 1, 'branch1_reduce'), conv1, 3, 'branch1'),
-            unit(unit(x, reduce2, 1, 'branch2_reduce'), conv2, 3, 'branch2'),
-            unit(max_pool_same(x, (3, 3, 3), (1, 1, 1)), pooled, 1, 'branch3'),
+            unit(x, point, 1, name='branch0'),
+            unit(unit(x, reduce1, 1, name='branch1_reduce'), conv1, 3, name='branch1'),
+            unit(unit(x, reduce2, 1, name='branch2_reduce'), conv2, 3, name='branch2'),
+            unit(max_pool_same(x, (3, 3, 3), (1, 1, 1)), pooled, 1, name='branch3'),
         ]
         x = jnp.concatenate(branches, -1)
         return max_pool_same(x, *self.pool) if self.pool else x
@@ -148,8 +153,8 @@ class I3D(nn.Module):
 
     def prepare(self, x: Array, mask_BT: Array) -> tuple[Array, Array]:
         """Pictures in -1..1 of exactly num_frames frames, padded ones 0, and the mask of real clips."""
-        mask_BT = check_mask(self, x, mask_BT, ('BTHWC',))
-        x = mask_steps(scale_images(x, self.mean, self.std, self.dtype), mask_BT)
+        mask_BT = check_mask(self, x, mask_BT, layouts=('BTHWC',))
+        x = mask_steps(scale_images(x, mean=self.mean, std=self.std, dtype=self.dtype), mask_BT)
         x = fix_length(x, self.num_frames)
         return x, jnp.broadcast_to(mask_BT.any(1)[:, None], x.shape[:2])
 
@@ -161,13 +166,13 @@ class I3D(nn.Module):
         return self.conv2c(self.conv2b(x, rows_B, train), rows_B, train)
 
     def stage2(self, x: Array, rows_B: Array, *, train: bool) -> Array:
-        return self._mix(2, x, rows_B, train)
+        return self._mix(2, x, rows_B, train=train)
 
     def stage3(self, x: Array, rows_B: Array, *, train: bool) -> Array:
-        return self._mix(3, x, rows_B, train)
+        return self._mix(3, x, rows_B, train=train)
 
     def stage4(self, x: Array, rows_B: Array, *, train: bool) -> Array:
-        return self._mix(4, x, rows_B, train)
+        return self._mix(4, x, rows_B, train=train)
 
     def pool(self, features: Array, mask_BT: Array, *, train: bool) -> Array:
         """(B, T', H', W', 1024) -> (B, 1024)."""
@@ -183,7 +188,7 @@ class I3D(nn.Module):
             x = stage(x, rows_B, train=train)
         return x, jnp.broadcast_to(rows_B[:, None], x.shape[:2])
 
-    def _mix(self, stage, x, rows_B, train):
+    def _mix(self, stage, x, rows_B, *, train):
         for name in STAGES[stage]:
             x = self.mixed[name](x, rows_B, train)
         return x

@@ -36,14 +36,14 @@ class MfccCnn(nn.Module):
 
     def stem(self, x_BTD: Array, rows_B: Array, *, train: bool) -> Array:
         """Convolutions 1 and 2 (equation 1) -> (B, num_frames - 4, 32). rows_B: rows that are no padding."""
-        x_BTC = self._norm(self.norm1, nn.relu(self.conv1(x_BTD)), rows_B, train)
+        x_BTC = self._norm(self.norm1, nn.relu(self.conv1(x_BTD)), rows_B, train=train)
         return nn.relu(self.conv2(x_BTC))
 
     def stage1(self, x_BTC: Array, rows_B: Array, *, train: bool) -> Array:
         """Max pooling (equation 2) and convolution 3 (equation 3) -> (B, 26, 64)."""
-        x_BTC = self._norm(self.norm2, nn.max_pool(x_BTC, (8,), strides=(8,)), rows_B, train)
+        x_BTC = self._norm(self.norm2, nn.max_pool(x_BTC, (8,), strides=(8,)), rows_B, train=train)
         x_BTC = self.drop(x_BTC, deterministic=not train)
-        return self._norm(self.norm3, nn.relu(self.conv3(x_BTC)), rows_B, train)
+        return self._norm(self.norm3, nn.relu(self.conv3(x_BTC)), rows_B, train=train)
 
     def pool(self, features_BTC: Array, mask_BT: Array, *, train: bool) -> Array:
         """(B, 26, 64) -> (B, 1664), with the published dropout before the head."""
@@ -62,7 +62,7 @@ class MfccCnn(nn.Module):
         features_BTC = self.stage1(self.stem(x_BTD, rows_B, train=train), rows_B, train=train)
         return features_BTC, jnp.broadcast_to(rows_B[:, None], features_BTC.shape[:2])
 
-    def _norm(self, norm, x_BTC, rows_B, train):
+    def _norm(self, norm, x_BTC, rows_B, *, train):
         # Padding rows are left out of the batch statistics: they would change every other row's output. Where there
         # is no other row (a part of an accumulated batch) all are taken, for the mean of none is NaN.
         rows_B = rows_B | ~rows_B.any()

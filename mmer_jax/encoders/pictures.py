@@ -34,7 +34,7 @@ class Conv2D(nn.Module):
         if size == 1:
             y_NHWC = x_NHWC[:, :: self.stride, :: self.stride] @ kernel[0, 0]
         else:
-            y_NHWC = conv2d(x_NHWC, kernel, (self.stride,) * 2, (size // 2,) * 2)
+            y_NHWC = conv2d(x_NHWC, kernel, strides=(self.stride,) * 2, padding=(size // 2,) * 2)
         if self.use_bias:
             bias_C = self.param('bias', nn.initializers.zeros, (self.features,), jnp.float32)
             y_NHWC = y_NHWC + bias_C.astype(self.dtype)[None, None, None]
@@ -46,7 +46,7 @@ def max_pool_ceil(x_NHWC: Array, size: int, stride: int) -> Array:
     extra = [-(side - size) % stride if side > size else size - side for side in x_NHWC.shape[1:3]]
     # A last window that would begin behind the end does not exist; with stride <= size there is none.
     width = [(0, 0), (0, extra[0]), (0, extra[1]), (0, 0)]
-    return max_pool(jnp.pad(x_NHWC, width, constant_values=-jnp.inf), size, stride, 0)
+    return max_pool(jnp.pad(x_NHWC, width, constant_values=-jnp.inf), size, stride=stride, padding=0)
 
 
 def adaptive_mean(x_NHWC: Array, size: int) -> Array:
@@ -98,24 +98,24 @@ class PictureEncoder(nn.Module):
 
     def prepare(self, x: Array, mask: Array) -> tuple[Array, Array]:
         """Normalised pictures (B, T, H, W, C), padded ones 0, and the mask (B, T)."""
-        mask = check_mask(self, x, mask, ('BTHWC', 'BHWC'))
+        mask = check_mask(self, x, mask, layouts=('BTHWC', 'BHWC'))
         x, mask_BT = x if x.ndim == 5 else x[:, None], mask.reshape(len(x), -1)
-        return mask_steps(scale_images(x, self.mean, self.std, self.dtype), mask_BT), mask_BT
+        return mask_steps(scale_images(x, mean=self.mean, std=self.std, dtype=self.dtype), mask_BT), mask_BT
 
     def stem(self, x: Array, mask_BT: Array, *, train: bool) -> Array:
-        return by_frame(self._stem, x, mask_BT, train)
+        return by_frame(self._stem, x, mask_BT, train=train)
 
     def stage1(self, x: Array, mask_BT: Array, *, train: bool) -> Array:
-        return by_frame(functools.partial(self._stage, 1), x, mask_BT, train)
+        return by_frame(functools.partial(self._stage, 1), x, mask_BT, train=train)
 
     def stage2(self, x: Array, mask_BT: Array, *, train: bool) -> Array:
-        return by_frame(functools.partial(self._stage, 2), x, mask_BT, train)
+        return by_frame(functools.partial(self._stage, 2), x, mask_BT, train=train)
 
     def stage3(self, x: Array, mask_BT: Array, *, train: bool) -> Array:
-        return by_frame(functools.partial(self._stage, 3), x, mask_BT, train)
+        return by_frame(functools.partial(self._stage, 3), x, mask_BT, train=train)
 
     def stage4(self, x: Array, mask_BT: Array, *, train: bool) -> Array:
-        return by_frame(functools.partial(self._stage, 4), x, mask_BT, train)
+        return by_frame(functools.partial(self._stage, 4), x, mask_BT, train=train)
 
     def pool(self, features: Array, mask_BT: Array, *, train: bool) -> Array:
         """(B, T, H', W', C) -> (B, C), the mean over all positions and the valid frames."""

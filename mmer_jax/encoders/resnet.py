@@ -55,7 +55,7 @@ class ResNet18(PictureEncoder):
         self.blocks1, self.blocks2, self.blocks3, self.blocks4 = stages
 
     def _stem(self, x: Array, valid_N: Array, train: bool) -> Array:
-        return max_pool(nn.relu(self.norm1(self.conv1(x), valid_N, train=train)), 3, 2, 1)
+        return max_pool(nn.relu(self.norm1(self.conv1(x), valid_N, train=train)), 3, stride=2, padding=1)
 
     def _stage(self, number: int, x: Array, valid_N: Array, train: bool) -> Array:
         for block in (self.blocks1, self.blocks2, self.blocks3, self.blocks4)[number - 1]:

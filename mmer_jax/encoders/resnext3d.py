@@ -63,12 +63,12 @@ class ResNeXt3D(nn.Module):
     dtype: Any = jnp.float32
 
     def setup(self):
-        self.conv1 = Conv3D(self.stem_features, (7, 7, 7), (1, 2, 2), (3, 3, 3), dtype=self.dtype)
+        self.conv1 = Conv3D(self.stem_features, (7, 7, 7), strides=(1, 2, 2), padding=(3, 3, 3), dtype=self.dtype)
         self.norm1 = BatchNorm(dtype=self.dtype)
         block = nn.remat(Bottleneck, static_argnums=(3,)) if self.remat else Bottleneck
         stages = [
             [
-                block(planes, self.cardinality, 2 if number == 0 and stage > 0 else 1, self.dtype)
+                block(planes, self.cardinality, stride=2 if number == 0 and stage > 0 else 1, dtype=self.dtype)
                 for number in range(count)
             ]
             for stage, (count, planes) in enumerate(zip(self.block_counts, self.planes, strict=True))
@@ -77,27 +77,27 @@ class ResNeXt3D(nn.Module):
 
     def prepare(self, x: Array, mask_BT: Array) -> tuple[Array, Array]:
         """Normalised pictures of exactly num_frames frames, padded ones 0, and the mask of real clips."""
-        mask_BT = check_mask(self, x, mask_BT, ('BTHWC',))
-        x = mask_steps(scale_images(x, self.mean, self.std, self.dtype), mask_BT)
+        mask_BT = check_mask(self, x, mask_BT, layouts=('BTHWC',))
+        x = mask_steps(scale_images(x, mean=self.mean, std=self.std, dtype=self.dtype), mask_BT)
         x = fix_length(x, self.num_frames)
         return x, jnp.broadcast_to(mask_BT.any(1)[:, None], x.shape[:2])
 
     def stem(self, x: Array, rows_B: Array, *, train: bool) -> Array:
         """(B, T, H, W, 3) -> (B, T / 2, H / 4, W / 4, 64). rows_B: rows that are no padding."""
         x = self.norm1(self.conv1(x), rows_B, train=train)
-        return max_pool(nn.relu(x) if self.stem_activation else x, 3, 2, 1)
+        return max_pool(nn.relu(x) if self.stem_activation else x, 3, stride=2, padding=1)
 
     def stage1(self, x: Array, rows_B: Array, *, train: bool) -> Array:
-        return _run(self.blocks1, x, rows_B, train)
+        return _run(self.blocks1, x, rows_B, train=train)
 
     def stage2(self, x: Array, rows_B: Array, *, train: bool) -> Array:
-        return _run(self.blocks2, x, rows_B, train)
+        return _run(self.blocks2, x, rows_B, train=train)
 
     def stage3(self, x: Array, rows_B: Array, *, train: bool) -> Array:
-        return _run(self.blocks3, x, rows_B, train)
+        return _run(self.blocks3, x, rows_B, train=train)
 
     def stage4(self, x: Array, rows_B: Array, *, train: bool) -> Array:
-        return _run(self.blocks4, x, rows_B, train)
+        return _run(self.blocks4, x, rows_B, train=train)
 
     def pool(self, features: Array, mask_BT: Array, *, train: bool) -> Array:
         """(B, T', H', W', C) -> (B, C), the mean over all positions."""
@@ -113,7 +113,7 @@ class ResNeXt3D(nn.Module):
         return x, jnp.broadcast_to(rows_B[:, None], x.shape[:2])
 
 
-def _run(blocks, x, rows_B, train):
+def _run(blocks, x, rows_B, *, train):
     for block in blocks:
-        x = block(x, rows_B, train)
+        x = block(x, rows_B, train=train)
     return x

@@ -25,7 +25,7 @@ class Block(nn.Module):
         conv = Conv3D(
             self.features, size, padding=padding, use_bias=True, method=self.convolution, dtype=self.dtype, name='conv'
         )
-        return max_pool(nn.relu(conv(x)), 2, 2, 0)
+        return max_pool(nn.relu(conv(x)), 2, stride=2, padding=0)
 
 
 class Simple3D(nn.Module):
@@ -59,13 +59,13 @@ class Simple3D(nn.Module):
 
         ValueError where a clip is too small to be halved six times.
         """
-        mask_BT = check_mask(self, x, mask_BT, ('BTHWC',))
+        mask_BT = check_mask(self, x, mask_BT, layouts=('BTHWC',))
         if min(self.num_frames, *x.shape[2:4]) < 2**BLOCKS:
             raise ValueError(
                 f'Simple3D found clips of shape {x.shape} and num_frames = {self.num_frames}, expected '
                 f'(B, T, H, W, C) with num_frames, H and W of {2**BLOCKS} or more, for it halves them {BLOCKS} times'
             )
-        x = mask_steps(scale_images(x, self.mean, self.std, self.dtype), mask_BT)
+        x = mask_steps(scale_images(x, mean=self.mean, std=self.std, dtype=self.dtype), mask_BT)
         x = fix_length(x, self.num_frames)
         return x, jnp.broadcast_to(mask_BT.any(1)[:, None], x.shape[:2])
 

@@ -117,7 +117,12 @@ class TransformerLayer(nn.Module):
             return drop(self.dropout, outer_BTD)
 
         attention = SelfAttention(
-            self.num_heads, self.qkv_bias, self.key_bias, self.attention_dropout, self.dtype, name='attention'
+            self.num_heads,
+            qkv_bias=self.qkv_bias,
+            key_bias=self.key_bias,
+            dropout=self.attention_dropout,
+            dtype=self.dtype,
+            name='attention',
         )
         attention_norm = Norm(self.epsilon, self.dtype, name='attention_norm')
         output_norm = Norm(self.epsilon, self.dtype, name='output_norm')
@@ -206,7 +211,7 @@ class TransformerEncoder(nn.Module):
 
     def _run_layers(self, x, mask, train):
         """num_layers + 1 states before any final norm, the embeddings first, and their mask."""
-        h_BTD, mask_BT = self.embed(x, check_mask(self, x, mask, self._layouts()), train=train)
+        h_BTD, mask_BT = self.embed(x, check_mask(self, x, mask, layouts=self._layouts()), train=train)
         visible_BT = None if self.attends_to_all else mask_BT
         states = [h_BTD]
         for layer in self.layer:

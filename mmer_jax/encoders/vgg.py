@@ -45,17 +45,17 @@ class Vgg16(PictureEncoder):
         return Conv2D(features, 3, use_bias=True, dtype=self.dtype)
 
     def _stem(self, x: Array, valid_N: Array, train: bool) -> Array:
-        return self._stage(0, x, valid_N, train)
+        return self._stage(0, x, valid_N, train=train)
 
     def _stage(self, number: int, x: Array, valid_N: Array, train: bool) -> Array:
         del valid_N, train  # no statistics of the batch
         for conv in (self.blocks0, self.blocks1, self.blocks2, self.blocks3, self.blocks4)[number]:
             x = nn.relu(conv(x))
-        return max_pool(x, 2, 2, 0)
+        return max_pool(x, 2, stride=2, padding=0)
 
     def pool(self, features: Array, mask_BT: Array, *, train: bool) -> Array:
         """(B, T, H', W', 512) -> (B, 4096)."""
-        return masked_mean(by_frame(self._dense, features, mask_BT, train), mask_BT)
+        return masked_mean(by_frame(self._dense, features, mask_BT, train=train), mask_BT)
 
     def _dense(self, x_NHWC, valid_N, train):
         x_ND = flatten_channels_first(adaptive_mean(x_NHWC, SIDE))

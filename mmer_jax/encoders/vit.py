@@ -87,7 +87,7 @@ class PatchEmbeddings(nn.Module):
 
     @nn.compact
     def __call__(self, x: Array, context: Array | None = None, *, train: bool) -> Array:
-        h_BND = Patches(self.features, self.kernel, self.strides, self.dtype, name='patches')(x)
+        h_BND = Patches(self.features, self.kernel, self.strides, dtype=self.dtype, name='patches')(x)
         if context is not None:
             dense = functools.partial(nn.Dense, dtype=self.dtype)
             context_BE = dense(self.context_size, name='context')(context.reshape(len(x), -1))
@@ -114,9 +114,17 @@ class PatchEncoder(TransformerEncoder):
     attends_to_all = True
 
     def _setup_embeddings(self, kernel, strides, tokens, context_size=0):
-        return PatchEmbeddings(self.hidden_size, kernel, strides, tokens, self.dropout, context_size, self.dtype)
+        return PatchEmbeddings(
+            self.hidden_size,
+            kernel=kernel,
+            strides=strides,
+            tokens=tokens,
+            dropout=self.dropout,
+            context_size=context_size,
+            dtype=self.dtype,
+        )
 
-    def _embed_rows(self, x, rows_B, train, context=None):
+    def _embed_rows(self, x, rows_B, *, train, context=None):
         h_BND = self.embeddings(x, context, train=train)
         return h_BND, jnp.broadcast_to(rows_B[:, None], h_BND.shape[:2])
 
@@ -159,7 +167,7 @@ class Vit(PatchEncoder):
     def setup(self):
         super().setup()
         size = (self.patch_size,) * 2
-        self.embeddings = self._setup_embeddings(size, size, 1, self.context_size)
+        self.embeddings = self._setup_embeddings(size, size, tokens=1, context_size=self.context_size)
 
     def embed(self, x: Array, mask: Array, *, train: bool) -> tuple[Array, Array]:
         self._check_size(x)
@@ -168,7 +176,7 @@ class Vit(PatchEncoder):
             middle_B = mask_BT.sum(1) // 2
             x = jnp.take_along_axis(x, middle_B[:, None, None, None, None], axis=1)[:, 0]
         rows_B = mask_BT.any(1)
-        x = mask_steps(scale_images(x, self.mean, self.std, self.dtype), rows_B)
+        x = mask_steps(scale_images(x, mean=self.mean, std=self.std, dtype=self.dtype), rows_B)
         patch_channels, channels = self.patch_channels or x.shape[-1], x.shape[-1]
         if channels < patch_channels:
             raise ValueError(
@@ -176,7 +184,7 @@ class Vit(PatchEncoder):
                 'set it to those of one picture'
             )
         context = x[..., patch_channels:] if channels > patch_channels else None
-        return self._embed_rows(x[..., :patch_channels], rows_B, train, context)
+        return self._embed_rows(x[..., :patch_channels], rows_B, train=train, context=context)
 
 
 class Ast(PatchEncoder):
@@ -206,7 +214,7 @@ class Ast(PatchEncoder):
 
     def embed(self, x: Array, mask: Array, *, train: bool) -> tuple[Array, Array]:
         x_BTF, mask_BT = self.spectrogram(x, mask)
-        return self._embed_rows(x_BTF.swapaxes(1, 2)[..., None], mask_BT.any(1), train)
+        return self._embed_rows(x_BTF.swapaxes(1, 2)[..., None], mask_BT.any(1), train=train)
 
     def spectrogram(self, x: Array, mask: Array) -> tuple[Array, Array]:
         """Waveform or frames -> the transformer's input (B, max_length, num_bands), and the frames' mask (B, T)."""
@@ -249,4 +257,5 @@ class VideoMae(PatchEncoder):
         self._check_size(x)
         x = take_evenly(x, mask_BT, self.num_frames)
         rows_B = mask_BT.any(1)
-        return self._embed_rows(mask_steps(scale_images(x, self.mean, self.std, self.dtype), rows_B), rows_B, train)
+        x = mask_steps(scale_images(x, mean=self.mean, std=self.std, dtype=self.dtype), rows_B)
+        return self._embed_rows(x, rows_B, train=train)

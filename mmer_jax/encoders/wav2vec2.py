@@ -161,11 +161,17 @@ class WaveEmbeddings(nn.Module):
             hidden_D = self.param('hidden', nn.initializers.uniform(1.0), (self.features,))
             if train:
                 key, steps = self.make_rng('dropout'), h_BTD.shape[1]
-                masked_BT = span_mask(key, length_B, steps, self.mask_share, self.mask_span, self.mask_fewest)
+                masked_BT = span_mask(
+                    key, length_B, steps, share=self.mask_share, span=self.mask_span, fewest=self.mask_fewest
+                )
                 h_BTD = jnp.where(masked_BT[..., None], hidden_D.astype(self.dtype)[None, None], h_BTD)
         h_BTD = mask_steps(h_BTD, mask_BT)
         positions = ConvPositions(
-            self.position_kernel, self.position_groups, self.conv_activation, self.dtype, name='positions'
+            self.position_kernel,
+            groups=self.position_groups,
+            activation=self.conv_activation,
+            dtype=self.dtype,
+            name='positions',
         )
         h_BTD = h_BTD + positions(h_BTD, train=train)
         if self.embedding_norm:

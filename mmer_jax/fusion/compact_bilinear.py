@@ -45,7 +45,7 @@ class CompactBilinear(nn.Module):
         transforms = []
         for number, x_BD in enumerate(vectors):
             place_D, sign_D = hashes(x_BD.shape[-1], self.sketch_size, self.seed + number)
-            sketch_BD = count_sketch(x_BD.astype(jnp.float32), place_D, sign_D, self.sketch_size)
+            sketch_BD = count_sketch(x_BD.astype(jnp.float32), place_D, sign_D, sketch_size=self.sketch_size)
             transforms.append(jnp.fft.rfft(sketch_BD))
         root_BD = signed_sqrt(jnp.fft.irfft(math.prod(transforms[1:], start=transforms[0]), self.sketch_size))
         return root_BD / jnp.sqrt(jnp.square(root_BD).sum(-1, keepdims=True) + TINY)

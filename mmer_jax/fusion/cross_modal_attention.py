@@ -4,6 +4,7 @@ CrossModalTransformer lets one sequence attend to another, step by step and unal
 every ordered pair of modalities and then lets each modality attend to itself.
 """
 
+import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -14,11 +15,14 @@ from jax import Array
 
 from mmer_jax.layers import (
     MLP,
+    Dropouts,
     MapName,
     attend,
     attention_logits,
+    call_block,
     check_mask,
     check_masks,
+    feed_forward,
     last_valid,
     mask_steps,
     masked_softmax,
@@ -58,16 +62,12 @@ class CrossModalBlock(nn.Module):
 
     num_heads: int
     feed_forward: int = 0  # 0: four times the width
-    attention_dropout: float = 0.0
-    relu_dropout: float = 0.0
-    residual_dropout: float = 0.0
+    dropouts: Dropouts = Dropouts()
     observe: Observe = attention_map
     dtype: Any = jnp.float32
 
     @nn.compact
-    def __call__(
-        self, target_BTD: Array, source_BSD: Array | None, pairs_BTS: Array, *, train: bool
-    ) -> tuple[Array, Any]:
+    def __call__(self, target_BTD: Array, source_BSD: Array | None, pairs_BTS: Array, train: bool) -> tuple[Array, Any]:
         features = target_BTD.shape[-1]
         norm = _norm('attention_norm', self.dtype)
         query_norm_BTD = norm(target_BTD)
@@ -81,14 +81,13 @@ class CrossModalBlock(nn.Module):
         query_BTD, key_BSD = dense('query', 0.5)(query_norm_BTD), dense('key', 0.5)(key_norm_BSD)
         logits_BKTS = attention_logits(query_BTD, key_BSD, self.num_heads) / np.sqrt(features // self.num_heads)
         map_BKTS = masked_softmax(logits_BKTS, over_sources(pairs_BTS))
-        weights_BKTS = nn.Dropout(self.attention_dropout)(map_BKTS, deterministic=not train)
+        weights_BKTS = nn.Dropout(self.dropouts.attention)(map_BKTS, deterministic=not train)
         mixed_BTD = dense('out', 1.0)(attend(weights_BKTS, dense('value', 0.5)(key_norm_BSD)))
-        x_BTD = target_BTD + nn.Dropout(self.residual_dropout)(mixed_BTD, deterministic=not train)
+        x_BTD = target_BTD + nn.Dropout(self.dropouts.residual)(mixed_BTD, deterministic=not train)
 
-        sizes = (self.feed_forward or 4 * features, features)
-        forward = MLP(sizes, self.relu_dropout, dtype=self.dtype, name='feed_forward')
-        inner_BTD = forward(_norm('feed_forward_norm', self.dtype)(x_BTD), train=train)
-        x_BTD = x_BTD + nn.Dropout(self.residual_dropout)(inner_BTD, deterministic=not train)
+        inner_BTD = _norm('feed_forward_norm', self.dtype)(x_BTD)
+        inner_BTD = feed_forward(inner_BTD, self.feed_forward, self.dropouts.relu, dtype=self.dtype, train=train)
+        x_BTD = x_BTD + nn.Dropout(self.dropouts.residual)(inner_BTD, deterministic=not train)
         return x_BTD, self.observe(query_BTD, key_BSD, map_BKTS, pairs_BTS)
 
 
@@ -107,10 +106,7 @@ class CrossModalTransformer(nn.Module):
     num_layers: int
     num_heads: int
     feed_forward: int = 0  # 0: four times the width
-    attention_dropout: float = 0.0
-    relu_dropout: float = 0.0
-    residual_dropout: float = 0.0
-    embedding_dropout: float = 0.0
+    dropouts: Dropouts = Dropouts()
     causal: bool = False
     positions_where_nonzero: bool = False
     observe: Observe = attention_map
@@ -123,8 +119,7 @@ class CrossModalTransformer(nn.Module):
         target_BTD: Array,
         source_BSD: Array | None,
         target_mask_BT: Array,
-        source_mask_BS: Array | None = None,
-        *,
+        source_mask_BS: Array | None,
         train: bool,
     ) -> tuple[Array, list[Any]]:
         target_mask_BT = check_mask(self, target_BTD, target_mask_BT, name='target')
@@ -135,23 +130,17 @@ class CrossModalTransformer(nn.Module):
             embedded_BSD = self._embed(source_BSD, seen_mask_BS, train)
         pairs_BTS = visible_pairs(target_mask_BT, seen_mask_BS, causal=self.causal)
 
-        def call(block, *arrays):
-            return block(*arrays, train=train)
-
-        call = nn.remat(call) if self.remat else call
         observed = []
         for layer in range(self.num_layers):
             block = CrossModalBlock(
-                self.num_heads,
-                self.feed_forward,
-                self.attention_dropout,
-                self.relu_dropout,
-                self.residual_dropout,
-                self.observe,
-                self.dtype,
+                num_heads=self.num_heads,
+                feed_forward=self.feed_forward,
+                dropouts=self.dropouts,
+                observe=self.observe,
+                dtype=self.dtype,
                 name=f'layer_{layer}',
             )
-            x_BTD, seen = call(block, x_BTD, embedded_BSD, pairs_BTS)
+            x_BTD, seen = call_block(block, x_BTD, embedded_BSD, pairs_BTS, train=train, remat=self.remat)
             observed.append(seen)
         return mask_steps(_norm('norm', self.dtype)(x_BTD), target_mask_BT), observed
 
@@ -161,7 +150,7 @@ class CrossModalTransformer(nn.Module):
         counted_BT = mask_BT & (x_BTD[..., 0] != 0) if self.positions_where_nonzero else mask_BT
         positions_BTD = jnp.where(counted_BT[..., None], positions_TD[None], 0)
         embedded_BTD = np.sqrt(x_BTD.shape[-1]) * x_BTD + positions_BTD
-        return nn.Dropout(self.embedding_dropout)(embedded_BTD.astype(self.dtype), deterministic=not train)
+        return nn.Dropout(self.dropouts.embedding)(embedded_BTD.astype(self.dtype), deterministic=not train)
 
 
 class PairwiseCrossModal(nn.Module):
@@ -171,17 +160,15 @@ class PairwiseCrossModal(nn.Module):
     by side, go through a self-attending one ('<target>_memory') of max(num_layers, memory_layers) layers, whose last
     valid step is the target's part of the summary. A single modality has its memory only, over x itself. Observed:
     {MapName.key(): value}, of cross-modal layers what `observe` returns, of memory layers their maps.
-    `attention_dropout` is one number a modality, in the order of x, and goes by the source.
+    `attention_dropout` is one number per modality, in the order of x, and goes by the source; it is that of cross-modal
+    layers, `dropouts.attention` that of the memories.
     """
 
     num_layers: int
     memory_layers: int
     num_heads: int
     attention_dropout: tuple[float, ...]
-    memory_attention_dropout: float = 0.0
-    relu_dropout: float = 0.0
-    residual_dropout: float = 0.0
-    embedding_dropout: float = 0.0
+    dropouts: Dropouts = Dropouts()
     causal: bool = False
     positions_where_nonzero: bool = False
     observe: Observe = attention_map
@@ -189,21 +176,16 @@ class PairwiseCrossModal(nn.Module):
     dtype: Any = jnp.float32
 
     @nn.compact
-    def __call__(
-        self, x: Mapping[str, Array], masks: Mapping[str, Array], *, train: bool
-    ) -> tuple[Array, dict[str, Any]]:
+    def __call__(self, x: Mapping[str, Array], masks: Mapping[str, Array], train: bool) -> tuple[Array, dict[str, Any]]:
         masks = check_masks(self, x, masks)
-        dropout = dict(zip(x, self.attention_dropout, strict=True))
+        by_source = dict(zip(x, self.attention_dropout, strict=True))
         all_observed: dict[str, Any] = {}
 
-        def transform(of, name, layers, attention_dropout, observe, *arrays):
-            transformer = CrossModalTransformer(
-                layers,
-                self.num_heads,
-                attention_dropout=attention_dropout,
-                relu_dropout=self.relu_dropout,
-                residual_dropout=self.residual_dropout,
-                embedding_dropout=self.embedding_dropout,
+        def transformer(name, num_layers, dropouts, *, observe):
+            return CrossModalTransformer(
+                num_layers=num_layers,
+                num_heads=self.num_heads,
+                dropouts=dropouts,
                 causal=self.causal,
                 positions_where_nonzero=self.positions_where_nonzero,
                 observe=observe,
@@ -211,39 +193,29 @@ class PairwiseCrossModal(nn.Module):
                 dtype=self.dtype,
                 name=name,
             )
-            h_BTD, observed = transformer(*arrays, train=train)
+
+        def keep(h_BTD, observed, of):
             all_observed.update({of._replace(layer=n).key(): value for n, value in enumerate(observed)})
             return h_BTD
 
+        def cross(target, source):
+            dropouts = dataclasses.replace(self.dropouts, attention=by_source[source])
+            module = transformer(f'{target}_from_{source}', self.num_layers, dropouts, observe=self.observe)
+            h_BTD, observed = module(
+                x[target], x[source], target_mask_BT=masks[target], source_mask_BS=masks[source], train=train
+            )
+            return keep(h_BTD, observed, MapName(layer=0, target=target, source=source, unit='cross'))
+
+        def remember(target, h_BTD):
+            num_layers = max(self.num_layers, self.memory_layers)
+            module = transformer(f'{target}_memory', num_layers, self.dropouts, observe=attention_map)
+            h_BTD, observed = module(h_BTD, None, target_mask_BT=masks[target], source_mask_BS=None, train=train)
+            return keep(h_BTD, observed, MapName(layer=0, target=target, source=target, unit='memory'))
+
         summaries = []
         for target in x:
-            parts = [
-                transform(
-                    MapName(0, target, source, 'cross'),
-                    f'{target}_from_{source}',
-                    self.num_layers,
-                    dropout[source],
-                    self.observe,
-                    x[target],
-                    x[source],
-                    masks[target],
-                    masks[source],
-                )
-                for source in x
-                if source != target
-            ]
-            h_BTD = jnp.concatenate(parts, -1) if parts else x[target]
-            layers = max(self.num_layers, self.memory_layers)
-            h_BTD = transform(
-                MapName(0, target, target, 'memory'),
-                f'{target}_memory',
-                layers,
-                self.memory_attention_dropout,
-                attention_map,
-                h_BTD,
-                None,
-                masks[target],
-            )
+            parts = [cross(target, source) for source in x if source != target]
+            h_BTD = remember(target, jnp.concatenate(parts, -1) if parts else x[target])
             summaries.append(last_valid(h_BTD, masks[target]))
         return jnp.concatenate(summaries, -1), all_observed
 
@@ -256,7 +228,7 @@ class ResidualHead(nn.Module):
     dtype: Any = jnp.float32
 
     @nn.compact
-    def __call__(self, x_BD: Array, *, train: bool) -> Array:
+    def __call__(self, x_BD: Array, train: bool) -> Array:
         features = x_BD.shape[-1]
         residual_BD = MLP((features, features), self.dropout, dtype=self.dtype, name='residual')(x_BD, train=train)
         output_BC = nn.Dense(self.num_outputs, dtype=self.dtype, name='out')(x_BD + residual_BD)

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from mmer_jax.fusion.cross_modal_attention import CrossModalTransformer
-from mmer_jax.layers import check_mask, last_valid, mask_steps, masked_softmax
+from mmer_jax.layers import Dropouts, check_mask, last_valid, mask_steps, masked_softmax
 
 
 class CrossModalResidual(nn.Module):
@@ -36,10 +36,7 @@ class CrossModalResidual(nn.Module):
     width: int = 64
     num_layers: int = 5
     num_heads: int = 8
-    attention_dropout: float = 0.1
-    relu_dropout: float = 0.1
-    residual_dropout: float = 0.1
-    embedding_dropout: float = 0.3
+    dropouts: Dropouts = Dropouts(attention=0.1, relu=0.1, residual=0.1, embedding=0.3)
     self_attention: bool = True
     residual: bool = True
     joint_softmax: bool = False
@@ -49,9 +46,9 @@ class CrossModalResidual(nn.Module):
 
     @nn.compact
     def __call__(
-        self, target: Array, source_BSD: Array, target_mask_BT: Array, source_mask_BS: Array, *, train: bool
+        self, target: Array, source_BSD: Array, target_mask_BT: Array, source_mask_BS: Array, train: bool
     ) -> tuple[Array, Array]:
-        target_mask_BT = check_mask(self, target, target_mask_BT, ('BTC', 'BTHC', 'BTHWC'), name='target')
+        target_mask_BT = check_mask(self, target, target_mask_BT, layouts=('BTC', 'BTHC', 'BTHWC'), name='target')
         source_mask_BS = check_mask(self, source_BSD, source_mask_BS, name='source')
         target = mask_steps(target, target_mask_BT)
         summary_BD = self._summary(source_BSD, source_mask_BS, train)
@@ -82,16 +79,14 @@ class CrossModalResidual(nn.Module):
             return dense(last_valid(source_BSD, mask_BS))
         first = source_BSD.shape[-1] != self.width
         transformer = CrossModalTransformer(
-            self.num_layers,
-            self.num_heads,
-            attention_dropout=self.attention_dropout,
-            relu_dropout=self.relu_dropout,
-            residual_dropout=self.residual_dropout,
-            embedding_dropout=self.embedding_dropout,
+            num_layers=self.num_layers,
+            num_heads=self.num_heads,
+            dropouts=self.dropouts,
             causal=self.causal,
             dtype=self.dtype,
             name='self_attention',
         )
-        h_BSD, _ = transformer(dense(source_BSD) if first else source_BSD, None, mask_BS, train=train)
+        h_BSD = dense(source_BSD) if first else source_BSD
+        h_BSD, _ = transformer(h_BSD, None, target_mask_BT=mask_BS, source_mask_BS=None, train=train)
         summary_BD = last_valid(h_BSD, mask_BS)
         return summary_BD if first else dense(summary_BD)

@@ -38,7 +38,7 @@ class CtcAlignment(nn.Module):
     dtype: Any = jnp.float32
 
     @nn.compact
-    def __call__(self, x_BTD: Array, mask_BT: Array, *, train: bool) -> tuple[Array, Array]:
+    def __call__(self, x_BTD: Array, mask_BT: Array, train: bool) -> tuple[Array, Array]:
         mask_BT = check_mask(self, x_BTD, mask_BT)
         lstm = LSTM(self.num_positions + 1, num_layers=2, dtype=self.dtype, name='lstm')
         logits_BTC = lstm(x_BTD, mask_BT, train=train).astype(jnp.float32)
@@ -87,11 +87,11 @@ class AlignToAnchor(nn.Module):
 
     @nn.compact
     def __call__(
-        self, batch: Mapping[str, Array], modalities: Sequence[str], *, train: bool
+        self, batch: Mapping[str, Array], modalities: Sequence[str], train: bool
     ) -> tuple[dict[str, Array], Array, dict[str, Array]]:
         if self.align not in ('ctc', 'pool', 'none'):
             raise ValueError(f"align = {self.align!r}: expected 'ctc', 'pool' or 'none'")
-        batch = check_batch(self, batch, tuple(dict.fromkeys((self.anchor, *modalities))), ('BTD',))
+        batch = check_batch(self, batch, tuple(dict.fromkeys((self.anchor, *modalities))), layouts=('BTD',))
         mask_BP = self._positions(batch, modalities)
         aligned: dict[str, Array] = {}
         extras = {'ctc_target_mask': mask_BP} if self.align == 'ctc' else {}

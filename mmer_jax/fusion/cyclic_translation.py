@@ -33,11 +33,12 @@ class CyclicTranslation(nn.Module):
 
     @nn.compact
     def __call__(
-        self, source_BTD: Array, mask_BT: Array, target_size: int | None, *, train: bool
+        self, source_BTD: Array, mask_BT: Array, target_size: int | None, train: bool
     ) -> tuple[Array, Array | None, Array | None]:
         mask_BT = check_mask(self, source_BTD, mask_BT, name='source')
-        encoder = LSTM(self.hidden_size, self.num_layers, True, self.dropout, dtype=self.dtype, name='encoder')
-        decoder = LSTM(self.hidden_size, self.num_layers, False, self.dropout, dtype=self.dtype, name='decoder')
+        sizes: dict[str, Any] = {'num_layers': self.num_layers, 'dropout': self.dropout, 'dtype': self.dtype}
+        encoder = LSTM(self.hidden_size, bidirectional=True, **sizes, name='encoder')
+        decoder = LSTM(self.hidden_size, **sizes, name='decoder')
 
         def dense(size, name):
             return nn.Dense(size, dtype=self.dtype, name=name)

@@ -42,7 +42,8 @@ def pair_statistics(
     heads = map_BKTS.shape[1]
     cosine_BKTS = jnp.einsum('btkd,bskd->bkts', _unit(query_BTD, heads), _unit(key_BSD, heads))
     sum_B = jnp.where(strong_BKTS, 2 - 2 * cosine_BKTS, 0).sum((1, 2, 3))
-    return PairStatistics(query_BD, key_BD, sum_B / jnp.maximum(strong_BKTS.sum((1, 2, 3)), 1), map_BKTS)
+    distance_B = sum_B / jnp.maximum(strong_BKTS.sum((1, 2, 3)), 1)
+    return PairStatistics(query_BD=query_BD, key_BD=key_BD, distance_B=distance_B, map_BKTS=map_BKTS)
 
 
 def _unit(x_BTD, heads):
@@ -62,7 +63,7 @@ class SideDiscriminator(nn.Module):
     dtype: Any = jnp.float32
 
     @nn.compact
-    def __call__(self, x_BAD: Array, *, train: bool) -> Array:
+    def __call__(self, x_BAD: Array, train: bool) -> Array:
         def discriminate(mlp, x_BD):
             return mlp(x_BD, train=train)
 

@@ -26,7 +26,7 @@ class DoubleDiscriminator(nn.Module):
     dtype: Any = jnp.float32
 
     @nn.compact
-    def __call__(self, specific_BMD: Array, agnostic_BMD: Array, *, train: bool) -> dict[str, Array]:
+    def __call__(self, specific_BMD: Array, agnostic_BMD: Array, train: bool) -> dict[str, Array]:
         modalities = agnostic_BMD.shape[1]
         importance = nn.Dense(modalities, use_bias=False, dtype=self.dtype, name='importance')
         importance_BMM = importance(jax.lax.stop_gradient(agnostic_BMD)).astype(jnp.float32)

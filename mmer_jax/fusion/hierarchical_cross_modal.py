@@ -14,13 +14,14 @@ from jax import Array
 
 from mmer_jax.layers import (
     COMMON,
-    MLP,
     OTHERS,
     MapName,
     attend,
     attention_logits,
+    call_block,
     check_mask,
     check_masks,
+    feed_forward,
     mask_steps,
     masked_softmax,
     over_sources,
@@ -44,7 +45,7 @@ class ModalityReinforcementUnit(nn.Module):
 
     @nn.compact
     def __call__(
-        self, source_BSD: Array, target_BTD: Array, source_mask_BS: Array, target_mask_BT: Array, *, train: bool
+        self, source_BSD: Array, target_BTD: Array, source_mask_BS: Array, target_mask_BT: Array, train: bool
     ) -> tuple[Array, Array]:
         source_mask_BS = check_mask(self, source_BSD, source_mask_BS, name='source')
         target_mask_BT = check_mask(self, target_BTD, target_mask_BT, name='target')
@@ -60,10 +61,9 @@ class ModalityReinforcementUnit(nn.Module):
         attention_BKTS = masked_softmax(logits_BKTS, over_sources(source_mask_BS))
         weights_BKTS = nn.Dropout(self.dropout)(attention_BKTS, deterministic=not train)
         z_BTD = target_BTD + attend(weights_BKTS, dense('value', source_BSD))  # equations 7 and 8
-        sizes = (self.feed_forward or 4 * features, features)
-        forward = MLP(sizes, self.dropout, dtype=self.dtype, name='feed_forward')
         inner_BTD = nn.LayerNorm(dtype=self.dtype, name='feed_forward_norm')(z_BTD)
-        z_BTD = forward(inner_BTD, train=train) + z_BTD  # equation 9
+        inner_BTD = feed_forward(inner_BTD, self.feed_forward, self.dropout, dtype=self.dtype, train=train)
+        z_BTD = inner_BTD + z_BTD  # equation 9
         return mask_steps(z_BTD, target_mask_BT), attention_BKTS
 
 
@@ -85,7 +85,7 @@ class HierarchicalCrossModalAttention(nn.Module):
 
     @nn.compact
     def __call__(
-        self, z: Mapping[str, Array], masks: Mapping[str, Array], *, train: bool
+        self, z: Mapping[str, Array], masks: Mapping[str, Array], train: bool
     ) -> tuple[dict[str, Array], dict[str, Array]]:
         unknown = [grain for grain in self.grains if grain not in GRAINS]
         if unknown:
@@ -93,28 +93,32 @@ class HierarchicalCrossModalAttention(nn.Module):
         masks = check_masks(self, z, masks)
         attention: dict[str, Array] = {}
 
-        def unit(of, name, sources, x_BTD):
+        def unit(x_BTD, of, *, name, sources):
             module = ModalityReinforcementUnit(
-                self.num_heads, self.scale, self.feed_forward, self.dropout, self.dtype, name=f'{of.target}_{name}'
+                num_heads=self.num_heads,
+                scale=self.scale,
+                feed_forward=self.feed_forward,
+                dropout=self.dropout,
+                dtype=self.dtype,
+                name=f'{of.target}_{name}',
             )
-
-            def call(module, *arrays):
-                return module(*arrays, train=train)
-
             source_BSD = jnp.concatenate([z[m] for m in sources], 1)
             source_mask_BS = jnp.concatenate([masks[m] for m in sources], 1)
-            call = nn.remat(call) if self.remat else call
-            x_BTD, attention[of.key()] = call(module, source_BSD, x_BTD, source_mask_BS, masks[of.target])
+            arrays = source_BSD, x_BTD, source_mask_BS, masks[of.target]
+            x_BTD, attention[of.key()] = call_block(module, *arrays, train=train, remat=self.remat)
             return x_BTD
+
+        def map_of(target, source, grain):
+            return MapName(layer=0, target=target, source=source, unit=grain)
 
         reinforced = {}
         for target in z:
             others, x_BTD = [m for m in z if m != target], z[target]
             if 'mixed' in self.grains:
-                x_BTD = unit(MapName(0, target, COMMON, 'mixed'), 'mixed', list(z), x_BTD)
+                x_BTD = unit(x_BTD, map_of(target, COMMON, 'mixed'), name='mixed', sources=list(z))
             if 'coarse' in self.grains and others:
-                x_BTD = unit(MapName(0, target, OTHERS, 'coarse'), 'coarse', others, x_BTD)
+                x_BTD = unit(x_BTD, map_of(target, OTHERS, 'coarse'), name='coarse', sources=others)
             if 'fine' in self.grains and others:
-                x_BTD = sum(unit(MapName(0, target, m, 'fine'), f'fine_{m}', [m], x_BTD) for m in others)
+                x_BTD = sum(unit(x_BTD, map_of(target, m, 'fine'), name=f'fine_{m}', sources=[m]) for m in others)
             reinforced[target] = x_BTD
         return reinforced, attention

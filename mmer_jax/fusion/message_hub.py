@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from mmer_jax.fusion.weighted_attention import WeightedAttention
-from mmer_jax.layers import COMMON, MLP, Attention, MapName, check_mask, check_masks, mask_steps
+from mmer_jax.layers import COMMON, Attention, MapName, check_mask, check_masks, feed_forward, mask_steps
 
 MESSAGES = ('pooled', 'sum')
 
@@ -34,24 +34,24 @@ class ReinforcementUnit(nn.Module):
 
     @nn.compact
     def __call__(
-        self, source_BSD: Array, target_BTD: Array, source_mask_BS: Array, target_mask_BT: Array, *, train: bool
+        self, source_BSD: Array, target_BTD: Array, source_mask_BS: Array, target_mask_BT: Array, train: bool
     ) -> tuple[Array, Array]:
         source_mask_BS = check_mask(self, source_BSD, source_mask_BS, name='source')
         target_mask_BT = check_mask(self, target_BTD, target_mask_BT, name='target')
         features = target_BTD.shape[-1]
 
-        def attention(name, *arrays):
-            module = Attention(self.num_heads, self.dropout, use_bias=False, dtype=self.dtype, name=name)
-            return module(*arrays, train=train)
+        def attention(name):
+            return Attention(self.num_heads, self.dropout, use_bias=False, dtype=self.dtype, name=name)
 
-        sa_BTD, _ = attention('self_attention', target_BTD, target_BTD, target_mask_BT)
-        ca_BTD, maps_BKTS = attention('cross_attention', target_BTD, source_BSD, source_mask_BS)
+        sa_BTD, _ = attention('self_attention')(target_BTD, target_BTD, target_mask_BT, train=train)
+        ca_BTD, maps_BKTS = attention('cross_attention')(target_BTD, source_BSD, source_mask_BS, train=train)
         gate_BTD = nn.sigmoid(
             nn.Dense(features, use_bias=False, dtype=self.dtype, name='gate_self')(sa_BTD)
             + nn.Dense(features, dtype=self.dtype, name='gate_cross')(ca_BTD)
         )
         z_BTD = nn.LayerNorm(dtype=self.dtype, name='mix_norm')(gate_BTD * ca_BTD + (1 - gate_BTD) * sa_BTD)
-        z_BTD = nn.LayerNorm(dtype=self.dtype, name='norm')(z_BTD + _feed_forward(self, z_BTD, train))
+        forward_BTD = feed_forward(z_BTD, self.feed_forward, self.dropout, dtype=self.dtype, train=train)
+        z_BTD = nn.LayerNorm(dtype=self.dtype, name='norm')(z_BTD + forward_BTD)
         return mask_steps(z_BTD, target_mask_BT), maps_BKTS
 
 
@@ -80,7 +80,6 @@ class MessageHub(nn.Module):
         common_BCD: Array,
         masks: Mapping[str, Array],
         common_mask_BC: Array,
-        *,
         train: bool,
     ) -> tuple[dict[str, Array], Array, dict[str, Array]]:
         if self.message not in MESSAGES:
@@ -88,22 +87,33 @@ class MessageHub(nn.Module):
         masks, common_mask_BC = check_masks(self, z, masks), check_mask(self, common_BCD, common_mask_BC, name='common')
         maps, reinforced, messages = {}, {}, {}
 
-        def unit(target, source, *arrays):
-            name = f'{target}_from_{source}'
-            module = ReinforcementUnit(self.num_heads, self.feed_forward, self.dropout, self.dtype, name=name)
-            x_BTD, maps[MapName(0, target, source, 'message').key()] = module(*arrays, train=train)
-            return x_BTD
+        def unit(target, source):
+            return ReinforcementUnit(
+                self.num_heads,
+                feed_forward=self.feed_forward,
+                dropout=self.dropout,
+                dtype=self.dtype,
+                name=f'{target}_from_{source}',
+            )
+
+        def map_of(target, source):
+            return MapName(layer=0, target=target, source=source, unit='message').key()
 
         for m in z:
-            reinforced[m] = unit(m, COMMON, common_BCD, z[m], common_mask_BC, masks[m])
+            reinforced[m], maps[map_of(m, COMMON)] = unit(m, COMMON)(
+                common_BCD, z[m], source_mask_BS=common_mask_BC, target_mask_BT=masks[m], train=train
+            )
         for m in z:
-            messages[m] = unit(COMMON, m, reinforced[m], common_BCD, masks[m], common_mask_BC)
+            messages[m], maps[map_of(COMMON, m)] = unit(COMMON, m)(
+                reinforced[m], common_BCD, source_mask_BS=masks[m], target_mask_BT=common_mask_BC, train=train
+            )
         if self.message == 'pooled' and len(messages) > 1:
             weigh = WeightedAttention(dtype=self.dtype, name='weighted_attention')
             messages, _ = weigh(messages, dict.fromkeys(messages, common_mask_BC))
         common_BCD = sum(messages.values())
         inner_BCD = nn.LayerNorm(dtype=self.dtype, name='norm')(common_BCD)
-        return reinforced, mask_steps(common_BCD + _feed_forward(self, inner_BCD, train), common_mask_BC), maps
+        inner_BCD = feed_forward(inner_BCD, self.feed_forward, self.dropout, dtype=self.dtype, train=train)
+        return reinforced, mask_steps(common_BCD + inner_BCD, common_mask_BC), maps
 
 
 class SelfAttentionLayer(nn.Module):
@@ -115,20 +125,14 @@ class SelfAttentionLayer(nn.Module):
     dtype: Any = jnp.float32
 
     @nn.compact
-    def __call__(self, x_BTD: Array, mask_BT: Array, *, train: bool) -> Array:
+    def __call__(self, x_BTD: Array, mask_BT: Array, train: bool) -> Array:
         mask_BT = check_mask(self, x_BTD, mask_BT)
         inner_BTD = nn.LayerNorm(dtype=self.dtype, name='attention_norm')(x_BTD)
         attention = Attention(self.num_heads, self.dropout, use_bias=False, dtype=self.dtype, name='attention')
         attended_BTD, _ = attention(inner_BTD, inner_BTD, mask_BT, train=train)
         x_BTD += attended_BTD
         inner_BTD = nn.LayerNorm(dtype=self.dtype, name='feed_forward_norm')(x_BTD)
-        return x_BTD + _feed_forward(self, inner_BTD, train)
-
-
-def _feed_forward(module, x_BTD, train):
-    features = x_BTD.shape[-1]
-    sizes = (module.feed_forward or 4 * features, features)
-    return MLP(sizes, module.dropout, dtype=module.dtype, name='feed_forward')(x_BTD, train=train)
+        return x_BTD + feed_forward(inner_BTD, self.feed_forward, self.dropout, dtype=self.dtype, train=train)
 
 
 def last_step(x_BTD: Array, mask_BT: Array) -> Array:

@@ -46,7 +46,7 @@ class Mmtm(nn.Module):
 
     @nn.compact
     def __call__(self, x: Mapping[str, Array], masks: Mapping[str, Array]) -> dict[str, Array]:
-        masks = check_masks(self, x, masks, MAPS) if masks else {}
+        masks = check_masks(self, x, masks, layouts=MAPS) if masks else {}
         squeezed_BC = jnp.concatenate([squeeze(maps, masks.get(m)) for m, maps in x.items()], -1)
         joint_size = 2 * squeezed_BC.shape[-1] // self.ratio
         joint_BD = nn.relu(nn.Dense(joint_size, dtype=self.dtype, name='joint')(squeezed_BC))

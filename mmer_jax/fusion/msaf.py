@@ -37,8 +37,8 @@ class Msaf(nn.Module):
     dtype: Any = jnp.float32
 
     @nn.compact
-    def __call__(self, x: Mapping[str, Array], masks: Mapping[str, Array], *, train: bool) -> dict[str, Array]:
-        masks = check_masks(self, x, masks, MAPS) if masks else {}
+    def __call__(self, x: Mapping[str, Array], masks: Mapping[str, Array], train: bool) -> dict[str, Array]:
+        masks = check_masks(self, x, masks, layouts=MAPS) if masks else {}
         blocks = {m: self._split(maps) for m, maps in x.items()}  # (B, ..., N, block_channel)
         kept = {m: self._kept(maps, train) for m, maps in blocks.items()}
         blocks = {m: maps * kept[m] for m, maps in blocks.items()}

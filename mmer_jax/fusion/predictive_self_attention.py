@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from mmer_jax.layers import MLP, attend, attention_logits, check_mask, mask_steps, masked_softmax, over_sources
+from mmer_jax.layers import attend, attention_logits, check_mask, feed_forward, mask_steps, masked_softmax, over_sources
 
 MIXES = ('literal', 'logits')
 SCALES = ('head', 'model')
@@ -45,7 +45,7 @@ class PredictiveSelfAttention(nn.Module):
 
     @nn.compact
     def __call__(
-        self, z_BTD: Array, mask_BT: Array, previous_BKTT: Array | None = None, *, train: bool
+        self, z_BTD: Array, mask_BT: Array, previous_BKTT: Array | None, train: bool
     ) -> tuple[Array, Array, Array]:
         if self.mix not in MIXES or self.scale not in SCALES:
             raise ValueError(f'mix {self.mix!r} and scale {self.scale!r}: expected one of {MIXES} and one of {SCALES}')
@@ -69,10 +69,9 @@ class PredictiveSelfAttention(nn.Module):
         weights_BKTT = nn.Dropout(self.dropout)(attention_BKTT, deterministic=not train)
         kept_BTD = norm_BTD if self.residual == 'norm' else z_BTD.astype(norm_BTD.dtype)
         mixed_BTD = kept_BTD + attend(weights_BKTT, dense('value'))  # equation 3
-        sizes = (self.feed_forward or 4 * features, features)
-        forward = MLP(sizes, self.dropout, dtype=self.dtype, name='feed_forward')
         inner_BTD = nn.LayerNorm(dtype=self.dtype, name='feed_forward_norm')(mixed_BTD)
-        z_BTD = forward(inner_BTD, train=train) + mixed_BTD  # equation 4
+        inner_BTD = feed_forward(inner_BTD, self.feed_forward, self.dropout, dtype=self.dtype, train=train)
+        z_BTD = inner_BTD + mixed_BTD  # equation 4
         return mask_steps(z_BTD, mask_BT), maps_BKTT, attention_BKTT
 
     def _predict(self, previous_BKTT, mask_BT):

@@ -34,22 +34,22 @@ class WeightedAttention(nn.Module):
     @nn.compact
     def __call__(self, z: Mapping[str, Array], masks: Mapping[str, Array]) -> tuple[dict[str, Array], Array]:
         masks = check_masks(self, z, masks)
-        psi_BM = jax.nn.softmax(jnp.stack([self._gamma(n, m, z[m], masks[m]) for n, m in enumerate(z)], -1))
+        psi_BM = jax.nn.softmax(jnp.stack([self._gamma(m, z[m], masks[m], number=n) for n, m in enumerate(z)], -1))
         weighted = {m: psi_BM[:, n, None, None].astype(z[m].dtype) * z[m] for n, m in enumerate(z)}
         return weighted, psi_BM
 
-    def _gamma(self, number, m, z_BTD, mask_BT):
+    def _gamma(self, m, z_BTD, mask_BT, *, number):
         if self.kind == 'pooled':
             x = masked_mean(z_BTD, mask_BT)
         elif self.kind == 'literal':
-            x = self._flat(number, m, z_BTD, mask_BT)
+            x = self._flat(m, z_BTD, mask_BT, number=number)
         else:
             raise ValueError(f"weighted attention kind {self.kind!r}: expected 'pooled' or 'literal'")
         hidden = jnp.tanh(nn.Dense(x.shape[-1], dtype=self.dtype, name=f'{m}_hidden')(x))
         gamma_B1 = nn.Dense(1, use_bias=False, dtype=self.dtype, name=f'{m}_weight')(hidden)
         return gamma_B1[:, 0].astype(jnp.float32)
 
-    def _flat(self, number, m, z_BTD, mask_BT):
+    def _flat(self, m, z_BTD, mask_BT, *, number):
         if number >= len(self.steps):
             raise ValueError(f"kind='literal' needs steps, one number a modality; found {self.steps}, none for {m}")
         steps, features = self.steps[number], z_BTD.shape[-1]

@@ -73,7 +73,7 @@ class AudioVisual(nn.Module):
         batch = check_batch(self, batch, self.modalities)
         encoders = {'vision': self.vision, 'audio': self.audio}
         blocks = self._blocks(encoders) if self.fusion in COUPLED else []
-        maps, masks = _encode(encoders, blocks, batch, train)
+        maps, masks = _encode(encoders, blocks, batch, train=train)
         pooled = {m: encoder.pool(maps[m], masks[m], train=train) for m, encoder in encoders.items()}
         vectors = list(pooled.values())
         outputs = {'features': jnp.concatenate(vectors, -1)}
@@ -111,7 +111,7 @@ class AudioVisual(nn.Module):
                     f'{len(names)} stages'
                 )
         if self.fusion == 'mmtm':
-            return [Mmtm(self.reduction, self.gate_scale, self.dtype, name=f'mmtm{i}') for i in range(number)]
+            return [Mmtm(self.reduction, self.gate_scale, dtype=self.dtype, name=f'mmtm{i}') for i in range(number)]
         if len(self.block_channels) < number:
             raise ValueError(f'block_channels {self.block_channels}: give one number for each of {number} couplings')
         return [
@@ -137,13 +137,13 @@ def _stages(encoder):
     return [name for name in STAGES if hasattr(type(encoder), name)]
 
 
-def _encode(encoders, blocks, batch, train):
+def _encode(encoders, blocks, batch, *, train):
     """Feature maps and masks of both encoders; block i is put behind the i-th of each one's last stages."""
     inputs = {m: (batch[m], batch[f'{m}_mask']) for m in encoders}
     if not blocks:
         encoded = {m: encoder(*inputs[m], train=train) for m, encoder in encoders.items()}
         return {m: x for m, (x, _) in encoded.items()}, {m: mask for m, (_, mask) in encoded.items()}
-    running = {m: _run(encoder, *inputs[m], len(blocks), train) for m, encoder in encoders.items()}
+    running = {m: _run(encoder, *inputs[m], couplings=len(blocks), train=train) for m, encoder in encoders.items()}
     states = {m: next(stages) for m, stages in running.items()}
     for number, block in enumerate(blocks):
         maps, masks = {m: x for m, (x, _) in states.items()}, {m: mask for m, (_, mask) in states.items()}
@@ -153,7 +153,7 @@ def _encode(encoders, blocks, batch, train):
     return maps, masks
 
 
-def _run(encoder, x, mask_BT, couplings, train):
+def _run(encoder, x, mask_BT, *, couplings, train):
     """A generator that yields (map, mask of its steps) where a block goes, and takes the map that it makes of it."""
     names = _stages(encoder)
     if not names:

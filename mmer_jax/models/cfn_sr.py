@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from mmer_jax.fusion.cross_modal_residual import CrossModalResidual
-from mmer_jax.layers import check_batch
+from mmer_jax.layers import Dropouts, check_batch
 
 DIRECTIONS = {'audio_to_video': ('vision', 'audio'), 'video_to_audio': ('audio', 'vision')}  # target, source
 
@@ -71,7 +71,7 @@ class CfnSr(nn.Module):
             source_BSD = maps[source]
             source_BSD = source_BSD.mean(tuple(range(2, source_BSD.ndim - 1)))
             fused, attention[self.direction] = self._block()(
-                maps[target], source_BSD, masks[target], masks[source], train=train
+                maps[target], source_BSD, target_mask_BT=masks[target], source_mask_BS=masks[source], train=train
             )
             maps = {**maps, target: fused}
         pooled = [
@@ -85,18 +85,20 @@ class CfnSr(nn.Module):
 
     def _block(self):
         return CrossModalResidual(
-            self.width,
-            self.num_layers,
-            self.num_heads,
-            self.attention_dropout,
-            self.relu_dropout,
-            self.residual_dropout,
-            self.embedding_dropout,
-            self.self_attention,
-            self.residual,
-            self.joint_softmax,
-            self.causal,
-            self.attention_summed_over_batch,
+            width=self.width,
+            num_layers=self.num_layers,
+            num_heads=self.num_heads,
+            dropouts=Dropouts(
+                attention=self.attention_dropout,
+                relu=self.relu_dropout,
+                residual=self.residual_dropout,
+                embedding=self.embedding_dropout,
+            ),
+            self_attention=self.self_attention,
+            residual=self.residual,
+            joint_softmax=self.joint_softmax,
+            causal=self.causal,
+            attention_summed_over_batch=self.attention_summed_over_batch,
             dtype=self.dtype,
             name='cross_modal',
         )

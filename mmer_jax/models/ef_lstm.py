@@ -34,10 +34,17 @@ class EfLstm(nn.Module):
     @nn.compact
     def __call__(self, batch: dict[str, Array], *, train: bool) -> dict[str, Array]:
         anchor = 'text' if 'text' in self.modalities else self.modalities[0]
-        aligner = AlignToAnchor(anchor, self.max_text_length, self.align, dtype=self.dtype, name='alignment')
+        aligner = AlignToAnchor(anchor, self.max_text_length, align=self.align, dtype=self.dtype, name='alignment')
         aligned, mask_BP, extras = aligner(batch, self.modalities, train=train)
         x_BPD = jnp.concatenate([aligned[m] for m in self.modalities], -1)
-        lstm = LSTM(self.hidden_size, self.num_layers, self.bidirectional, self.dropout, dtype=self.dtype, name='lstm')
+        lstm = LSTM(
+            self.hidden_size,
+            num_layers=self.num_layers,
+            bidirectional=self.bidirectional,
+            dropout=self.dropout,
+            dtype=self.dtype,
+            name='lstm',
+        )
         features_BD = final_state(lstm(x_BPD, mask_BP, train=train), mask_BP, bidirectional=self.bidirectional)
         x_BD = nn.Dropout(self.dropout)(features_BD, deterministic=not train)
         head = MLP((self.mlp_size, self.num_outputs), self.dropout, dtype=self.dtype, name='head')

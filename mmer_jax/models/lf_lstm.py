@@ -6,7 +6,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jax import Array
 
-from mmer_jax.layers import LSTM, MLP, check_batch, final_state
+from mmer_jax.layers import LSTM, MLP, call_block, check_batch, final_state
 
 
 class LfLstm(nn.Module):
@@ -29,19 +29,19 @@ class LfLstm(nn.Module):
 
     @nn.compact
     def __call__(self, batch: dict[str, Array], *, train: bool) -> dict[str, Array]:
-        batch = check_batch(self, batch, self.modalities, ('BTD',))
+        batch = check_batch(self, batch, self.modalities, layouts=('BTD',))
         states = []
         for m in self.modalities:
             mask_BT = batch[f'{m}_mask']
             lstm = LSTM(
-                self.hidden_size, self.num_layers, self.bidirectional, self.dropout, dtype=self.dtype, name=f'{m}_lstm'
+                self.hidden_size,
+                num_layers=self.num_layers,
+                bidirectional=self.bidirectional,
+                dropout=self.dropout,
+                dtype=self.dtype,
+                name=f'{m}_lstm',
             )
-
-            def encode(module, x_BTD, mask_BT):
-                return module(x_BTD, mask_BT, train=train)
-
-            encode = nn.remat(encode) if self.remat else encode
-            h_BTH = encode(lstm, batch[m].astype(self.dtype), mask_BT)
+            h_BTH = call_block(lstm, batch[m].astype(self.dtype), mask_BT, train=train, remat=self.remat)
             states.append(final_state(h_BTH, mask_BT, bidirectional=self.bidirectional))
         features_BD = jnp.concatenate(states, -1)
         x_BD = nn.Dropout(self.dropout)(features_BD, deterministic=not train)

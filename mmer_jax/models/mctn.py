@@ -45,7 +45,7 @@ class Mctn(nn.Module):
         missing = [m for m in targets if m not in batch]
         if missing and train:
             raise ValueError(f'mctn is trained on {self.modalities}, but the batch has no {", ".join(missing)}')
-        aligner = AlignToAnchor(source, self.max_length, self.align, dtype=self.dtype, name='alignment')
+        aligner = AlignToAnchor(source, self.max_length, align=self.align, dtype=self.dtype, name='alignment')
         aligned, mask_BP, extras = aligner(batch, (source,) if missing else self.modalities, train=train)
         if not missing:
             extras['mctn_mask'] = mask_BP
@@ -70,7 +70,14 @@ class Mctn(nn.Module):
         return {'prediction': prediction_BC.astype(jnp.float32), 'features': features_BD, **extras}
 
     def _translation(self, name, cyclic):
-        return CyclicTranslation(self.hidden_size, self.num_layers, cyclic, self.dropout, dtype=self.dtype, name=name)
+        return CyclicTranslation(
+            self.hidden_size,
+            num_layers=self.num_layers,
+            cyclic=cyclic,
+            dropout=self.dropout,
+            dtype=self.dtype,
+            name=name,
+        )
 
 
 def _pair(name, found, target):

@@ -21,6 +21,7 @@ from mmer_jax.layers import (
     MapName,
     TemporalConv,
     at_layer,
+    call_block,
     check_batch,
     last_valid,
     masked_mean,
@@ -81,9 +82,9 @@ class Mfsa(nn.Module):
     @nn.compact
     def __call__(self, batch: dict[str, Array], *, train: bool) -> dict[str, Array]:
         self._check()
-        batch = check_batch(self, batch, self.modalities, ('BTD',))
+        batch = check_batch(self, batch, self.modalities, layouts=('BTD',))
         masks = {m: batch[f'{m}_mask'] for m in self.modalities}
-        z = {m: self._extract(n, m, batch[m], masks[m], train) for n, m in enumerate(self.modalities)}
+        z = {m: self._extract(m, batch[m], masks[m], number=n, train=train) for n, m in enumerate(self.modalities)}
         specific_z, psa_maps, modality_weights = self._specific_branch(z, masks, train)
         agnostic_z, hca_maps = self._agnostic_branch(z, masks, train)
         specific_BMD = jnp.stack(
@@ -114,7 +115,7 @@ class Mfsa(nn.Module):
         if not isinstance(self.kernel_sizes, int) and len(self.kernel_sizes) != len(self.modalities):
             raise ValueError(f'kernel_sizes {self.kernel_sizes}: expected one number, or {len(self.modalities)}')
 
-    def _extract(self, number, m, x_BTD, mask_BT, train):
+    def _extract(self, m, x_BTD, mask_BT, *, number, train):
         """Section 3.2: convolution over time, positions, BiLSTM (equation 1)."""
         x_BTD = nn.Dropout(self.embedding_dropout)(x_BTD.astype(self.dtype), deterministic=not train)
         kernel = self.kernel_sizes if isinstance(self.kernel_sizes, int) else self.kernel_sizes[number]
@@ -127,24 +128,26 @@ class Mfsa(nn.Module):
     def _specific_branch(self, z, masks, train):
         """Section 3.3: PSA layers, each with its weighted attention layer."""
         attention, weights, previous = {}, {}, dict.fromkeys(z)
-
-        def call(module, *arrays):
-            return module(*arrays, train=train)
-
-        call = nn.remat(call) if self.remat else call
         for layer in range(self.psa_layers):
             z = dict(z)
             for m in z:
                 psa = PredictiveSelfAttention(
-                    self.num_heads, self.mu, self.psa_mix, self.attention_scale, self.feed_forward, self.dropout,
-                    self.dtype, residual=self.psa_residual, name=f'psa{layer}_{m}',
-                )  # fmt: skip
-                name = MapName(layer, m, m, 'psa').key()
-                z[m], maps_BKTT, attention[name] = call(psa, z[m], masks[m], previous[m])
+                    num_heads=self.num_heads,
+                    mu=self.mu,
+                    mix=self.psa_mix,
+                    scale=self.attention_scale,
+                    feed_forward=self.feed_forward,
+                    dropout=self.dropout,
+                    dtype=self.dtype,
+                    residual=self.psa_residual,
+                    name=f'psa{layer}_{m}',
+                )
+                name, arrays = MapName(layer=layer, target=m, source=m, unit='psa').key(), (z[m], masks[m], previous[m])
+                z[m], maps_BKTT, attention[name] = call_block(psa, *arrays, train=train, remat=self.remat)
                 previous[m] = maps_BKTT if self.prediction_chain else None
             if self.weighted_attention != 'none' and len(z) > 1:
                 weigh = WeightedAttention(
-                    self.weighted_attention, self.weighted_attention_steps, self.dtype, name=f'wal{layer}'
+                    self.weighted_attention, self.weighted_attention_steps, dtype=self.dtype, name=f'wal{layer}'
                 )
                 z, weights[f'wal/{layer}'] = weigh(z, masks)
         return z, attention, weights
@@ -154,9 +157,15 @@ class Mfsa(nn.Module):
         attention: dict[str, Array] = {}
         for layer in range(self.hca_layers):
             hca = HierarchicalCrossModalAttention(
-                self.num_heads, self.grains, self.attention_scale, self.feed_forward, self.dropout, self.remat,
-                self.dtype, name=f'hca{layer}',
-            )  # fmt: skip
+                num_heads=self.num_heads,
+                grains=self.grains,
+                scale=self.attention_scale,
+                feed_forward=self.feed_forward,
+                dropout=self.dropout,
+                remat=self.remat,
+                dtype=self.dtype,
+                name=f'hca{layer}',
+            )
             z, maps = hca(z, masks, train=train)
             attention |= at_layer(maps, layer)
         return z, attention
@@ -174,7 +183,7 @@ class Mfsa(nn.Module):
             names = ('importance_logits', 'agnostic_logits', 'specific_logits')
             return {**dict.fromkeys(names, nothing_B11), 'importance': nothing_B11[..., 0]}
         discriminator = DoubleDiscriminator(
-            self.discriminator_size, self.reversal, self.dtype, name='double_discriminator'
+            self.discriminator_size, self.reversal, dtype=self.dtype, name='double_discriminator'
         )
         return discriminator(specific_BMD, agnostic_BMD, train=train)
 

@@ -15,7 +15,7 @@ from jax import Array
 
 from mmer_jax.fusion.cross_modal_attention import PairwiseCrossModal, ResidualHead, one_a_modality
 from mmer_jax.fusion.distribution_alignment import PairStatistics, SideDiscriminator, pair_statistics
-from mmer_jax.layers import TemporalConv, check_batch
+from mmer_jax.layers import Dropouts, TemporalConv, check_batch
 
 
 class Mica(nn.Module):
@@ -59,7 +59,7 @@ class Mica(nn.Module):
                 f'mica aligns modalities with each other: it needs two or three, found {self.modalities}; '
                 'for one modality use mult'
             )
-        batch = check_batch(self, batch, self.modalities, ('BTD',))
+        batch = check_batch(self, batch, self.modalities, layouts=('BTD',))
         x, masks = {}, {}
         kernels = one_a_modality(self.kernel_sizes, self.modalities, 'kernel_sizes')
         for m, kernel in zip(self.modalities, kernels, strict=True):
@@ -69,15 +69,17 @@ class Mica(nn.Module):
             x[m] = TemporalConv(self.width, kernel, dtype=self.dtype, name=f'{m}_projection')(x_BTD, masks[m])
 
         fusion = PairwiseCrossModal(
-            self.num_layers,
-            self.memory_layers,
-            self.num_heads,
-            one_a_modality(self.attention_dropout, self.modalities, 'attention_dropout'),
-            self.memory_attention_dropout,
-            self.relu_dropout,
-            self.residual_dropout,
-            self.embedding_dropout,
-            self.causal,
+            num_layers=self.num_layers,
+            memory_layers=self.memory_layers,
+            num_heads=self.num_heads,
+            attention_dropout=one_a_modality(self.attention_dropout, self.modalities, 'attention_dropout'),
+            dropouts=Dropouts(
+                attention=self.memory_attention_dropout,
+                relu=self.relu_dropout,
+                residual=self.residual_dropout,
+                embedding=self.embedding_dropout,
+            ),
+            causal=self.causal,
             observe=functools.partial(pair_statistics, threshold=self.pull_threshold),
             remat=self.remat,
             dtype=self.dtype,
@@ -99,7 +101,9 @@ class Mica(nn.Module):
             'correlation_distance': jnp.stack([layer.distance_B for layer in layers], 1),
         }
         if self.adversarial:
-            discriminator = SideDiscriminator(self.discriminator_size, self.reversal, self.dtype, name='discriminator')
+            discriminator = SideDiscriminator(
+                self.discriminator_size, self.reversal, dtype=self.dtype, name='discriminator'
+            )
             outputs['query_logits'] = discriminator(outputs['queries'], train=train)
             outputs['key_logits'] = discriminator(outputs['keys'], train=train)
         return outputs

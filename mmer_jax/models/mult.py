@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from mmer_jax.fusion.cross_modal_attention import PairwiseCrossModal, ResidualHead, one_a_modality
-from mmer_jax.layers import TemporalConv, check_batch
+from mmer_jax.layers import Dropouts, TemporalConv, check_batch
 
 
 class Mult(nn.Module):
@@ -53,7 +53,7 @@ class Mult(nn.Module):
     def __call__(self, batch: dict[str, Array], *, train: bool) -> dict[str, Any]:
         kernels = one_a_modality(self.kernel_sizes, self.modalities, 'kernel_sizes')
         steps = one_a_modality(self.left_padded_to or 0, self.modalities, 'left_padded_to')
-        batch = check_batch(self, batch, self.modalities, ('BTD',))
+        batch = check_batch(self, batch, self.modalities, layouts=('BTD',))
         x, masks = {}, {}
         for m, kernel, length in zip(self.modalities, kernels, steps, strict=True):
             x_BTD, masks[m] = batch[m].astype(self.dtype), batch[f'{m}_mask']
@@ -65,15 +65,17 @@ class Mult(nn.Module):
             x[m] = TemporalConv(self.width, kernel, dtype=self.dtype, name=f'{m}_projection')(x_BTD, masks[m])
 
         fusion = PairwiseCrossModal(
-            self.num_layers,
-            self.memory_layers,
-            self.num_heads,
-            one_a_modality(self.attention_dropout, self.modalities, 'attention_dropout'),
-            self.memory_attention_dropout,
-            self.relu_dropout,
-            self.residual_dropout,
-            self.embedding_dropout,
-            self.causal,
+            num_layers=self.num_layers,
+            memory_layers=self.memory_layers,
+            num_heads=self.num_heads,
+            attention_dropout=one_a_modality(self.attention_dropout, self.modalities, 'attention_dropout'),
+            dropouts=Dropouts(
+                attention=self.memory_attention_dropout,
+                relu=self.relu_dropout,
+                residual=self.residual_dropout,
+                embedding=self.embedding_dropout,
+            ),
+            causal=self.causal,
             positions_where_nonzero=bool(self.left_padded_to),
             remat=self.remat,
             dtype=self.dtype,

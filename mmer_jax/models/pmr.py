@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from mmer_jax.fusion.message_hub import MessageHub, SelfAttentionLayer, last_step
-from mmer_jax.layers import MLP, TemporalConv, at_layer, check_batch, sinusoidal_positions
+from mmer_jax.layers import MLP, TemporalConv, at_layer, call_block, check_batch, sinusoidal_positions
 
 FINAL_ORDER = ('text', 'vision', 'audio')  # the paper's [C, L, V, A]
 
@@ -50,32 +50,28 @@ class Pmr(nn.Module):
                 f'final_layers is {self.final_layers}; it must be 1 or more: the summary is a step of one '
                 'modality, and reads the message and the other modalities only there'
             )
-        batch = check_batch(self, batch, self.modalities, ('BTD',))
+        batch = check_batch(self, batch, self.modalities, layouts=('BTD',))
         masks = {m: batch[f'{m}_mask'] for m in self.modalities}
-        z = {m: self._embed(m, batch[m], masks[m], train) for m in self.modalities}
+        z = {m: self._embed(m, batch[m], masks[m], train=train) for m in self.modalities}
         common_BCD = jnp.concatenate(list(z.values()), 1)
         common_mask_BC = jnp.concatenate(list(masks.values()), 1)
-        sizes = (self.num_heads, self.feed_forward, self.dropout)
+        sizes: dict[str, Any] = {
+            name: getattr(self, name) for name in ('num_heads', 'feed_forward', 'dropout', 'dtype')
+        }
+        how = {'train': train, 'remat': self.remat}
         attention: dict[str, Array] = {}
 
-        def reinforce(hub, *arrays):
-            z, common_BCD, maps = hub(*arrays, train=train)
-            return z, common_BCD, maps if self.capture_attention else {}
-
-        def transform(layer, *arrays):
-            return layer(*arrays, train=train)
-
-        reinforce, transform = map(nn.remat, (reinforce, transform)) if self.remat else (reinforce, transform)
         for number in range(self.num_layers):
-            hub = MessageHub(*sizes, self.message, self.dtype, name=f'hub_{number}')
-            z, common_BCD, maps = reinforce(hub, z, common_BCD, masks, common_mask_BC)
+            hub = MessageHub(**sizes, message=self.message, name=f'hub_{number}')
+            arrays = z, common_BCD, masks, common_mask_BC
+            z, common_BCD, maps = call_block(hub, *arrays, **how)
             attention |= at_layer(maps, number)
 
         final = sorted(self.modalities, key=lambda m: FINAL_ORDER.index(m) if m in FINAL_ORDER else -1)
         x_BTD = jnp.concatenate([common_BCD, *(z[m] for m in final)], 1)
         mask_BT = jnp.concatenate([common_mask_BC, *(masks[m] for m in final)], 1)
         for number in range(self.final_layers):
-            x_BTD = transform(SelfAttentionLayer(*sizes, self.dtype, name=f'final_{number}'), x_BTD, mask_BT)
+            x_BTD = call_block(SelfAttentionLayer(**sizes, name=f'final_{number}'), x_BTD, mask_BT, **how)
         features_BD = nn.LayerNorm(dtype=self.dtype, name='final_norm')(last_step(x_BTD, mask_BT))
 
         hidden_BD = MLP((self.width, self.width), self.dropout, dtype=self.dtype, name='head')(features_BD, train=train)
@@ -83,7 +79,7 @@ class Pmr(nn.Module):
         outputs = {'prediction': prediction_BC.astype(jnp.float32), 'features': features_BD}
         return outputs | ({'attention': attention} if self.capture_attention else {})
 
-    def _embed(self, m, x_BTD, mask_BT, train):
+    def _embed(self, m, x_BTD, mask_BT, *, train):
         """Convolution, positions, dropout. Positions count from each modality's own first step, and are added nowhere
         later: in a sequence of several, they would change with the padding of the modalities before."""
         conv = TemporalConv(self.width, self.kernel_size, dtype=self.dtype, name=f'{m}_conv')

@@ -43,13 +43,18 @@ class Raven(nn.Module):
     @nn.compact
     def __call__(self, batch: dict[str, Array], *, train: bool) -> dict[str, Array]:
         anchor = 'text' if 'text' in self.modalities else self.modalities[0]
-        aligner = AlignToAnchor(anchor, self.max_text_length, self.align, dtype=self.dtype, name='alignment')
+        aligner = AlignToAnchor(anchor, self.max_text_length, align=self.align, dtype=self.dtype, name='alignment')
         aligned, mask_BP, extras = aligner(batch, self.modalities, train=train)
         word_BPD = aligned.pop(anchor)
         if aligned:
-            states = [self._nonverbal(m, x_BPD, mask_BP, train) for m, x_BPD in aligned.items()]
+            states = [self._nonverbal(m, x_BPD, mask_BP, train=train) for m, x_BPD in aligned.items()]
             shift = GatedShift(
-                self.beta, self.gate_activation, self.scaling, self.cut_gradient, dtype=self.dtype, name='shift'
+                self.beta,
+                gate_activation=self.gate_activation,
+                scaling=self.scaling,
+                cut_gradient=self.cut_gradient,
+                dtype=self.dtype,
+                name='shift',
             )
             word_BPD = shift(word_BPD, states)
         word_BPD = nn.Dropout(self.dropout)(word_BPD, deterministic=not train)
@@ -58,7 +63,7 @@ class Raven(nn.Module):
         prediction_BC = nn.Dense(self.num_outputs, dtype=self.dtype, name='head')(features_BD)
         return {'prediction': prediction_BC.astype(jnp.float32), 'features': features_BD, **extras}
 
-    def _nonverbal(self, m, x_BPD, mask_BP, train):
+    def _nonverbal(self, m, x_BPD, mask_BP, *, train):
         x_BPD = nn.Dropout(self.dropout)(x_BPD, deterministic=not train)
         x_BPD = nn.Dense(self.nonverbal_size, dtype=self.dtype, name=f'{m}_embed')(x_BPD)
         return LSTM(self.nonverbal_size, dtype=self.dtype, name=f'{m}_lstm')(x_BPD, mask_BP, train=train)

@@ -1,0 +1,91 @@
+"""Blocks in other people's code: nn.remat of each as flax users write it, what a block is given, and by which words."""
+
+import ast
+import inspect
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from mmer_jax import fusion, layers
+from mmer_jax.encoders.transformer import SelfAttention, TransformerLayer
+from mmer_jax.fusion.cross_modal_attention import CrossModalBlock, ResidualHead
+from mmer_jax.fusion.distribution_alignment import SideDiscriminator
+from mmer_jax.fusion.message_hub import SelfAttentionLayer
+from tests.conftest import REPOSITORY
+from tests.test_masks import BLOCKS as WITH_MASK
+from tests.test_masks import MASK, ROWS, SIZE, STEPS, WITHOUT_MASK
+
+PAIRS = MASK[:, :, None] & MASK[:, None]
+# name -> (the block, its arguments made of one sequence (B, T, D) and one mask (B, T))
+BLOCKS = WITH_MASK | {
+    'CompactBilinear': (fusion.CompactBilinear(16), lambda x, mask: ([x[:, 0], x[:, 1]],)),
+    'ConcatFc': (fusion.ConcatFc(3, 4), lambda x, mask: ([x[:, 0], x[:, 1]],)),
+    'CrossModalBlock': (CrossModalBlock(2), lambda x, mask: (x, None, PAIRS)),
+    'DoubleDiscriminator': (fusion.DoubleDiscriminator(4), lambda x, mask: (x[:, :2], x[:, 2:4])),
+    'GatedShift': (fusion.GatedShift(), lambda x, mask: (x, [x, x[..., :3]])),
+    'MLP': (layers.MLP((4, 3), 0.5), lambda x, mask: (x,)),
+    'ResidualHead': (ResidualHead(3), lambda x, mask: (x[:, 0],)),
+    'SelfAttention': (SelfAttention(2), lambda x, mask: (x, mask)),
+    'SelfAttentionLayer': (SelfAttentionLayer(2), lambda x, mask: (x, mask)),
+    'SideDiscriminator': (SideDiscriminator(4), lambda x, mask: (x,)),
+    'TransformerLayer': (TransformerLayer(2, 8, dropout=0.5), lambda x, mask: (x, mask)),
+}
+FUNCTIONS = {'averaging', 'multiplication', 'multiplicative', 'reverse_gradient'}
+
+
+def test_every_block_of_fusion_is_here():
+    assert set(fusion.__all__) - FUNCTIONS <= set(BLOCKS)
+    assert set(fusion.__all__) >= WITHOUT_MASK
+
+
+def with_remat(block):
+    """`nn.remat(Block, static_argnums=...)` with the same fields: static are `train` and what is no array."""
+    names = list(inspect.signature(type(block).__call__).parameters)
+    static = {'train', 'modalities', 'target_size'} & set(names)
+    fields = {name: getattr(block, name) for name in block.__dataclass_fields__ if name not in ('parent', 'name')}
+    return nn.remat(type(block), static_argnums=tuple(sorted(map(names.index, static))))(**fields)
+
+
+@pytest.mark.parametrize('name', BLOCKS)
+def test_remat_of_a_block_gives_the_same_gradients(name):
+    """Called by position, for only such arguments can be static, in training, where dropout acts."""
+    block, arguments = BLOCKS[name]
+    x = np.random.default_rng(0).standard_normal((ROWS, STEPS, SIZE)).astype(np.float32)
+    train = (True,) * ('train' in inspect.signature(type(block).__call__).parameters)
+    keys = {'params': jax.random.key(0), 'dropout': jax.random.key(1)}
+    variables = dict(jax.jit(lambda: block.init(keys, *arguments(x, MASK), *train))())
+    params = variables.pop('params', {})
+
+    def gradient_of(module):
+        def loss(params, x):
+            given = (*arguments(x, MASK), *train)
+            out, _ = module.apply({'params': params, **variables}, *given, rngs=keys, mutable=[*variables])
+            return sum(jnp.square(leaf.astype(jnp.float32)).sum() for leaf in jax.tree.leaves(out))
+
+        return jax.grad(loss, argnums=(0, 1))
+
+    rematted = with_remat(block)
+    assert 'remat' in str(jax.make_jaxpr(gradient_of(rematted))(params, x))
+    expected, found = jax.jit(lambda *of: (gradient_of(block)(*of), gradient_of(rematted)(*of)))(params, x)
+    assert all(np.abs(leaf).max() > 0 for leaf in jax.tree.leaves(expected[1]))
+    for a, b in zip(*map(jax.tree.leaves, (expected, found)), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5)
+
+
+# What may stand without its word: operations of jax, jax.numpy and linen, and callbacks.
+KNOWN = ('jax.', 'jnp.', 'self.param', 'self.observe', 'call_block', 'conv2d_in_parts')
+METHODS = ('reshape', 'append')
+
+
+@pytest.mark.parametrize('room', ['encoders', 'fusion', 'models'])
+def test_more_than_three_arguments_have_their_names(room):
+    """Fields of modules stand in the order of their definition: one more in the middle would move all behind it."""
+    for path in sorted((REPOSITORY / 'mmer_jax' / room).glob('*.py')):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Call) and len(node.args) > 3:
+                called = ast.unparse(node.func)
+                known = called.startswith(KNOWN) or called.split('.')[-1] in METHODS
+                assert known, f'{path}:{node.lineno}: {called} with {len(node.args)} arguments by position: name them'
