@@ -14,6 +14,7 @@ import argparse
 import functools
 import resource
 import statistics
+import sys
 import time
 from collections.abc import Callable, Sequence
 
@@ -29,7 +30,7 @@ from torch.nn import functional
 from data_prep.convert_weights import resnext3d
 from mmer_jax.encoders.convolution import conv3d_frames, conv3d_native
 from mmer_jax.encoders.resnext3d import ResNeXt3D
-from mmer_jax.settings import ranges
+from mmer_jax.settings import command, ranges
 
 CLASSES, RATE = 8, 1e-3
 # channels, kernel, strides, groups and size of the map, at clips of 30 x 112 x 112
@@ -235,8 +236,7 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
-def main(argv: list[str] | None = None) -> None:
-    arguments = parse_arguments(argv)
+def work(arguments: argparse.Namespace) -> None:
     print(f'{jax.devices()[0].device_kind}, jax {jax.__version__}, torch {torch.__version__} on the CPU')
     if arguments.layers:
         for name in LAYERS:
@@ -244,5 +244,10 @@ def main(argv: list[str] | None = None) -> None:
     measure_step(arguments)
 
 
+def main(argv: list[str] | None = None) -> int:
+    """The command line; returns the exit status."""
+    return command.run(work, parse_arguments(argv))
+
+
 if __name__ == '__main__':
-    main()
+    sys.exit(main())

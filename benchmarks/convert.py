@@ -18,6 +18,8 @@ from typing import Any
 import torch
 import transformers
 
+from mmer_jax.settings import command
+
 CLASSES = 4
 ROBERTA = {'max_position_embeddings': 514, 'type_vocab_size': 1, 'layer_norm_eps': 1e-5}
 WAVE = {'apply_spec_augment': False, 'mask_time_prob': 0.0}
@@ -110,12 +112,16 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
-def main(argv: list[str] | None = None) -> None:
-    arguments = parse_arguments(argv)
+def work(arguments: argparse.Namespace) -> None:
     transformers.utils.logging.disable_progress_bar()
     for name in arguments.convert:
         measure_conversion(name, arguments.size)
 
 
+def main(argv: list[str] | None = None) -> int:
+    """The command line; returns the exit status."""
+    return command.run(work, parse_arguments(argv))
+
+
 if __name__ == '__main__':
-    main()
+    sys.exit(main())

@@ -46,7 +46,7 @@ from benchmarks.conv3d import alternate, parameters
 from benchmarks.convert import CLASSES, MODELS, build
 from data_prep.convert_weights import huggingface
 from mmer_jax.encoders import ENCODERS
-from mmer_jax.settings import ranges
+from mmer_jax.settings import command, ranges
 
 RATE, DECAY = 1e-5, 1e-2
 SHAPES: dict[str, dict[str, tuple[int, ...]]] = {
@@ -302,14 +302,12 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
-def main(argv: list[str] | None = None) -> None:
-    arguments = parse_arguments(argv)
+def work(arguments: argparse.Namespace) -> None:
     transformers.utils.logging.disable_progress_bar()
     os.environ.setdefault('XLA_PYTHON_CLIENT_PREALLOCATE', 'false')  # PyTorch needs memory beside jax
     on_cpu = jax.default_backend() == 'cpu'
     if on_cpu and arguments.dtype != 'float32':
-        print('error: --dtype bfloat16 is measured on an accelerator; jax runs on the CPU here', file=sys.stderr)
-        raise SystemExit(2)
+        raise command.WrongCall('--dtype bfloat16 is measured on an accelerator; jax runs on the CPU here')
     device = 'cpu' if on_cpu else 'cuda' if torch.cuda.is_available() else None
     torch.set_float32_matmul_precision('highest' if on_cpu else 'high')
     where = f'on {device}, {torch.get_num_threads()} threads' if device else 'not measured, for it has no CUDA'
@@ -322,5 +320,10 @@ def main(argv: list[str] | None = None) -> None:
         compare(name, arguments, device)
 
 
+def main(argv: list[str] | None = None) -> int:
+    """The command line; returns the exit status."""
+    return command.run(work, parse_arguments(argv))
+
+
 if __name__ == '__main__':
-    main()
+    sys.exit(main())

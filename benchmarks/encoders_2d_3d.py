@@ -36,7 +36,7 @@ from torch.nn import functional
 from benchmarks.conv3d import alternate, parameters
 from data_prep.convert_weights import i3d, names, torchvision_cnn
 from mmer_jax.encoders import ENCODERS
-from mmer_jax.settings import ranges
+from mmer_jax.settings import command, ranges
 from tests.golden import make_cnn_encoders, make_cnn_encoders_3d
 
 CLASSES, RATE, AUXILIARY_WEIGHT, CHANNELS = 6, 1e-4, 0.3, 3
@@ -244,9 +244,7 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     return arguments
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """The command line; returns the exit status: 0, or 1 where the sides differ in losses or parameters."""
-    arguments = parse_arguments(argv)
+def work(arguments: argparse.Namespace) -> int:
     if jax.default_backend() != 'cpu':
         print('error: PyTorch runs on the CPU here, jax does not: begin with JAX_PLATFORMS=cpu', file=sys.stderr)
         return 1
@@ -267,6 +265,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     for fault in faults:
         print(f'error: {fault}', file=sys.stderr)
     return 1 if faults else 0
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The command line; returns the exit status, 1 also where the sides differ in losses or parameters."""
+    return command.run(work, parse_arguments(argv))
 
 
 if __name__ == '__main__':

@@ -15,6 +15,7 @@ ratio of a batch; the mean loss of both sides over the epoch.
 
 import argparse
 import statistics
+import sys
 import time
 from collections.abc import Mapping
 from typing import Any
@@ -28,7 +29,7 @@ from configs import minilm_mosi_text
 from mmer_jax.run import sharding, warm_start
 from mmer_jax.run.program import fetch, folds_of, load_fold, make_model, make_program, open_source
 from mmer_jax.run.step import variables_of
-from mmer_jax.settings import ranges
+from mmer_jax.settings import command, ranges
 
 Arrays = Mapping[str, np.ndarray]
 
@@ -125,8 +126,7 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
-def main(argv: list[str] | None = None) -> None:
-    arguments = parse_arguments(argv)
+def work(arguments: argparse.Namespace) -> None:
     config = minilm_mosi_text.get_config()
     config.data.directory, config.seeds, config.epochs = arguments.data, 1, 1
     transformers.utils.logging.set_verbosity_error()
@@ -168,5 +168,10 @@ def main(argv: list[str] | None = None) -> None:
     print(f'jax / PyTorch: {ratio:.2f} over all batches, {middle:.2f} in the middle of them')
 
 
+def main(argv: list[str] | None = None) -> int:
+    """The command line; returns the exit status."""
+    return command.run(work, parse_arguments(argv))
+
+
 if __name__ == '__main__':
-    main()
+    sys.exit(main())

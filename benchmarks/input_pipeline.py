@@ -8,6 +8,7 @@ batching (the ceiling), and prints the ratios. The second sums the waiting in a 
 """
 
 import argparse
+import sys
 import time
 from pathlib import Path
 
@@ -16,7 +17,7 @@ import numpy as np
 from mmer_jax.data.batches import MODALITIES, BatchPlan, LoadBatch, plan_shapes, read_batches, record_lengths
 from mmer_jax.data.records import RecordSource
 from mmer_jax.files import read_jsonl
-from mmer_jax.settings import ranges
+from mmer_jax.settings import command, ranges
 
 
 def measure_reading(directory: Path, batch_size: int, repeats: int = 5) -> None:
@@ -69,13 +70,17 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     return arguments
 
 
-def main(argv: list[str] | None = None) -> None:
-    arguments = parse_arguments(argv)
+def work(arguments: argparse.Namespace) -> None:
     if arguments.data:
         measure_reading(arguments.data, arguments.batch_size)
     if arguments.workdir:
         measure_waiting(arguments.workdir)
 
 
+def main(argv: list[str] | None = None) -> int:
+    """The command line; returns the exit status."""
+    return command.run(work, parse_arguments(argv))
+
+
 if __name__ == '__main__':
-    main()
+    sys.exit(main())

@@ -9,6 +9,7 @@ largest memory of any; then loads what was prepared into batches with 1 and 2 th
 import argparse
 import functools
 import resource
+import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -21,7 +22,7 @@ from data_prep.pool import Skipped, process
 from mmer_jax.data.batches import BatchPlan, LoadBatch, plan_shapes, read_batches, record_lengths
 from mmer_jax.data.records import RecordSource, RecordWriter, encode_frames
 from mmer_jax.media import faces, video
-from mmer_jax.settings import ranges
+from mmer_jax.settings import command, ranges
 
 REPEATS = 3
 
@@ -120,13 +121,12 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
-def main(argv: list[str] | None = None) -> None:
-    arguments = parse_arguments(argv)
+def work(arguments: argparse.Namespace) -> None:
     vision = ravdess_video.Vision(crop=arguments.crop)
     settings = ravdess.Settings(features='none', vision=vision)
     clips, _ = ravdess.list_clips(arguments.source, vision=True, video_only=True)
     if not clips:
-        raise SystemExit(f'error: no clip with pictures below {arguments.source}')
+        raise FileNotFoundError(f'no clip with pictures below {arguments.source}')
     jobs = [ravdess.Job(clip, settings) for clip in clips[: arguments.clips]]
     print(f'{len(jobs)} clips, {vision.frames} frames, crop {vision.crop!r}, {vision.size} x {vision.size}')
     measure_parts(jobs, vision)
@@ -135,5 +135,10 @@ def main(argv: list[str] | None = None) -> None:
         measure_loading(Path(folder) / 'prepared', arguments.batch_size)
 
 
+def main(argv: list[str] | None = None) -> int:
+    """The command line; returns the exit status."""
+    return command.run(work, parse_arguments(argv))
+
+
 if __name__ == '__main__':
-    main()
+    sys.exit(main())

@@ -25,7 +25,7 @@ from data_prep.synthetic import write_like
 from mmer_jax.data.batches import read_batches
 from mmer_jax.run import sharding
 from mmer_jax.run.program import folds_of, load_fold, make_model, make_program, open_source
-from mmer_jax.settings import ranges
+from mmer_jax.settings import command, ranges
 
 CASES = {'mfcc_cnn': (mfcc_cnn_ravdess, 'ravdess_mfcc'), 'lf_lstm': (quickstart, 'synthetic')}
 
@@ -112,9 +112,8 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
-def main(argv: list[str] | None = None) -> None:
+def work(arguments: argparse.Namespace) -> None:
     logging.set_verbosity(logging.WARNING)
-    arguments = parse_arguments(argv)
     counts = [int(n) for n in arguments.seeds.split(',')]
     print(f'{jax.devices()[0].device_kind}, {jax.device_count()} device(s), jax {jax.__version__}')
     with tempfile.TemporaryDirectory() as folder:
@@ -126,5 +125,10 @@ def main(argv: list[str] | None = None) -> None:
                 measure_whole(name, directory, counts, folder)
 
 
+def main(argv: list[str] | None = None) -> int:
+    """The command line; returns the exit status."""
+    return command.run(work, parse_arguments(argv))
+
+
 if __name__ == '__main__':
-    main()
+    sys.exit(main())

@@ -12,6 +12,7 @@ agnostic vectors correlate.
 """
 
 import argparse
+import sys
 import time
 
 import jax
@@ -21,7 +22,7 @@ import numpy as np
 from configs import mfsa_mosi
 from mmer_jax.losses import LOSSES
 from mmer_jax.models import build_model
-from mmer_jax.settings import ranges
+from mmer_jax.settings import command, ranges
 
 WIDTHS = {'text': 300, 'audio': 5, 'vision': 20}
 SEPARATIONS = ('separation', 'separation_misa', 'separation_literal')
@@ -62,8 +63,7 @@ def parse_arguments(argv=None):
     return parser.parse_args(argv)
 
 
-def main(argv=None):
-    arguments = parse_arguments(argv)
+def work(arguments: argparse.Namespace) -> None:
     config = mfsa_mosi.get_config('smoke' if arguments.smoke else '')
     fields = {**config.model.to_dict(), 'remat': max(arguments.steps) > 100}
     model = build_model(fields, modalities=tuple(WIDTHS), num_outputs=1, dtype=jnp.float32)
@@ -77,5 +77,10 @@ def main(argv=None):
     print(f'{time.perf_counter() - start:.0f} s, compilation included')
 
 
+def main(argv: list[str] | None = None) -> int:
+    """The command line; returns the exit status."""
+    return command.run(work, parse_arguments(argv))
+
+
 if __name__ == '__main__':
-    main()
+    sys.exit(main())

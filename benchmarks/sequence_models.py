@@ -57,7 +57,7 @@ from mmer_jax.run.program import (
     make_program,
     open_source,
 )
-from mmer_jax.settings import ranges
+from mmer_jax.settings import command, ranges
 
 CONFIGS = {'mfsa': mfsa_mosi, 'mult': mult_mosi}
 ROOT = Path(__file__).parents[1]
@@ -293,9 +293,7 @@ def parse_arguments(argv: Sequence[str]) -> argparse.Namespace:
     return arguments
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """The command line; returns the exit status: 0, or 1 where a case ran out of memory."""
-    flags = list(sys.argv[1:] if argv is None else argv)
+def work(flags: list[str]) -> int:
     arguments = parse_arguments(flags)
     with tempfile.TemporaryDirectory() as folder:
         if not arguments.data:
@@ -316,6 +314,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     if exhausted:
         print(f'error: out of memory: {", ".join(exhausted)}; try --batch_size or --accumulate', file=sys.stderr)
     return 1 if exhausted else 0
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The command line; returns the exit status, 1 also where a case ran out of memory."""
+    return command.run(work, list(sys.argv[1:] if argv is None else argv))
 
 
 if __name__ == '__main__':

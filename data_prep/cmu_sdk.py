@@ -29,13 +29,13 @@ from tqdm import tqdm
 
 from data_prep import csd
 from data_prep.pool import (
-    MISTAKES,
     PreparationError,
     Remark,
     Skipped,
     holds_nothing,
     missing,
     nothing_usable,
+    run_command,
     summary,
 )
 from mmer_jax.data.records import Feature, Label, RecordWriter, Schema
@@ -352,23 +352,21 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
-def main(argv: list[str] | None = None) -> int:
-    """The command line; returns the exit status: 0, or 2 with one line on stderr."""
-    arguments = parse_arguments(argv)
+def work(arguments: argparse.Namespace) -> None:
     settings = Settings(**{field.name: getattr(arguments, field.name) for field in dataclasses.fields(Settings)})
     paths = {'labels': arguments.labels, 'text': arguments.words}
     paths |= {m: path for m in ('audio', 'vision') if (path := getattr(arguments, m)) is not None}
     options = {'num_shards': arguments.num_shards, 'overwrite': arguments.overwrite}
-    try:
-        report = prepare(paths, arguments.glove, arguments.folds, arguments.output, settings, **options)
-    except MISTAKES as error:
-        print(f'error: {error}', file=sys.stderr)
-        return 2
+    report = prepare(paths, arguments.glove, arguments.folds, arguments.output, settings, **options)
     print_report(report, arguments.output)
     if {'audio', 'vision'} <= set(paths) and settings.label == 'sentiment':
         config = f'configs/mfsa_{settings.dataset}.py'
         print(f'      python -m mmer_jax.main --config={config} --config.data.directory={arguments.output}')
-    return 0
+
+
+def main(argv: list[str] | None = None) -> int:
+    """The command line; returns the exit status."""
+    return run_command(work, parse_arguments(argv))
 
 
 if __name__ == '__main__':

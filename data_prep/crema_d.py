@@ -31,7 +31,6 @@ from PIL import Image
 from data_prep import crema_d_layout as layout
 from data_prep import ravdess_video
 from data_prep.pool import (
-    MISTAKES,
     PreparationError,
     Remark,
     Skipped,
@@ -39,6 +38,7 @@ from data_prep.pool import (
     missing,
     nothing_usable,
     process,
+    run_command,
     summary,
 )
 from mmer_jax.data.records import Feature, Label, RecordWriter, Schema, encode_frames
@@ -289,6 +289,7 @@ def parse_arguments(argv: list[str]) -> argparse.Namespace:
         description='CREMA-D -> record shards with the pictures of each clip and of its sound.',
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
+    parser.set_defaults(human=False)
     add = parser.add_argument
     add('--source', type=Path, required=True, help='folder of CREMA-D, with AudioWAV and VideoFlash')
     add('--output', type=Path, required=True, help='shard directory to write')
@@ -329,33 +330,31 @@ def parse_human(argv: list[str]) -> argparse.Namespace:
         description='How often single human votes name the emotion that the actor was asked for.',
     )
     parser.add_argument('--tables', type=Path, required=True, help='folder with tabulatedVotes.csv')
+    parser.set_defaults(human=True)
     return parser.parse_args(argv)
 
 
-def main(argv: list[str] | None = None) -> int:
-    """The command line; returns the exit status: 0, or 2 with one line on stderr."""
-    argv = sys.argv[1:] if argv is None else argv
-    try:
-        arguments = parse_arguments(argv)
-        if argv[:1] == ['human']:
-            print(layout.human_table(arguments.tables))
-            return 0
-        settings = Settings(**{field.name: getattr(arguments, field.name) for field in dataclasses.fields(Settings)})
-        rows, skipped, remarks, tables = prepare(
-            arguments.source,
-            arguments.output,
-            settings,
-            tables=arguments.tables,
-            drop=arguments.drop,
-            workers=arguments.workers,
-            num_shards=arguments.num_shards,
-            overwrite=arguments.overwrite,
-        )
-    except MISTAKES as error:
-        print(f'error: {error}', file=sys.stderr)
-        return 2
+def work(arguments: argparse.Namespace) -> None:
+    if arguments.human:
+        print(layout.human_table(arguments.tables))
+        return
+    settings = Settings(**{field.name: getattr(arguments, field.name) for field in dataclasses.fields(Settings)})
+    rows, skipped, remarks, tables = prepare(
+        arguments.source,
+        arguments.output,
+        settings,
+        tables=arguments.tables,
+        drop=arguments.drop,
+        workers=arguments.workers,
+        num_shards=arguments.num_shards,
+        overwrite=arguments.overwrite,
+    )
     _report(rows, skipped, remarks, tables, arguments.output, settings)
-    return 0
+
+
+def main(argv: list[str] | None = None) -> int:
+    """The command line; returns the exit status."""
+    return run_command(work, parse_arguments(sys.argv[1:] if argv is None else argv))
 
 
 if __name__ == '__main__':

@@ -29,7 +29,7 @@ import numpy as np
 from PIL import Image
 
 from data_prep.iemocap_layout import EMOTIONS, LAYOUT, SESSIONS, Utterance, list_utterances
-from data_prep.pool import MISTAKES, Remark, Skipped, missing, nothing_usable, process, summary
+from data_prep.pool import Remark, Skipped, missing, nothing_usable, process, run_command, summary
 from mmer_jax.data.records import Feature, Label, RecordWriter, Schema, encode_frames
 from mmer_jax.data.schema import MODALITIES
 from mmer_jax.media import audio, video
@@ -316,18 +316,16 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     return arguments
 
 
-def main(argv: list[str] | None = None) -> int:
-    """The command line; returns the exit status: 0, or 2 with one line on stderr."""
-    arguments = parse_arguments(argv)
+def work(arguments: argparse.Namespace) -> None:
     settings = Settings(**{field.name: getattr(arguments, field.name) for field in dataclasses.fields(Settings)})
     options = {name: getattr(arguments, name) for name in ('workers', 'num_shards', 'overwrite')}
-    try:
-        report = prepare(arguments.source, arguments.output, settings, **options)
-    except MISTAKES as error:
-        print(f'error: {error}', file=sys.stderr)
-        return 2
+    report = prepare(arguments.source, arguments.output, settings, **options)
     _print_report(report, arguments.output, settings)
-    return 0
+
+
+def main(argv: list[str] | None = None) -> int:
+    """The command line; returns the exit status."""
+    return run_command(work, parse_arguments(argv))
 
 
 if __name__ == '__main__':

@@ -15,7 +15,7 @@ import numpy as np
 from PIL import Image, ImageDraw
 from PIL.PngImagePlugin import PngInfo
 
-from data_prep.pool import MISTAKES
+from data_prep.pool import run_command
 from mmer_jax.data.records import Feature, RecordSource
 from mmer_jax.files.outputs import MADE_BY, check_file
 from mmer_jax.media import audio
@@ -119,20 +119,19 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     return arguments
 
 
-def main(argv: list[str] | None = None) -> int:
-    arguments = parse_arguments(argv)
-    try:
-        source = RecordSource(arguments.directory)
-        check_file(arguments.output, MADE_BY.encode())
-        grid = make_grid(source, arguments.records, arguments.columns)
-        save(grid, arguments.output)
-    except MISTAKES as error:
-        print(f'error: {error}', file=sys.stderr)
-        return 2
+def work(arguments: argparse.Namespace) -> None:
+    source = RecordSource(arguments.directory)
+    check_file(arguments.output, MADE_BY.encode())
+    grid = make_grid(source, arguments.records, arguments.columns)
+    save(grid, arguments.output)
     print(
         f'{arguments.output}: {min(arguments.records, len(source))} of {len(source)} records of {arguments.directory}'
     )
-    return 0
+
+
+def main(argv: list[str] | None = None) -> int:
+    """The command line; returns the exit status."""
+    return run_command(work, parse_arguments(argv))
 
 
 if __name__ == '__main__':

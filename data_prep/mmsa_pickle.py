@@ -190,7 +190,7 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """The command line; returns the exit status: 0, or 2 with one line on stderr."""
+    """The command line; returns the exit status."""
     return pickle_command.run(prepare, parse_arguments(argv), CONFIGS, pickled_records.of_arguments)
 
 

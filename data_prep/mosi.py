@@ -40,7 +40,7 @@ import numpy as np
 
 from data_prep import csd
 from data_prep.cmu_sdk import NONFINITE, NONFINITE_HELP, Report, Segment, make_fill, print_report, write_segment
-from data_prep.pool import MISTAKES, PreparationError, Skipped, nothing_usable
+from data_prep.pool import PreparationError, Skipped, nothing_usable, run_command
 from mmer_jax.data.records import Feature, Label, RecordWriter, Schema
 from mmer_jax.media.text import WordVectors, embed, is_pause, read_glove
 from mmer_jax.media.textfile import read_rows
@@ -351,18 +351,12 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
-def main(argv: list[str] | None = None) -> int:
-    """The command line; returns the exit status: 0, or 2 with one line on stderr."""
-    arguments = parse_arguments(argv)
+def work(arguments: argparse.Namespace) -> None:
     options = {
         name: getattr(arguments, name)
         for name in ('glove', 'words', 'indicators', 'tokenizer', 'nonfinite', 'num_shards', 'overwrite')
     }
-    try:
-        report, facts = prepare(arguments.source, arguments.output, **options)
-    except MISTAKES as error:
-        print(f'error: {error}', file=sys.stderr)
-        return 2
+    report, facts = prepare(arguments.source, arguments.output, **options)
     print(f'audio rows: {facts["agreement"]:.1%} of the labels agree, {facts["share"]:.2f} of variance between videos')
     if arguments.words == 'csd':
         print(f'words: {facts["timed"]} segments from {WORDS}, {len(report.rows) - facts["timed"]} from {TRANSCRIPTS}')
@@ -372,7 +366,11 @@ def main(argv: list[str] | None = None) -> int:
     print_report(report, arguments.output)
     config = 'configs/minilm_mosi_text.py' if arguments.tokenizer else 'configs/mfsa_mosi_text_audio.py'
     print(f'      python -m mmer_jax.main --config={config} --config.data.directory={arguments.output}')
-    return 0
+
+
+def main(argv: list[str] | None = None) -> int:
+    """The command line; returns the exit status."""
+    return run_command(work, parse_arguments(argv))
 
 
 if __name__ == '__main__':

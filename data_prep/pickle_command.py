@@ -2,16 +2,15 @@
 
 import argparse
 import re
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from data_prep.pool import MISTAKES, print_remarks
+from data_prep.pool import print_remarks, run_command
 from data_prep.sequences import POLICIES, Summary
-from mmer_jax.settings import ranges
+from mmer_jax.settings import command, ranges
 
 
 def parse_arguments(
@@ -47,8 +46,11 @@ def run(
     configs: Mapping[str, str],
     options: Callable[[argparse.Namespace], dict[str, Any]] = lambda arguments: {},
 ) -> int:
-    """Prepares and reports; returns the exit status: 0, or 2 with one line on stderr."""
-    try:
+    """Prepares and reports; returns the exit status."""
+
+    def work(arguments: argparse.Namespace) -> None:
+        with command.wrong_call():
+            more = options(arguments)
         dataset, summary = prepare(
             arguments.source,
             arguments.output,
@@ -56,13 +58,11 @@ def run(
             nonfinite=arguments.nonfinite,
             num_shards=arguments.num_shards,
             overwrite=arguments.overwrite,
-            **options(arguments),
+            **more,
         )
-    except MISTAKES as error:
-        print(f'error: {error}', file=sys.stderr)
-        return 2
-    report(summary, arguments.output, arguments.nonfinite, configs.get(dataset, '') if summary.is_known else '')
-    return 0
+        report(summary, arguments.output, arguments.nonfinite, configs.get(dataset, '') if summary.is_known else '')
+
+    return run_command(work, arguments)
 
 
 def report(summary: Summary, output: Path, nonfinite: str, config: str) -> None:

@@ -1,5 +1,6 @@
 """What every preparation shares: work on many files in order, skip the unusable ones, say which and why."""
 
+import argparse
 import concurrent.futures
 import dataclasses
 import functools
@@ -16,6 +17,7 @@ from tqdm import tqdm
 
 from mmer_jax.data.records import RecordError
 from mmer_jax.media import MediaError
+from mmer_jax.settings import command
 
 JobT = TypeVar('JobT')
 IN_FLIGHT = 4  # jobs queued or finished but not consumed, per worker: bounds the memory their results hold
@@ -30,6 +32,12 @@ class PreparationError(ValueError):
 
 # What a command reports in one line: a source, a file or an option that cannot be used, a disk that is full or closed.
 MISTAKES = (PreparationError, MediaError, RecordError, OSError)
+
+
+def run_command(work: Callable[[argparse.Namespace], None], arguments: argparse.Namespace) -> int:
+    """Does the work of a preparation and returns its exit status, mmer_jax/settings/command.py."""
+    go_on = f'nothing was written, {command.ANEW}'
+    return command.run(work, arguments, mistakes=MISTAKES, go_on=go_on)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -27,7 +27,7 @@ from typing import Any
 import numpy as np
 
 from data_prep import ravdess_video
-from data_prep.pool import MISTAKES, PreparationError, Remark, Skipped, missing, nothing_usable, process, summary
+from data_prep.pool import PreparationError, Remark, Skipped, missing, nothing_usable, process, run_command, summary
 from mmer_jax.data.records import Feature, Label, RecordWriter, Schema
 from mmer_jax.media import audio
 from mmer_jax.settings import ranges
@@ -349,27 +349,25 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     return arguments
 
 
-def main(argv: list[str] | None = None) -> int:
-    """The command line; returns the exit status: 0, or 2 with one line on stderr."""
-    arguments = parse_arguments(argv)
+def work(arguments: argparse.Namespace) -> None:
     settings = Settings(**{field.name: getattr(arguments, field.name) for field in dataclasses.fields(Settings)})
-    try:
-        rows, skipped, remarks = prepare(
-            arguments.source,
-            arguments.output,
-            settings,
-            song=arguments.song,
-            video_only=arguments.video_only,
-            landmarks=arguments.landmarks,
-            workers=arguments.workers,
-            num_shards=arguments.num_shards,
-            overwrite=arguments.overwrite,
-        )
-    except MISTAKES as error:
-        print(f'error: {error}', file=sys.stderr)
-        return 2
+    rows, skipped, remarks = prepare(
+        arguments.source,
+        arguments.output,
+        settings,
+        song=arguments.song,
+        video_only=arguments.video_only,
+        landmarks=arguments.landmarks,
+        workers=arguments.workers,
+        num_shards=arguments.num_shards,
+        overwrite=arguments.overwrite,
+    )
     _report(rows, skipped, remarks, arguments.output, settings)
-    return 0
+
+
+def main(argv: list[str] | None = None) -> int:
+    """The command line; returns the exit status."""
+    return run_command(work, parse_arguments(argv))
 
 
 if __name__ == '__main__':

@@ -23,7 +23,6 @@ import numpy as np
 
 from data_prep import ravdess
 from data_prep.pool import (
-    MISTAKES,
     PreparationError,
     Remark,
     Skipped,
@@ -31,6 +30,7 @@ from data_prep.pool import (
     missing,
     nothing_usable,
     process,
+    run_command,
     summary,
 )
 from mmer_jax.data.records import Feature, Label, RecordWriter, Schema
@@ -173,22 +173,20 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     return arguments
 
 
-def main(argv: list[str] | None = None) -> int:
-    """The command line; returns the exit status: 0, or 2 with one line on stderr."""
-    arguments = parse_arguments(argv)
+def work(arguments: argparse.Namespace) -> None:
     options = {name: getattr(arguments, name) for name in ('source', 'workers', 'num_shards', 'overwrite')}
-    try:
-        count, skipped, remarks = prepare(arguments.table, arguments.output, **options)
-    except MISTAKES as error:
-        print(f'error: {error}', file=sys.stderr)
-        return 2
+    count, skipped, remarks = prepare(arguments.table, arguments.output, **options)
     print(f'{count} clips -> {arguments.output}')
     summary(skipped, remarks)
     print(f'next: python -m mmer_jax.records verify {arguments.output}')
     if arguments.audio == 'mfcc':
         config = 'configs/audio_visual_ravdess_openface.py:concat_fc'
         print(f'      python -m mmer_jax.main --config={config} --config.data.directory={arguments.output}')
-    return 0
+
+
+def main(argv: list[str] | None = None) -> int:
+    """The command line; returns the exit status."""
+    return run_command(work, parse_arguments(argv))
 
 
 if __name__ == '__main__':

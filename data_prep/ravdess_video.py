@@ -12,7 +12,7 @@ import numpy as np
 from data_prep.pool import PreparationError, Remark, compare_spans
 from mmer_jax.data.records import Feature, encode_frames
 from mmer_jax.media import faces, video
-from mmer_jax.settings import ranges
+from mmer_jax.settings import command, ranges
 
 FRAME_CHOICES = {
     'even': 'spread evenly over the clip',
@@ -58,7 +58,7 @@ def find_inputs(vision: Vision | None, folder: Path | None) -> dict[str, Path]:
     if vision is None or vision.crop != 'landmarks':
         return {}
     if folder is None:
-        raise PreparationError("--crop landmarks needs --landmarks DIR, the tables of RAVDESS's FacialTracking")
+        raise command.WrongCall("--crop landmarks needs --landmarks DIR, the tables of RAVDESS's FacialTracking")
     if not folder.is_dir():
         raise PreparationError(f'--landmarks {folder} is no folder')
     tables = {path.stem[3:]: path for path in sorted(folder.rglob('*.csv')) if not path.name.startswith('.')}

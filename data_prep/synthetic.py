@@ -31,7 +31,7 @@ from pathlib import Path
 import numpy as np
 
 from data_prep import crema_d, iemocap, mosi, mult_pickle, ravdess, ravdess_openface, ravdess_video
-from data_prep.pool import MISTAKES
+from data_prep.pool import run_command
 from mmer_jax.data.records import Feature, Label, RecordWriter, Schema
 from mmer_jax.settings import ranges
 
@@ -225,20 +225,19 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
-def main(argv: list[str] | None = None) -> int:
-    arguments = parse_arguments(argv)
+def work(arguments: argparse.Namespace) -> None:
     options = {'seed': arguments.seed, 'overwrite': arguments.overwrite}
-    try:
-        count = (
-            write_like(arguments.like, arguments.output, **options)
-            if arguments.like
-            else write_synthetic(arguments.output, **options)
-        )
-    except MISTAKES as error:
-        print(f'error: {error}', file=sys.stderr)
-        return 2
+    count = (
+        write_like(arguments.like, arguments.output, **options)
+        if arguments.like
+        else write_synthetic(arguments.output, **options)
+    )
     print(f'{arguments.output}: {count} records')
-    return 0
+
+
+def main(argv: list[str] | None = None) -> int:
+    """The command line; returns the exit status."""
+    return run_command(work, parse_arguments(argv))
 
 
 if __name__ == '__main__':

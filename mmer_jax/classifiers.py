@@ -39,7 +39,7 @@ from mmer_jax.second_stage.classify import (
 )
 from mmer_jax.second_stage.folds import FoldFeatures, fingerprint, read_folds
 from mmer_jax.second_stage.outcomes import Part, Results
-from mmer_jax.settings import ranges
+from mmer_jax.settings import command, ranges
 
 LABELS = {
     'svm': 'SVM',
@@ -304,42 +304,40 @@ def _check_published(name: str | None, datasets: Sequence[str]) -> None:
         )
 
 
-def main(argv: list[str] | None = None) -> int:
-    """The command line; 0, or 1 with one line on stderr."""
-    arguments = parse(argv)
-    try:
-        directories, options = _directories(arguments.features), parse_options(arguments.protocol_options)
-        folds, notes = read_folds(directories, arguments.protocol, options)
-        _check_published(arguments.published, folds[0].datasets)
-        seeds, classifiers = range(arguments.seeds), tuple(c for c in CLASSIFIERS if c in arguments.classifiers)
-        known = [' '.join(parts) for parts in itertools.product(STAGES, OPERATIONS, classifiers)]
-        if arguments.detail not in (None, *known) or arguments.seeds < 1:
-            raise ValueError(
-                f'--detail {arguments.detail!r}, --seeds {arguments.seeds}: expected one of {known}, 1 or more'
-            )
-        if arguments.output != OUTPUT:
-            check_folder(arguments.output, CLASSIFIER_FILES)
-        arguments.output.mkdir(parents=True, exist_ok=True)
-        job = {'features': {m: str(path) for m, path in directories.items()}, 'protocol': arguments.protocol}
-        job |= {'options': options, 'classifiers': list(classifiers), 'choose': arguments.choose}
-        job |= {'data': fingerprint(folds)}
-        results = Results(arguments.output / 'results.json', job)
-        for fold in folds:
-            run_fold(fold, results, seeds, classifiers, arguments.choose)
-        detail = arguments.detail or f'{DETAIL} {classifiers[0]}'
-        if results.values(folds, seeds, detail, 'accuracy') is None:
-            raise ValueError(f'--detail {arguments.detail!r} does not exist here: the vectors have different sizes')
-        published = PUBLISHED.get(arguments.published, {})
-        text = '\n'.join([markdown(tables(results, folds, seeds, classifiers, detail, published)).rstrip(), *notes])
-        (arguments.output / 'tables.md').write_text(text + '\n', encoding='utf-8')
-        write_rows(results, arguments.output / 'rows.csv')
-        files = draw(folds, results, seeds, detail, arguments.output)
-    except (ValueError, OSError, ImportError) as error:
-        print(f'error: {error}', file=sys.stderr)
-        return 1
+def work(arguments: argparse.Namespace) -> None:
+    directories = _directories(arguments.features)
+    with command.wrong_call():
+        options = parse_options(arguments.protocol_options)
+    seeds, classifiers = range(arguments.seeds), tuple(c for c in CLASSIFIERS if c in arguments.classifiers)
+    known = [' '.join(parts) for parts in itertools.product(STAGES, OPERATIONS, classifiers)]
+    if arguments.detail not in (None, *known):
+        raise command.WrongCall(f'--detail {arguments.detail!r}: expected one of {known}')
+    folds, notes = read_folds(directories, arguments.protocol, options)
+    _check_published(arguments.published, folds[0].datasets)
+    if arguments.output != OUTPUT:
+        check_folder(arguments.output, CLASSIFIER_FILES)
+    arguments.output.mkdir(parents=True, exist_ok=True)
+    job = {'features': {m: str(path) for m, path in directories.items()}, 'protocol': arguments.protocol}
+    job |= {'options': options, 'classifiers': list(classifiers), 'choose': arguments.choose}
+    job |= {'data': fingerprint(folds)}
+    results = Results(arguments.output / 'results.json', job)
+    for fold in folds:
+        run_fold(fold, results, seeds, classifiers, arguments.choose)
+    detail = arguments.detail or f'{DETAIL} {classifiers[0]}'
+    if results.values(folds, seeds, detail, 'accuracy') is None:
+        raise ValueError(f'--detail {arguments.detail!r} does not exist here: the vectors have different sizes')
+    published = PUBLISHED.get(arguments.published, {})
+    text = '\n'.join([markdown(tables(results, folds, seeds, classifiers, detail, published)).rstrip(), *notes])
+    (arguments.output / 'tables.md').write_text(text + '\n', encoding='utf-8')
+    write_rows(results, arguments.output / 'rows.csv')
+    files = draw(folds, results, seeds, detail, arguments.output)
     print(text)
     print('\nwritten: ' + ', '.join(map(str, [arguments.output / 'tables.md', *files])))
-    return 0
+
+
+def main(argv: list[str] | None = None) -> int:
+    """The command line; returns the exit status."""
+    return command.run(work, parse(argv), go_on='the same command goes on after the last finished fold')
 
 
 if __name__ == '__main__':

@@ -21,7 +21,7 @@ from mmer_jax.run import finished, sharding
 from mmer_jax.run.finished import Run
 from mmer_jax.run.program import Program, fetch, make_program
 from mmer_jax.run.workdir import hold, read_results
-from mmer_jax.settings import ranges
+from mmer_jax.settings import command, ranges
 
 Predictions = dict[str, np.ndarray]
 
@@ -279,22 +279,20 @@ def _with_mean(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return [*rows, {'fold': f'mean of {len(rows)}', **means}]
 
 
-def main(argv: list[str] | None = None) -> int:
-    arguments = parse(argv)
-    try:
-        rows = _with_mean(run(arguments))
-    except (ValueError, OSError) as error:
-        print(f'error: {error}', file=sys.stderr)
-        return 1
-    for row in rows:
-        print(', '.join(f'{key} {_shown(value)}' for key, value in row.items()))
-    return 0
-
-
 def _shown(value: Any) -> str:
     if value is None or (isinstance(value, float) and np.isnan(value)):
         return 'undefined'
     return f'{value:.4f}' if isinstance(value, float) else str(value)
+
+
+def work(arguments: argparse.Namespace) -> None:
+    for row in _with_mean(run(arguments)):
+        print(', '.join(f'{key} {_shown(value)}' for key, value in row.items()))
+
+
+def main(argv: list[str] | None = None) -> int:
+    """The command line; returns the exit status."""
+    return command.run(work, parse(argv))
 
 
 if __name__ == '__main__':

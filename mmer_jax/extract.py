@@ -35,7 +35,7 @@ from mmer_jax.files.outputs import check_shards
 from mmer_jax.run import finished
 from mmer_jax.run.finished import Run
 from mmer_jax.run.workdir import hold, read_results
-from mmer_jax.settings import ranges
+from mmer_jax.settings import command, ranges
 
 LEVELS = ('pooled', 'steps')
 PART = 16  # batches in a part
@@ -249,25 +249,23 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     return arguments
 
 
-def main(argv: list[str] | None = None) -> int:
-    """The command line; 0, or 1 with one line on stderr."""
-    arguments = parse(argv)
+def work(arguments: argparse.Namespace) -> None:
     output = arguments.output or arguments.workdir / 'features'
     options = {'level': arguments.level, 'fold': arguments.fold, 'seed': arguments.seed, 'directory': arguments.data}
     options |= {'leave_out': arguments.leave_out_seen, 'allow': arguments.other_preparation}
-    try:
-        for task in tasks_of(arguments.workdir, output, **options):
-            lock = task.output.with_name(f'.{task.output.name}.{arguments.process_id}.lock')
-            with hold(lock, task.output):
-                done = extract_fold(task, process_id=arguments.process_id, num_processes=arguments.num_processes)
-            if done:
-                print(f'features: {task.output}')
-            else:
-                print(f'{task.output}: the parts of other processes are missing; the last of them writes the records')
-    except (ValueError, OSError) as error:
-        print(f'error: {error}', file=sys.stderr)
-        return 1
-    return 0
+    for task in tasks_of(arguments.workdir, output, **options):
+        lock = task.output.with_name(f'.{task.output.name}.{arguments.process_id}.lock')
+        with hold(lock, task.output):
+            done = extract_fold(task, process_id=arguments.process_id, num_processes=arguments.num_processes)
+        if done:
+            print(f'features: {task.output}')
+        else:
+            print(f'{task.output}: the parts of other processes are missing; the last of them writes the records')
+
+
+def main(argv: list[str] | None = None) -> int:
+    """The command line; returns the exit status."""
+    return command.run(work, parse(argv), go_on='the same command goes on with the parts that are missing')
 
 
 if __name__ == '__main__':

@@ -38,7 +38,7 @@ from mmer_jax.results.attention_maps import HEADS, Side, axes_of_record, drawing
 from mmer_jax.results.page import Table
 from mmer_jax.run.finished import Run, apply, chosen_variables, open_run
 from mmer_jax.run.program import example_batch
-from mmer_jax.settings import ranges
+from mmer_jax.settings import command, ranges
 
 METHODS = ('tsne', 'pca')
 GROUPINGS = ('session', 'speaker', 'split')  # columns of a manifest
@@ -305,14 +305,8 @@ def draw_classes(directory: str, by: str, path: Path) -> list[str]:
 
 
 def main(argv: list[str] | None = None) -> int:
-    arguments = parse(argv)
-    try:
-        lines = draw(arguments)
-    except (ValueError, OSError) as error:
-        print(f'error: {error}', file=sys.stderr)
-        return 1
-    print('\n'.join(lines))
-    return 0
+    """The command line; returns the exit status."""
+    return command.run(lambda arguments: print('\n'.join(draw(arguments))), parse(argv))
 
 
 def draw(arguments: argparse.Namespace) -> list[str]:
@@ -343,14 +337,14 @@ def draw(arguments: argparse.Namespace) -> list[str]:
 
 def check_png(path: Path) -> Path:
     if path.suffix != '.png':
-        raise ValueError(f'--output {path}: expected a file that ends in .png')
+        raise command.WrongCall(f'--output {path}: expected a file that ends in .png')
     return path
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog='python -m mmer_jax.figures', description=__doc__.split('\n')[0])
-    commands = parser.add_subparsers(dest='command', required=True)
-    attention = commands.add_parser('attention', help='heat maps of one record')
+    subparsers = parser.add_subparsers(dest='command', required=True)
+    attention = subparsers.add_parser('attention', help='heat maps of one record')
     attention.add_argument('workdir', help='a run, or one of its fold folders')
     attention.add_argument('--record', help='its id; by default one that is predicted well')
     attention.add_argument('--maps', default='', help='keys, by commas; by default the last layers')
@@ -359,21 +353,21 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     attention.add_argument('--contrast', action='store_true', help='scale from the smallest weight instead of 0')
     attention.add_argument('--glove', help='word vectors as text, to find the words of the vectors')
     attention.add_argument('--output', type=Path, help='folder; WORKDIR/figures/attention_<record> by default')
-    vectors = commands.add_parser('representations', help='specific and agnostic vectors of a split')
+    vectors = subparsers.add_parser('representations', help='specific and agnostic vectors of a split')
     vectors.add_argument('workdirs', nargs='+', help='runs, drawn side by side')
     vectors.add_argument('--method', choices=METHODS, default='tsne')
     vectors.add_argument(
         '--output', type=Path, help='PNG file; WORKDIR/figures/representations_<method>.png by default'
     )
-    classes = commands.add_parser('classes', help='records of each class of a data set')
+    classes = subparsers.add_parser('classes', help='records of each class of a data set')
     classes.add_argument('directory', help='a shard directory')
     classes.add_argument('--by', choices=GROUPINGS, default='session')
     classes.add_argument('--output', type=Path, help='PNG file; classes_<directory>_by_<column>.png here by default')
-    for command in (attention, vectors):
-        command.add_argument('--split', choices=SPLITS, default='test')
-        command.add_argument('--seed', type=ranges.SEED, help='one of the seeds of the run; its first by default')
-        command.add_argument('--fold', type=ranges.COUNT_OR_0, help='number of the fold of a run that has several')
-        command.add_argument('--data', help='another shard directory')
+    for one in (attention, vectors):
+        one.add_argument('--split', choices=SPLITS, default='test')
+        one.add_argument('--seed', type=ranges.SEED, help='one of the seeds of the run; its first by default')
+        one.add_argument('--fold', type=ranges.COUNT_OR_0, help='number of the fold of a run that has several')
+        one.add_argument('--data', help='another shard directory')
     return parser.parse_args(argv)
 
 

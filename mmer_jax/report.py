@@ -39,6 +39,7 @@ from mmer_jax.results.summary import (
     summarise,
     unit_of,
 )
+from mmer_jax.settings import command
 
 CLASSES_EXPLANATION = """\
 Classes: for each seed the test records of all folds are counted together, then come mean ± standard deviation over the
@@ -205,15 +206,13 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
+def work(arguments: argparse.Namespace) -> None:
+    print(f'report: {write_report(arguments.runs, arguments.output)}')
+
+
 def main(argv: list[str] | None = None) -> int:
-    arguments = parse(argv)
-    try:
-        path = write_report(arguments.runs, arguments.output)
-    except (ValueError, OSError) as error:
-        print(f'error: {error}', file=sys.stderr)
-        return 2
-    print(f'report: {path}')
-    return 0
+    """The command line; returns the exit status."""
+    return command.run(work, parse(argv))
 
 
 if __name__ == '__main__':

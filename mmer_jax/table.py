@@ -33,7 +33,7 @@ from mmer_jax.results.runs import EXPLANATION, NOT_HONEST, Run, marks_of, read_r
 from mmer_jax.results.summary import column_title, finite_mean, format_number, format_summary, is_plain, summarise
 from mmer_jax.results.table_config import OTHER_SPLITS, Row, Table, TableError, read_table, row_config
 from mmer_jax.run import warm_start
-from mmer_jax.settings import ranges
+from mmer_jax.settings import command, ranges
 
 MISTAKES = (ValueError, TypeError, FloatingPointError, FileNotFoundError)  # told in one line, without a traceback
 
@@ -64,13 +64,9 @@ def look(config: ConfigDict | None, folder: Path) -> Outcome:
         if results.is_file():
             return Outcome('finished', run=read_run(folder))
     except (ValueError, FileNotFoundError) as error:
-        return Outcome('failed', f'{_one_line(error)} (for a table: take another --output, or remove {folder})')
+        return Outcome('failed', f'{command.one_line(error)} (for a table: take another --output, or remove {folder})')
     folds = sorted(path.parent.name for path in folder.glob('fold_*/results.json'))
     return Outcome('unfinished', f'finished: {", ".join(folds)}' if folds else '')
-
-
-def _one_line(error: BaseException) -> str:
-    return ' '.join(str(error).split()) or type(error).__name__
 
 
 class Job:
@@ -127,7 +123,7 @@ class Job:
             except Exception as error:
                 if not isinstance(error, MISTAKES):
                     traceback.print_exc()
-                self.failures[row.label] = _one_line(error)
+                self.failures[row.label] = command.one_line(error)
             outcome = self.outcome(row)
         if outcome.state == 'failed':
             print(f'error: {row.label}: {outcome.detail}', file=sys.stderr, flush=True)
@@ -338,39 +334,33 @@ def _chosen(table: Table, labels: str | None) -> list[Row]:
     return [row for row in table.rows if row.label in wanted or row.slug in wanted]
 
 
-def main(argv: list[str] | None = None) -> int:
-    arguments = parse_arguments(argv)
-    try:
+def work(arguments: argparse.Namespace) -> int:
+    with command.wrong_call():
         table = read_table(arguments.table)
         rows = _chosen(table, arguments.rows)
         output = arguments.output or Path('runs/tables') / Path(arguments.table).stem
-        if arguments.output:
-            check_folder(output, TABLE_FILES)
         job = Job(table, output, seeds=arguments.seeds, settings=arguments.settings, chosen=rows)
-    except (TableError, OSError) as error:
-        print(f'error: {error}', file=sys.stderr)
-        return 2
+    if arguments.output:
+        check_folder(output, TABLE_FILES)
     if arguments.list:
         for row in rows:
             outcome = job.outcome(row)
             detail = f' ({outcome.detail})' if outcome.detail else ''
             print(f'{row.label}: {outcome.state}{detail}' + (f', {job.folder(row)}' if row.config else ''))
-        return 0
-    return _run(job, rows, _command(arguments), only_write=arguments.no_run)
-
-
-def _run(job: Job, rows: Sequence[Row], command: str, *, only_write: bool) -> int:
-    path = write_table(job, command)
-    try:
-        for row in [] if only_write else rows:
-            job.run(row)
-            write_table(job, command)
-    except KeyboardInterrupt:
-        print(f'stopped; the same command goes on. So far: {path}', file=sys.stderr)
-        return 130
+        return command.OK
+    path = write_table(job, _command(arguments))
+    for row in [] if arguments.no_run else rows:
+        job.run(row)
+        write_table(job, _command(arguments))
     failed = [row.label for row in rows if job.outcome(row).state == 'failed']
     print(f'table: {path}' + (f'; failed: {", ".join(failed)}' if failed else ''))
-    return 1 if failed else 0
+    return command.FAILED if failed else command.OK
+
+
+def main(argv: list[str] | None = None) -> int:
+    """The command line; returns the exit status, 1 also where a row has failed."""
+    go_on = 'the same command goes on; table.md has what is finished'
+    return command.run(work, parse_arguments(argv), go_on=go_on)
 
 
 if __name__ == '__main__':

@@ -26,7 +26,7 @@ def test_both_sides_begin_equal_and_learn_on_the_same_batches(tmp_path, monkeypa
     assert convert(arguments) == 0
     synthetic.write_like('mosi_tokens', data, records=100)
     capsys.readouterr()
-    fine_tuning.main(['--data', str(data), '--source', str(source)])
+    assert fine_tuning.main(['--data', str(data), '--source', str(source)]) == 0
     output = capsys.readouterr().out
     assert float(re.search(r'largest difference ([\d.e+-]+)', output).group(1)) < 1e-4
     losses = [float(value) for value in re.findall(r'mean loss ([\d.]+)', output)]

@@ -96,7 +96,7 @@ def test_a_file_that_does_not_fit_is_named_and_nothing_is_written(change, messag
     tensors = state_dict()
     change(tensors)
     path = save(torch, tmp_path / 'resnext.pth', tensors)
-    assert main(['resnext3d', '--source', str(path), '--output', str(tmp_path / 'out')]) == 2
+    assert main(['resnext3d', '--source', str(path), '--output', str(tmp_path / 'out')]) == 1
     error = capsys.readouterr().err
     assert message in error
     assert str(path) in error
@@ -105,9 +105,9 @@ def test_a_file_that_does_not_fit_is_named_and_nothing_is_written(change, messag
 
 def test_a_name_needs_its_place_and_a_folder_is_not_overwritten(tmp_path, monkeypatch, capsys):
     monkeypatch.delenv('MMER_PRETRAINED', raising=False)
-    assert main(['resnext3d', '--source', str(tmp_path / 'none.pth'), '--output', 'tiny']) == 2
+    assert main(['resnext3d', '--source', str(tmp_path / 'none.pth'), '--output', 'tiny']) == 1
     assert "MMER_PRETRAINED is not set, so the name 'tiny' has no place" in capsys.readouterr().err
-    assert main(['resnext3d', '--source', str(tmp_path / 'none.pth'), '--output', str(tmp_path)]) == 2
+    assert main(['resnext3d', '--source', str(tmp_path / 'none.pth'), '--output', str(tmp_path)]) == 1
     assert 'exists; remove it' in capsys.readouterr().err
-    assert main(['resnext3d', '--source', str(tmp_path / 'none.pth'), '--output', str(tmp_path / 'new')]) == 2
+    assert main(['resnext3d', '--source', str(tmp_path / 'none.pth'), '--output', str(tmp_path / 'new')]) == 1
     assert 'none.pth is missing' in capsys.readouterr().err

@@ -250,7 +250,7 @@ def test_without_tables(source, tmp_path, capsys):
     assert 'without the columns of VideoDemographics.csv' in out
     assert 'without the columns of tabulatedVotes.csv' in out
     assert not {'age', 'votes_face'} & set(RecordSource(tmp_path / 'out').manifest)
-    assert run(source, tmp_path / 'voted', '--tables', tmp_path / 'empty', '--labels', 'voted') == 2
+    assert run(source, tmp_path / 'voted', '--tables', tmp_path / 'empty', '--labels', 'voted') == 1
     assert 'error: --labels voted needs tabulatedVotes.csv' in capsys.readouterr().err
     assert not (tmp_path / 'voted').exists()
 
@@ -379,21 +379,21 @@ def test_damaged_tables(tmp_path, name, text, message):
 
 
 def test_errors_of_the_source(source, tmp_path, capsys):
-    assert run(tmp_path / 'nowhere', tmp_path / 'out') == 2
+    assert run(tmp_path / 'nowhere', tmp_path / 'out') == 1
     assert 'is missing; expected the folders AudioWAV and VideoFlash' in capsys.readouterr().err
     (tmp_path / 'AudioWAV').mkdir()
-    assert run(tmp_path, tmp_path / 'out') == 2
+    assert run(tmp_path, tmp_path / 'out') == 1
     assert 'holds no folder VideoFlash' in capsys.readouterr().err
     (tmp_path / 'VideoFlash').mkdir()
     (tmp_path / 'AudioWAV' / '1001_IEO_ANG_HI.wav').write_text(POINTER)
-    assert run(tmp_path, tmp_path / 'out') == 2
+    assert run(tmp_path, tmp_path / 'out') == 1
     assert 'no usable clip' in (error := capsys.readouterr().err)
     assert 'no file in VideoFlash' in error
     assert not (tmp_path / 'out').exists()
     (tmp_path / 'out').mkdir()
-    assert run(source, tmp_path / 'out') == 2
+    assert run(source, tmp_path / 'out') == 1
     assert 'exists; choose another output' in capsys.readouterr().err
-    assert crema_d.main(['human', '--tables', str(tmp_path)]) == 2
+    assert crema_d.main(['human', '--tables', str(tmp_path)]) == 1
     assert 'holds no tabulatedVotes.csv' in capsys.readouterr().err
 
 
@@ -464,7 +464,7 @@ def test_a_cut_video_is_refused_by_its_header_or_by_the_sound(source, tmp_path, 
     assert RecordSource(tmp_path / 'out').manifest['id'].tolist() == [NAMES[2]]
     assert f'truncated: {NAMES[0]}, {NAMES[1]}' in capsys.readouterr().out
     (tmp_path / 'VideoFlash' / f'{NAMES[2]}.flv').unlink()
-    assert run(tmp_path, tmp_path / 'none') == 2
+    assert run(tmp_path, tmp_path / 'none') == 1
     error = capsys.readouterr().err.splitlines()[-1]
     assert re.search(rf'the first cause: {path}: truncated; 0\.9\d+ s announced, 0\.[01]\d+ s found', error), error
     assert 'no file in VideoFlash (1), truncated (2)' in error
@@ -484,5 +484,5 @@ def test_silence_lengths_apart_and_long_clips_are_reported(source, tmp_path, mon
     assert (records.manifest['length_audio'].tolist(), records.manifest['length_vision'].tolist()) == ([0], [1])
     assert records[0]['audio'].shape == (0, 32, 32, 3)
     monkeypatch.setattr(crema_d, 'LONGEST', 0.9)
-    assert run(tmp_path, tmp_path / 'long', '--layout', '3d', '--frames', 8) == 2
+    assert run(tmp_path, tmp_path / 'long', '--layout', '3d', '--frames', 8) == 1
     assert 'too long for a clip of CREMA-D' in capsys.readouterr().err

@@ -373,7 +373,7 @@ def test_files_that_the_sdk_has_aligned(files, tmp_path, capsys):
 def test_mistakes_end_in_one_sentence_and_no_output(files, tmp_path, capsys, change, options, message):
     if change:
         change(files)
-    assert run(files, tmp_path / 'out', *options) == 2
+    assert run(files, tmp_path / 'out', *options) == 1
     error = capsys.readouterr().err.splitlines()[-1]
     assert error.startswith('error: ')
     assert message in error
@@ -382,7 +382,7 @@ def test_mistakes_end_in_one_sentence_and_no_output(files, tmp_path, capsys, cha
 
 def test_an_existing_output_is_kept_unless_told(files, tmp_path, capsys):
     (tmp_path / 'out').mkdir()
-    assert run(files, tmp_path / 'out') == 2
+    assert run(files, tmp_path / 'out') == 1
     assert '--overwrite' in capsys.readouterr().err
     assert run(files, tmp_path / 'out', '--overwrite') == 0
 

@@ -180,7 +180,7 @@ def test_faults_are_named(tmp_path, directories, capsys):
         read_folds({'text': directories['audio']}, 'official_split', {})
     assert classifiers.main(['--features', f'audio={tmp_path / "nowhere"}', '--output', str(tmp_path / 'out')]) == 1
     assert 'no such folder' in capsys.readouterr().err
-    assert classifiers.main(['--features', 'sound=x', '--output', str(tmp_path / 'out')]) == 1
+    assert classifiers.main(['--features', 'sound=x', '--output', str(tmp_path / 'out')]) == 2
     assert 'expected text=DIR' in capsys.readouterr().err
 
 

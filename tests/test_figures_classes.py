@@ -56,16 +56,16 @@ def test_splits_stand_in_their_order_and_records_of_none_at_the_end(directory, t
 
 
 @pytest.mark.parametrize(
-    ('options', 'message'),
+    ('options', 'status', 'message'),
     [
-        (['--by', 'speaker'], 'tiny: no record has a speaker, so there is nothing to count by; columns that are '
+        (['--by', 'speaker'], 1, 'tiny: no record has a speaker, so there is nothing to count by; columns that are '
          'filled: session, split'),
-        (['--output', 'a.pdf'], '--output a.pdf: expected a file that ends in .png'),
+        (['--output', 'a.pdf'], 2, '--output a.pdf: expected a file that ends in .png'),
     ],
 )  # fmt: skip
-def test_mistakes_are_told_in_one_line(directory, tmp_path, capsys, options, message, monkeypatch):
+def test_mistakes_are_told_in_one_line(directory, tmp_path, capsys, options, status, message, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    assert figures.main(['classes', str(directory), *options]) == 1
+    assert figures.main(['classes', str(directory), *options]) == status
     (line,) = capsys.readouterr().err.splitlines()
     assert message in line
     assert [path.name for path in tmp_path.iterdir()] == ['tiny']

@@ -363,7 +363,7 @@ def test_a_dialog_that_is_cut_is_refused_with_both_lengths(copied, tmp_path, cap
     for session in ('Session2', 'Session3', 'Session4', 'Session5'):
         shutil.rmtree(folder / session)
     paths['Ses01M_script01_1_F000'].avi.unlink()
-    assert run(folder, tmp_path / 'out', '--modalities', 'vision') == 2
+    assert run(folder, tmp_path / 'out', '--modalities', 'vision') == 1
     error = capsys.readouterr().err.splitlines()[-1]
     assert re.search(rf'the first cause: {avi}: truncated; 8\.000 s announced, [1-5]\.\d+ s found', error), error
     assert 'no avi of the dialog (5), truncated (5)' in error
@@ -374,7 +374,7 @@ def test_existing_output_and_failure(release, tmp_path, capsys, monkeypatch):
     audio = ['--modalities', 'audio']
     assert run(release[0], output, *audio) == 0
     before = contents(output)
-    assert run(release[0], output, *audio) == 2
+    assert run(release[0], output, *audio) == 1
     assert '--overwrite' in capsys.readouterr().err
     read, calls = iemocap.read_utterance, []
 
@@ -385,7 +385,7 @@ def test_existing_output_and_failure(release, tmp_path, capsys, monkeypatch):
         return read(job)
 
     monkeypatch.setattr(iemocap, 'read_utterance', stop)
-    assert run(release[0], output, *audio, '--max_seconds', 0.2, '--overwrite') == 2
+    assert run(release[0], output, *audio, '--max_seconds', 0.2, '--overwrite') == 1
     assert 'error: disk' in capsys.readouterr().err
     assert contents(output) == before
     assert [path.name for path in tmp_path.iterdir()] == ['out']
@@ -426,11 +426,11 @@ def test_senseless_options(release, tmp_path, capsys, options, message):
 
 
 def test_mistakes_end_in_one_sentence_and_no_output(release, tmp_path, capsys):
-    assert run(release[0], tmp_path / 'out', '--tokenizer', tmp_path / 'no_model') == 2
+    assert run(release[0], tmp_path / 'out', '--tokenizer', tmp_path / 'no_model') == 1
     assert 'no_model' in capsys.readouterr().err
     empty = tmp_path / 'empty'
     (empty / 'Session1').mkdir(parents=True)
-    assert run(empty, tmp_path / 'out', '--modalities', 'audio') == 2
+    assert run(empty, tmp_path / 'out', '--modalities', 'audio') == 1
     error = capsys.readouterr().err
     assert 'no usable utterance' in error
     assert 'missing session (4), no EmoEvaluation files (1)' in error

@@ -169,7 +169,7 @@ def test_faults_of_a_file_are_named_and_nothing_is_written(tmp_path, capsys, mes
     content, _, _ = make_content()
     FAULTS[message](content)
     source = save(tmp_path / 'mosi.pkl', content)
-    assert mmsa_pickle.main(['--source', str(source), '--output', str(tmp_path / 'out')]) == 2
+    assert mmsa_pickle.main(['--source', str(source), '--output', str(tmp_path / 'out')]) == 1
     assert re.search(f'error: {re.escape(str(source))}.*{re.escape(message)}', capsys.readouterr().err)
     assert list(tmp_path.iterdir()) == [source]
 
@@ -197,7 +197,7 @@ def test_command_line_reports_what_it_wrote(tmp_path, capsys):
     assert mmsa_pickle.main(sims) == 0
     assert 'configs/' not in capsys.readouterr().out
     source.write_bytes(b'<html><body>Too many users have viewed this file</body></html>')
-    assert mmsa_pickle.main([*sims, '--overwrite']) == 2
+    assert mmsa_pickle.main([*sims, '--overwrite']) == 1
     assert 'is an HTML page' in capsys.readouterr().err
 
 

@@ -156,7 +156,7 @@ def test_a_data_set_that_a_killed_run_had_set_aside_comes_back(shards, tmp_path)
 
 def test_one_line_for_a_user(tmp_path, capsys):
     note(tmp_path)
-    assert synthetic.main(['--output', str(tmp_path), '--overwrite']) == 2
+    assert synthetic.main(['--output', str(tmp_path), '--overwrite']) == 1
     captured = capsys.readouterr()
     assert captured.err.startswith(f'error: {tmp_path} is no shard directory (no features.json in it)')
     assert captured.err.count('\n') == 1
@@ -169,7 +169,7 @@ def test_pictures_are_replaced_only_where_they_are_ours(shards, tmp_path, capsys
     command = [str(shards), '--output', str(path), '--records', '2']
     Image.fromarray(np.zeros((4, 4, 3), np.uint8)).save(path)
     before = path.read_bytes()
-    assert look.main(command) == 2
+    assert look.main(command) == 1
     assert f'error: {path} exists and was not made by this command: it is not replaced' in capsys.readouterr().err
     assert path.read_bytes() == before
     path.unlink()

@@ -89,7 +89,7 @@ def test_words_become_vectors_or_token_ids(tmp_path, capsys):
     )
     assert run(mult_pickle, numbers, tmp_path / 'plain') == 0
     assert 'note: the words are numbers of a vocabulary' in capsys.readouterr().out
-    assert run(mult_pickle, numbers, tmp_path / 'refused', '--tokenizer', folder) == 2
+    assert run(mult_pickle, numbers, tmp_path / 'refused', '--tokenizer', folder) == 1
     assert 'leave --glove and --tokenizer out' in capsys.readouterr().err
 
 
@@ -114,7 +114,7 @@ ODD_LISTS = {
 def test_a_list_of_something_else_is_told(tmp_path, capsys, message):
     content = listed()
     ODD_LISTS[message](content['train'])
-    assert run(mult_pickle, save(tmp_path / 'mosi.pkl', content), tmp_path / 'out') == 2
+    assert run(mult_pickle, save(tmp_path / 'mosi.pkl', content), tmp_path / 'out') == 1
     error = capsys.readouterr().err
     assert re.search(f"^error: .*mosi.pkl, split 'train'.*{re.escape(message)}", error)
     assert error.count('\n') == 1
@@ -122,11 +122,11 @@ def test_a_list_of_something_else_is_told(tmp_path, capsys, message):
 
 
 def test_what_a_split_is_instead_of_a_dict(tmp_path, capsys):
-    assert run(mmsa_pickle, save(tmp_path / 'mosi.pkl', listed()), tmp_path / 'out') == 2
+    assert run(mmsa_pickle, save(tmp_path / 'mosi.pkl', listed()), tmp_path / 'out') == 1
     assert "split 'train' is a list of 4, the first of which is a tuple, expected a dict" in capsys.readouterr().err
     content = listed()
     content['dev'] = {}
-    assert run(mult_pickle, save(tmp_path / 'mosi.pkl', content), tmp_path / 'out') == 2
+    assert run(mult_pickle, save(tmp_path / 'mosi.pkl', content), tmp_path / 'out') == 1
     assert "split 'dev' is an empty dict, expected a list of records" in capsys.readouterr().err
 
 
@@ -145,10 +145,10 @@ def of_arrays(**more):
 def test_a_data_set_of_any_name_with_two_modalities(tmp_path, capsys):
     content = of_arrays(labels=np.array([[0, 5.5], [1, -2], [2, 0], [0, 1]]), id=[f'clip{n}' for n in range(4)])
     source = save(tmp_path / 'own.pkl', content)
-    assert run(mult_pickle, source, tmp_path / 'no') == 2
+    assert run(mult_pickle, source, tmp_path / 'no') == 1
     assert 'pass --dataset, one of mosi, mosei, iemocap, or a name of your own' in capsys.readouterr().err
     own = ('--dataset', 'meld')
-    assert run(mult_pickle, source, tmp_path / 'no', *own) == 2
+    assert run(mult_pickle, source, tmp_path / 'no', *own) == 1
     assert 'labels: 2 numbers for each record; choose one with --label_column 0 to 1' in capsys.readouterr().err
     assert run(mult_pickle, source, tmp_path / 'one', *own, '--label_column', 1) == 0
     assert 'note: meld is none of mosi, mosei, iemocap' in capsys.readouterr().out
@@ -217,21 +217,21 @@ def test_labels_that_do_not_fit_are_named(choice, values, message):
 
 
 @pytest.mark.parametrize(
-    ('flags', 'message'),
+    ('flags', 'status', 'message'),
     [
-        (['--classes', 'a,a'], '--classes a,a: expected different names'),
-        (['--label_kind', 'classes'], 'needs --classes with two names or more'),
-        (['--label_kind', 'regression', '--classes', 'a,b'], 'leave one of them out'),
-        (['--label_column', 'x:y'], 'expected a number after the colon'),
-        (['--label_column', 'mood'], "no labels 'mood': found acoustic, labels, visual"),
-        (['--modalities', 'audio,smell'], '--modalities audio,smell: expected some of text, audio, vision'),
-        (['--modalities', 'text'], '--modalities text, but the file has audio, vision'),
-        (['--tokenizer', 'tiny'], 'holds features and no words: leave --glove and --tokenizer out'),
+        (['--classes', 'a,a'], 2, '--classes a,a: expected different names'),
+        (['--label_kind', 'classes'], 2, 'needs --classes with two names or more'),
+        (['--label_kind', 'regression', '--classes', 'a,b'], 2, 'leave one of them out'),
+        (['--label_column', 'x:y'], 2, 'expected a number after the colon'),
+        (['--label_column', 'mood'], 1, "no labels 'mood': found acoustic, labels, visual"),
+        (['--modalities', 'audio,smell'], 2, '--modalities audio,smell: expected some of text, audio, vision'),
+        (['--modalities', 'text'], 1, '--modalities text, but the file has audio, vision'),
+        (['--tokenizer', 'tiny'], 1, 'holds features and no words: leave --glove and --tokenizer out'),
     ],
 )
-def test_flags_that_do_not_fit_are_one_line(tmp_path, capsys, flags, message):
+def test_flags_that_do_not_fit_are_one_line(tmp_path, capsys, flags, status, message):
     source = save(tmp_path / 'own.pkl', of_arrays(labels=np.zeros(4)))
-    assert run(mult_pickle, source, tmp_path / 'out', '--dataset', 'own', *flags) == 2
+    assert run(mult_pickle, source, tmp_path / 'out', '--dataset', 'own', *flags) == status
     error = capsys.readouterr().err
     assert message in error
     assert error.count('\n') == 1

@@ -227,7 +227,7 @@ def test_links_are_followed_once(tmp_path):
 
 
 def refused(source, output, capsys, *words):
-    assert run(source, output) == 2
+    assert run(source, output) == 1
     error = capsys.readouterr().err.splitlines()[-1]
     assert error.startswith('error: ')
     for word in words:
@@ -256,7 +256,7 @@ def test_nothing_usable_writes_nothing(tmp_path, capsys):
 def test_existing_output(source, tmp_path, capsys):
     assert run(source, tmp_path / 'out') == 0
     before = contents(tmp_path / 'out')
-    assert run(source, tmp_path / 'out', '--num_mfcc', 5) == 2
+    assert run(source, tmp_path / 'out', '--num_mfcc', 5) == 1
     assert '--overwrite' in capsys.readouterr().err
     assert contents(tmp_path / 'out') == before
     assert run(source, tmp_path / 'out', '--num_mfcc', 5, '--overwrite') == 0
@@ -425,6 +425,6 @@ def test_silence_is_missing_sound(tmp_path, capsys, features):
 
 def test_same_id_twice_is_refused_by_the_writer(source, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(ravdess.Clip, 'id', 'same')
-    assert run(source, tmp_path / 'out') == 2
+    assert run(source, tmp_path / 'out') == 1
     assert "error: record id 'same' was written before; ids must be unique" in capsys.readouterr().err
     assert not (tmp_path / 'out').exists()

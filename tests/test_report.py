@@ -346,7 +346,7 @@ def test_damaged_predictions_are_named(tmp_path):
     ],
 )
 def test_mistakes_end_in_one_line(tmp_path, capsys, make, message):
-    assert report.main([str(make(tmp_path))]) == 2
+    assert report.main([str(make(tmp_path))]) == 1
     error = capsys.readouterr().err
     assert error.startswith('error: ')
     assert error.count('\n') == 1

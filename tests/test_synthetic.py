@@ -101,7 +101,7 @@ def test_stand_ins_have_the_real_schema(tmp_path, name):
 
 
 def test_an_existing_output_is_refused_in_one_line(tmp_path, capsys):
-    assert synthetic.main(['--output', str(tmp_path)]) == 2
+    assert synthetic.main(['--output', str(tmp_path)]) == 1
     error = capsys.readouterr().err
     assert error.startswith('error: ')
     assert error.count('\n') == 1

@@ -24,6 +24,7 @@ from flax import traverse_util
 from data_prep.convert_weights import huggingface, huggingface_check, i3d, resnext3d, torchvision_cnn
 from data_prep.convert_weights.names import Converted, differences
 from mmer_jax.pretrained import find, listed, load_pretrained, save_pretrained
+from mmer_jax.settings import command
 
 # By name: reads a file or a folder of weights.
 FAMILIES: dict[str, Callable[[Path], Converted]] = {
@@ -102,21 +103,16 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
-def main(argv: list[str] | None = None) -> int:
-    arguments = parse_arguments(argv)
-    try:
-        folder = folder_of(arguments.output)
-        if arguments.check:
-            return check(arguments.family, arguments.source, find(arguments.output))
-        if folder.exists():
-            raise FileExistsError(f'{folder} exists; remove it, or give another name')
-        converted = FAMILIES[arguments.family](arguments.source)
-        write(converted, folder, arguments.revision)
-        if arguments.family == 'huggingface':
-            huggingface.copy_beside(arguments.source, folder)  # tokenizer and preprocessor
-    except (ValueError, OSError) as error:
-        print(f'error: {error}', file=sys.stderr)
-        return 2
+def work(arguments: argparse.Namespace) -> int:
+    folder = folder_of(arguments.output)
+    if arguments.check:
+        return check(arguments.family, arguments.source, find(arguments.output))
+    if folder.exists():
+        raise FileExistsError(f'{folder} exists; remove it, or give another name')
+    converted = FAMILIES[arguments.family](arguments.source)
+    write(converted, folder, arguments.revision)
+    if arguments.family == 'huggingface':
+        huggingface.copy_beside(arguments.source, folder)  # tokenizer and preprocessor
     parameters = sum(array.size for name, array in converted.arrays.items() if name.startswith('params/'))
     print(f'{folder}: {len(converted.arrays)} arrays, {parameters:,} parameters of {converted.family}')
     print('  fields: ' + ', '.join(f'{name}={value}' for name, value in converted.fields.items()))
@@ -124,7 +120,12 @@ def main(argv: list[str] | None = None) -> int:
     print(f'  stays at its initialisation: {listed(converted.fresh, SHOWN, ", ") or "none"}')
     if converted.not_read:
         print(f'  not read, and may change what the original computes: {listed(converted.not_read, SHOWN)}')
-    return 0
+    return command.OK
+
+
+def main(argv: list[str] | None = None) -> int:
+    """The command line; returns the exit status, 1 also where --check finds differences."""
+    return command.run(work, parse_arguments(argv), mistakes=(ValueError, OSError))
 
 
 if __name__ == '__main__':

@@ -20,6 +20,7 @@ import numpy as np
 
 from mmer_jax.media import mtcnn
 from mmer_jax.pretrained import save_pretrained
+from mmer_jax.settings import command
 
 FILES = ('pnet', 'rnet', 'onet')
 
@@ -99,16 +100,14 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     return arguments
 
 
+def work(arguments: argparse.Namespace) -> None:
+    params = convert(arguments.source, arguments.output)
+    print(f'{arguments.output}: {len(params)} arrays, {sum(array.size for array in params.values()):,} parameters')
+
+
 def main(argv: list[str] | None = None) -> int:
-    arguments = parse_arguments(argv)
-    output = arguments.output
-    try:
-        params = convert(arguments.source, output)
-    except (ValueError, OSError) as error:
-        print(f'error: {error}', file=sys.stderr)
-        return 2
-    print(f'{output}: {len(params)} arrays, {sum(array.size for array in params.values()):,} parameters')
-    return 0
+    """The command line; returns the exit status."""
+    return command.run(work, parse_arguments(argv), mistakes=(ValueError, OSError))
 
 
 if __name__ == '__main__':
