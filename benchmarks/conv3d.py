@@ -17,6 +17,7 @@ import statistics
 import sys
 import time
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -98,7 +99,7 @@ class Network(nn.Module):
         self.encoder = ResNeXt3D(num_frames=self.frames, remat=self.remat)
         self.head = nn.Dense(CLASSES)
 
-    def __call__(self, x, mask_BT, *, train: bool):
+    def __call__(self, x: jax.Array, mask_BT: jax.Array, *, train: bool) -> jax.Array:
         features, mask_BT = self.encoder(x, mask_BT, train=train)
         return self.head(self.encoder.pool(features, mask_BT, train=train))
 
@@ -153,7 +154,7 @@ def jax_step(network: TorchNetwork, x: np.ndarray, labels: np.ndarray, optimizer
     return step
 
 
-def parameters(tree) -> int:
+def parameters(tree: Any) -> int:
     return sum(leaf.size for leaf in jax.tree.leaves(tree))
 
 

@@ -86,7 +86,7 @@ class Network(nn.Module):
     encoder: nn.Module
 
     @nn.compact
-    def __call__(self, x, mask, *, train: bool):
+    def __call__(self, x: jax.Array, mask: jax.Array, *, train: bool) -> jax.Array:
         features, mask_BT = self.encoder(x, mask, train=train)
         pooled_BD = self.encoder.pool(features, mask_BT, train=train)
         return nn.Dense(CLASSES, name='head')(pooled_BD.astype(jnp.float32))

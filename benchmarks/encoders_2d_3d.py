@@ -70,7 +70,7 @@ class Network(nn.Module):
     encoder: nn.Module
 
     @nn.compact
-    def __call__(self, x, mask, *, train: bool):
+    def __call__(self, x: jax.Array, mask: jax.Array, *, train: bool) -> tuple[jax.Array, ...]:
         auxiliary = ()
         if getattr(self.encoder, 'auxiliary', 0):
             features, mask, auxiliary = self.encoder.with_auxiliary(x, mask, train=train)

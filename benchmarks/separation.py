@@ -14,6 +14,8 @@ agnostic vectors correlate.
 import argparse
 import sys
 import time
+from collections.abc import Mapping
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -40,7 +42,7 @@ def make_batch(steps, rows, seed):
     return batch
 
 
-def gradient_norms(model, batch, weights, seed=0) -> dict[str, float]:
+def gradient_norms(model: Any, batch: Any, weights: Mapping[str, float], seed: int = 0) -> dict[str, float]:
     """{loss: norm of the gradient of its weighted mean over the batch}, one compilation for all."""
     params = jax.jit(lambda: model.init(jax.random.key(seed), batch, train=False)['params'])()
 

@@ -1,6 +1,7 @@
 """What the configs of one data set share: where it lies, its labels' loss, what selects and what is shown."""
 
 from collections.abc import Mapping
+from typing import Any
 
 from ml_collections import ConfigDict
 
@@ -261,7 +262,9 @@ def crema_d_epochs(config: ConfigDict, network: str, longest: int) -> int:
     return CREMA_D_EPOCHS[network]['both' if len(config.modalities) == 2 else config.modalities[0]]
 
 
-def published_sentiment(table: int, acc7: float, acc2: float, f1: float, mae=None, corr=None) -> ConfigDict:
+def published_sentiment(
+    table: int, acc7: float, acc2: float, f1: float, mae: float | None = None, corr: float | None = None
+) -> ConfigDict:
     """A row of the paper's Table 1, 2 or 4, percent as printed."""
     values = dict(zip(SENTIMENT, (acc7 / 100, acc2 / 100, f1 / 100, mae, corr), strict=True))
     known = {name: value for name, value in values.items() if value is not None}
@@ -275,7 +278,7 @@ def published_emotions(*percent: float) -> ConfigDict:
     return ConfigDict({**values, 'dataset': 'iemocap', 'source': SOURCE.format('Table 3')})
 
 
-def smoke(config: ConfigDict, **tiny) -> ConfigDict:
+def smoke(config: ConfigDict, **tiny: Any) -> ConfigDict:
     """Of the variant smoke: one epoch of a tiny model (fields `tiny`) on random records of the same schema."""
     if config.variant == 'smoke':
         config.seeds = 1

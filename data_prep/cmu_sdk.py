@@ -260,7 +260,17 @@ def _training_parts(sequence: csd.Sequence, folds: dict[str, str]) -> Iterator[n
     return (sequence.read(name)[0] for name in sequence.videos if folds.get(video_of(name)) == 'train')
 
 
-def _write_video(writer, sequences, vectors, labels, name, split, fills, settings: Settings, report: Report) -> None:
+def _write_video(
+    writer: RecordWriter,
+    sequences: Any,
+    vectors: Any,
+    labels: Any,
+    name: str,
+    split: str,
+    fills: Any,
+    settings: Settings,
+    report: Report,
+) -> None:
     targets, intervals = labels.read(name)
     steps, video = read_video(sequences, name), video_of(name)
     for m, (_, times) in steps.items() if isinstance(steps, dict) else ():
@@ -277,7 +287,7 @@ def _write_video(writer, sequences, vectors, labels, name, split, fills, setting
             label: Any = float(str(target[0]))  # the shortest digits: 2.4, not 2.4000000953674316
         else:
             label = (target[1:7] > 0).astype(np.int64)
-        columns = {'speaker': video, 'session': '', 'split': split}
+        columns: dict[str, Any] = {'speaker': video, 'session': '', 'split': split}
         columns |= {'start': round(float(start), 3), 'end': round(float(end), 3), 'text': ' '.join(found.words)}
         write_segment(writer, {'id': identity, 'label': label}, found, columns, fills, report)
 

@@ -248,7 +248,9 @@ def prepare(
     return rows, skipped, remarks, found
 
 
-def _report(rows: list[dict[str, Any]], skipped, remarks, tables: layout.Tables, output: Path, settings: Settings):
+def _report(
+    rows: list[dict[str, Any]], skipped: Any, remarks: Any, tables: layout.Tables, output: Path, settings: Settings
+) -> None:
     labels, actors = Counter(row['label'] for row in rows), {row['speaker'] for row in rows}
     print(f'{len(rows)} clips of {len(actors)} actors -> {output}')
     named = ((name, labels[number]) for number, name in enumerate(layout.EMOTIONS))

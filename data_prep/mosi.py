@@ -33,6 +33,7 @@ import os
 import re
 import sys
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -301,11 +302,11 @@ def prepare(
     return report, {**facts, 'timed': timed}
 
 
-def _token_reader(tokenizer: str):
+def _token_reader(tokenizer: str) -> tuple[Schema, int, Callable[[Line], tuple[np.ndarray, list[str], list[str]]]]:
     """(schema, 0, line -> (ids (T,), tokens, those unknown to the model))."""
     tokenize_text = TextTokenizer(pretrained_folder(tokenizer))
 
-    def segment(line: Line):
+    def segment(line: Line) -> tuple[np.ndarray, list[str], list[str]]:
         ids = tokenize_text(line.text)
         tokens = tokenize_text.tokens(ids)
         return ids, tokens, [token for token, i in zip(tokens, ids, strict=True) if i == tokenize_text.unknown_id]
@@ -323,7 +324,7 @@ def _vector_reader(source, lines, labels, folds, glove, words, indicators):
     training = [tokens[line.id] for line in lines if folds.get(line.video) == 'train']
     dimensions = indicator_words(training, vectors, indicators)
 
-    def segment(line: Line):
+    def segment(line: Line) -> tuple[np.ndarray, list[str], list[str]]:
         text = embed(tokens[line.id], vectors)
         own = indicator_rows([tokens[line.id][place] for place in text.kept], dimensions)
         return np.concatenate([text.array, own], 1), tokens[line.id], text.unknown

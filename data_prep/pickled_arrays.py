@@ -58,7 +58,16 @@ def check_code(code: Any) -> str:
     return code
 
 
-def make_dtype(code: str, version, order, base=None, names=None, fields=None, size=-1, *rest) -> np.dtype:
+def make_dtype(
+    code: str,
+    version: Any,
+    order: Any,
+    base: Any = None,
+    names: Any = None,
+    fields: Any = None,
+    size: Any = -1,
+    *rest: Any,
+) -> np.dtype:
     """The dtype of a checked code and the state numpy gives with it: byte order, parts, size."""
     dtype = np.dtype(object) if code[0] == 'O' else np.dtype(code)
     if order not in ('<', '>', '|', '=') or any(part is not None for part in (base, names, fields)):

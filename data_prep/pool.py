@@ -9,7 +9,7 @@ import multiprocessing
 import signal
 import sys
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, TextIO, TypeVar
 
 import numpy as np
@@ -139,7 +139,7 @@ def _attempt(function, job):
         return Skipped(error.reason, str(error), is_fault=True)
 
 
-def _parallel(function, jobs, workers: int) -> Iterator[Any]:
+def _parallel(function: Callable[[Any], Any], jobs: Sequence[Any], workers: int) -> Iterator[Any]:
     context = multiprocessing.get_context('spawn')
     workers = min(workers, max(len(jobs), 1))
     pool = concurrent.futures.ProcessPoolExecutor(workers, mp_context=context, initializer=_ignore_interrupt)

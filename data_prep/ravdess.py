@@ -278,7 +278,7 @@ def _table_of(clip: Clip, tables: Mapping[str, Path]) -> dict[str, Path]:
     return {key: tables[key]} if key in tables else {}
 
 
-def _report(rows: list[dict[str, Any]], skipped, remarks, output: Path, settings: Settings) -> None:
+def _report(rows: list[dict[str, Any]], skipped: Any, remarks: Any, output: Path, settings: Settings) -> None:
     actors = Counter(row['speaker'] for row in rows)
     emotions = Counter(row['emotion'] for row in rows)
     print(f'{len(rows)} clips of {len(actors)} actors -> {output}')

@@ -14,6 +14,7 @@ import os
 import pickle
 import struct
 from collections import OrderedDict
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -280,21 +281,21 @@ def _fill(target: Any, pairs: Any) -> Any:
     return target
 
 
-def _ordered_dict(pairs=()) -> OrderedDict:
+def _ordered_dict(pairs: Any = ()) -> OrderedDict:
     return _fill(OrderedDict(), pairs)
 
 
-def _reconstruct(kind, shape, code) -> _Unfinished:
+def _reconstruct(kind: Any, shape: Any, code: Any) -> _Unfinished:
     if not isinstance(kind, _Global) or kind.label != 'numpy.ndarray':
         raise Refused('an array of a class other than numpy.ndarray')
     return _Unfinished()
 
 
-def _new_dtype(code, align=False, copy=False) -> _Unfinished:
+def _new_dtype(code: Any, align: Any = False, copy: Any = False) -> _Unfinished:
     return _Unfinished(pickled_arrays.check_code(code))
 
 
-def _refuse(what: str):
+def _refuse(what: str) -> Callable[['_Reader'], None]:
     def refuse(reader: _Reader) -> None:
         raise Refused(what)
 

@@ -27,6 +27,7 @@ import dataclasses
 import itertools
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -79,7 +80,9 @@ class Vocabulary:
         self.neutral, self.polar = vectors[:20], {1: vectors[20:24], 0: vectors[24:]}
 
 
-def make_clip(bits: np.ndarray, vocabulary: Vocabulary, generator: np.random.Generator):
+def make_clip(
+    bits: np.ndarray, vocabulary: Vocabulary, generator: np.random.Generator
+) -> tuple[dict[str, Any], dict[str, int]]:
     """({modality: (T, D) float32}, {modality: first step of its event}) for one pattern of three bits."""
     thirds = generator.permutation(3)
     arrays, starts = {}, {}
@@ -208,7 +211,7 @@ def _random_array(feature: Feature, shape: list[int], generator: np.random.Gener
     return (generator.standard_normal(shape) * 10).astype(feature.dtype)
 
 
-def _random_label(label: Label, generator: np.random.Generator):
+def _random_label(label: Label, generator: np.random.Generator) -> Any:
     if label.kind == 'regression':
         return float(generator.uniform(-3, 3))
     if label.kind == 'binary':

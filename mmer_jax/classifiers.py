@@ -113,7 +113,12 @@ def run_fold(
 
 
 def tables(
-    results: Results, folds: Sequence[FoldFeatures], seeds, classifiers, detail: str, published: Mapping[str, Any]
+    results: Results,
+    folds: Sequence[FoldFeatures],
+    seeds: Sequence[int],
+    classifiers: Sequence[str],
+    detail: str,
+    published: Mapping[str, Any],
 ) -> list[Block]:
     """Tables 4 to 7 and what they mean; `detail` is the combination of Table 7."""
 
@@ -245,7 +250,9 @@ def write_rows(results: Results, path: Path) -> None:
     path.write_text(csv_text(lines), encoding='utf-8', newline='')
 
 
-def draw(folds: Sequence[FoldFeatures], results: Results, seeds, detail: str, output: Path) -> list[Path]:
+def draw(
+    folds: Sequence[FoldFeatures], results: Results, seeds: Sequence[int], detail: str, output: Path
+) -> list[Path]:
     """The confusion matrix, and PCA scatters of the first fold's test records (fitted on its training records)."""
     files = [output / 'confusion.png']
     matrix = confusions(results, folds, seeds, detail).mean(0)

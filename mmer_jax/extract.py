@@ -19,7 +19,7 @@ import contextlib
 import dataclasses
 import hashlib
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -136,7 +136,7 @@ def _check_same(task, found, path, what):
         )
 
 
-def _remove_parts(task) -> None:
+def _remove_parts(task: Task) -> None:
     """Removes the parts of this job and their folder; what else lies there stays."""
     job = task.parts / 'job.json'
     own = [*task.parts.glob('part_*.npz'), *task.parts.glob('part_*.tmp'), job] if job.is_file() else []
@@ -146,11 +146,13 @@ def _remove_parts(task) -> None:
         task.parts.rmdir()
 
 
-def _part(task, start) -> Path:
+def _part(task: Task, start: int) -> Path:
     return task.parts / f'part_{start // PART:06d}.npz'
 
 
-def _arrays(load: LoadBatch, steps, run: Run, variables, keys) -> dict[str, np.ndarray]:
+def _arrays(
+    load: LoadBatch, steps: Iterable[int], run: Run, variables: Any, keys: tuple[str, ...]
+) -> dict[str, np.ndarray]:
     """The outputs of some batches without padding rows: prediction (R, C), features (R, D) or the valid steps one
     after another (sum of T, D) with `lengths` (R,), and the record `number` (R,)."""
     rows: dict[str, list] = {'number': [], 'prediction': [], 'features': [], 'lengths': []}

@@ -139,7 +139,17 @@ def train_fold(
 class Loop:
     """The training loop of one fold and its host-side counters; everything here is in the checkpoint."""
 
-    def __init__(self, config, fold_data: FoldData, program: Program, checkpoints, log, progress, *, tell=False):
+    def __init__(
+        self,
+        config: ConfigDict,
+        fold_data: FoldData,
+        program: Program,
+        checkpoints: Checkpoints,
+        log: Any,
+        progress: Any,
+        *,
+        tell: bool = False,
+    ):
         self.config, self.fold_data, self.program = config, fold_data, program
         self.checkpoints, self.log, self.progress = checkpoints, log, progress
         self.seeds = config.seed + np.arange(config.seeds)
@@ -250,7 +260,7 @@ class Loop:
                 row = {'step': step + 1, 'epoch': epoch + 1, 'split': 'train', 'seed': self.seeds[n]}
                 self.log.write({**row, 'loss': loss[n], 'learning_rate': rate, 'grad_norm': _finite(norm[n])})
 
-    def _describe_non_finite(self, step, loss, numbers, records) -> str:
+    def _describe_non_finite(self, step: int, loss: Any, numbers: Any, records: np.ndarray) -> str:
         bad = ~np.isfinite(fetch(numbers, 'example_loss')[:, : len(records)]).all(0)
         ids = self.fold_data.source.manifest['id'][records]
         which = f'records {ids[bad].tolist()}' if bad.any() and not bad.all() else f'all of {ids.tolist()}'
@@ -301,7 +311,7 @@ def write_results(
     program: Program,
     name: str,
     best: Any,
-    selection,
+    selection: Selection,
     seeds: Any,
 ) -> dict[str, Any]:
     """Reads the test split once, with the variables that validation chose; predictions/*.npz and results.json."""
@@ -319,7 +329,7 @@ def write_results(
     return results
 
 
-def describe(config, fold_data: FoldData, name: str, parameters: int) -> dict[str, Any]:
+def describe(config: ConfigDict, fold_data: FoldData, name: str, parameters: int) -> dict[str, Any]:
     """What a results table says of a run, apart from its rows; and what other data must be like (other_data.py)."""
     schema, label = fold_data.source.schema, fold_data.source.schema.label
     return {
@@ -344,7 +354,9 @@ def describe(config, fold_data: FoldData, name: str, parameters: int) -> dict[st
     }
 
 
-def result_row(fold: Fold, predictions, source: RecordSource, selection, n: int, seed: int, floor) -> dict[str, Any]:
+def result_row(
+    fold: Fold, predictions: Any, source: RecordSource, selection: Selection, n: int, seed: int, floor: Any
+) -> dict[str, Any]:
     """One seed of one fold; metric values are fractions except mae and loss."""
     row = {'fold': fold.name, 'seed': seed, 'marks': list(fold.marks)}
     row |= {'best_epoch': int(selection.best_epoch[n]), 'epochs': int(selection.epochs[n])}

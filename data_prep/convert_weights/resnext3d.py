@@ -10,7 +10,7 @@ were trained on, set its fields mean=(0.4501, 0.4225, 0.3901) and std=(1 / 255, 
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -70,7 +70,7 @@ def read_fields(tensors: Mapping[str, np.ndarray], source: str) -> dict[str, Any
     }
 
 
-def rules(block_counts, cardinality: int, planes, stem_features: int) -> list[Rule]:
+def rules(block_counts: Sequence[int], cardinality: int, planes: Sequence[int], stem_features: int) -> list[Rule]:
     """Every parameter of the network with these fields of ResNeXt3D."""
     made = names.conv('conv1', 'conv1', (stem_features, 3, 7, 7, 7)) + names.batch_norm(
         'norm1/norm', 'bn1', stem_features

@@ -17,7 +17,7 @@ import struct
 import zipfile
 import zlib
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -187,7 +187,7 @@ def _view(storage: np.ndarray, tensor: _Tensor) -> np.ndarray:
     return np.lib.stride_tricks.as_strided(storage[first:], tensor.shape, strides, writeable=False).copy()
 
 
-def _open_zip(path: Path):
+def _open_zip(path: Path) -> tuple[Any, Callable[[_Storage], np.ndarray]]:
     with zipfile.ZipFile(path) as archive:
         names = [name for name in archive.namelist() if name == 'data.pkl' or name.endswith('/data.pkl')]
         if len(names) != 1:
@@ -205,7 +205,7 @@ def _open_zip(path: Path):
     return content, read
 
 
-def _open_legacy(path: Path):
+def _open_legacy(path: Path) -> tuple[Any, Callable[[_Storage], np.ndarray]]:
     with open(path, 'rb') as file:
         if _Unpickler(file).load() != LEGACY:
             raise ValueError('it does not begin with the number of torch')

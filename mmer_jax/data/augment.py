@@ -147,7 +147,9 @@ def _change(picture: Image.Image, *, change: Callable[..., Image.Image], seed: i
     return change(picture, np.random.default_rng(seed))
 
 
-def random_box(width: int, height: int, scale, ratio, generator: np.random.Generator) -> tuple[int, int, int, int]:
+def random_box(
+    width: int, height: int, scale: tuple[float, float], ratio: tuple[float, float], generator: np.random.Generator
+) -> tuple[int, int, int, int]:
     """left, top, right, bottom in whole pixels, drawn as torchvision's RandomResizedCrop draws it."""
     for _ in range(TRIES):
         area = height * width * generator.uniform(*scale)

@@ -221,7 +221,9 @@ class LoadBatch:
             record[m] = np.asarray(record[m][: self.max_length.get(m) or None])
         return record
 
-    def _pad(self, m: str, records: list[Record], numbers: np.ndarray, shape: tuple[int, ...]):
+    def _pad(
+        self, m: str, records: list[Record], numbers: np.ndarray, shape: tuple[int, ...]
+    ) -> tuple[np.ndarray, np.ndarray]:
         feature = self.source.schema.features[m]
         padded, mask = np.zeros(shape, feature.dtype), np.zeros(shape[:2], bool)
         for row, record in enumerate(records if m not in self.hidden else ()):

@@ -102,7 +102,7 @@ class RecordWriter:
         self._rows: list[dict[str, Any]] = []
         self._ids: set[str] = set()
 
-    def write(self, record: Mapping[str, Any], **columns) -> None:
+    def write(self, record: Mapping[str, Any], **columns: Any) -> None:
         """Adds one record {'id', 'label', feature: array, ...} and its manifest columns (speaker=..., ...)."""
         data = self.schema.encode(record)
         number = len(self._rows)
@@ -129,7 +129,7 @@ class RecordWriter:
     def __enter__(self) -> 'RecordWriter':
         return self
 
-    def __exit__(self, kind, value, traceback) -> None:
+    def __exit__(self, kind: type[BaseException] | None, value: object, traceback: object) -> None:
         try:
             for file in self._files:
                 file.flush()

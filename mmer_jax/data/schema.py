@@ -107,7 +107,7 @@ class Frames(Sequence):
             return Frames(self.encoded[key], self.where, self.edits[key], self.step_shape)
         return self._decode(range(len(self))[key])
 
-    def __array__(self, dtype=None, copy=None) -> np.ndarray:
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
         """Decodes: uint8 (T, H, W, C)."""
         if not len(self) and self.step_shape is not None:
             return np.zeros((0, *self.step_shape), np.uint8 if dtype is None else dtype)

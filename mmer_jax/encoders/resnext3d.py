@@ -115,5 +115,5 @@ class ResNeXt3D(nn.Module):
 
 def _run(blocks, x, rows_B, *, train):
     for block in blocks:
-        x = block(x, rows_B, train=train)
+        x = block(x, rows_B, train)  # by position, for remat holds it static
     return x

@@ -15,7 +15,7 @@ import os
 import struct
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from av.stream import Disposition
 
@@ -62,7 +62,9 @@ def find_samples(path: Path) -> Chunk | None:
     return None
 
 
-def _walk(file, size: int, position: int, name: bytes, form: str, *, inside: int = 0, align: int = 2) -> Chunk | None:
+def _walk(
+    file: IO[bytes], size: int, position: int, name: bytes, form: str, *, inside: int = 0, align: int = 2
+) -> Chunk | None:
     """The first chunk `name`; `form` is that of a chunk's head, `inside` how much of it the size counts."""
     width = struct.calcsize(form)
     while position + width <= size:
@@ -77,7 +79,7 @@ def _walk(file, size: int, position: int, name: bytes, form: str, *, inside: int
     return None
 
 
-def _walk_wav(file, size: int, order: str, is_large: bool) -> Chunk | None:
+def _walk_wav(file: IO[bytes], size: int, order: str, is_large: bool) -> Chunk | None:
     chunk = _walk(file, size, 12, b'data', f'{order}4sI')
     if chunk is None:
         return None
@@ -98,7 +100,7 @@ def _walk_wav(file, size: int, order: str, is_large: bool) -> Chunk | None:
     return Chunk(chunk.offset, length, chunk.available)
 
 
-def _are_chunks(file, position: int, size: int, order: str) -> bool:
+def _are_chunks(file: IO[bytes], position: int, size: int, order: str) -> bool:
     """Whether the rest of the file is a list of chunks, each with a name of letters, that ends where the file does."""
     while position + 8 <= size:
         file.seek(position)

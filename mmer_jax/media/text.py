@@ -81,7 +81,7 @@ def read_glove(path: str | os.PathLike, words: Iterable[str] | None = None) -> W
     return WordVectors({word.decode(): row for word, row in rows.items()}, array)
 
 
-def _vector_size(line: bytes, path) -> tuple[int, bool]:
+def _vector_size(line: bytes, path: str | os.PathLike) -> tuple[int, bool]:
     """(D, whether this first line is word2vec's header)."""
     fields = line.split(b' ')
     if len(fields) == 2 and all(field.isdigit() for field in fields):
@@ -103,7 +103,7 @@ def _is_number(field: bytes) -> bool:
     return True
 
 
-def _word(line: bytes, size: int, path, number: int) -> bytes:
+def _word(line: bytes, size: int, path: str | os.PathLike, number: int) -> bytes:
     spaces = line.count(b' ')
     if spaces < size:
         found = f'line {number} has {spaces} values, expected {size}'
@@ -113,7 +113,7 @@ def _word(line: bytes, size: int, path, number: int) -> bytes:
     return line[: line.index(b' ')] if spaces == size else line.rsplit(b' ', size)[0]
 
 
-def _values(line: bytes, size: int, path, number: int) -> np.ndarray:
+def _values(line: bytes, size: int, path: str | os.PathLike, number: int) -> np.ndarray:
     fields = line.rsplit(b' ', size)[1:]
     try:
         values = np.array([float(field) for field in fields])

@@ -144,7 +144,7 @@ def _is_mostly_utf8(content: bytes) -> bool:
     return sum(character > '\x7f' for character in text) - wrong > wrong
 
 
-def _fault(path, content: bytes, encoding: str, error: UnicodeDecodeError) -> MediaError:
+def _fault(path: str | os.PathLike, content: bytes, encoding: str, error: UnicodeDecodeError) -> MediaError:
     before = content[: error.start].decode(encoding.split()[0], 'replace')
     found = f'byte 0x{content[error.start]:02x} is no {encoding}'
     return MediaError(path, 'text that cannot be decoded', f'line {1 + len(END.findall(before))}: {found}; {SAVE}')

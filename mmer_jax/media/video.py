@@ -152,7 +152,9 @@ def _read_info(path: Path, size: int, changed: int) -> VideoInfo:
         )
 
 
-def _check_arguments(count, how, start, end, fps, max_side) -> None:
+def _check_arguments(
+    count: int | None, how: str, start: float, end: float | None, fps: float | None, max_side: int | None
+) -> None:
     if how not in CHOICES:
         raise ValueError(f'how={how!r} is unknown; the known ones are {", ".join(CHOICES)}')
     if (how == 'all') != (count is None) or (count is not None and count < 1):
@@ -234,7 +236,7 @@ class _Converter:
         self.max_side, self.rotation = max_side, 0
         self._last: tuple[Any, np.ndarray] | None = None
 
-    def __call__(self, frame) -> np.ndarray:
+    def __call__(self, frame: Any) -> np.ndarray:
         if self._last is not None and self._last[0] is frame:
             return self._last[1]
         self.rotation = frame.rotation

@@ -6,7 +6,7 @@ colours are those of Okabe and Ito; readers with a colour vision deficiency can 
 
 import collections
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -230,7 +230,7 @@ def comparison(
     _save(figure, path)
 
 
-def _bar_numbers(axes: Axes, means, sds, decimals: int) -> None:
+def _bar_numbers(axes: Axes, means: Sequence[float], sds: Sequence[float | None], decimals: int) -> None:
     """Writes each mean in a column beyond the right edge, where no mark can be taken for its end."""
     for place, (mean, sd) in enumerate(zip(means, sds, strict=True)):
         text = f'{mean:.{decimals}f}' if np.isfinite(mean) else 'undefined'
@@ -240,7 +240,9 @@ def _bar_numbers(axes: Axes, means, sds, decimals: int) -> None:
         axes.text(1.015, place, text, va='center', ha='left', fontsize=10, transform=where)
 
 
-def _marks(axes: Axes, places, values: Sequence[float | None], *, colour: str, marker: str, label: str) -> None:
+def _marks(
+    axes: Axes, places: Iterable[float], values: Sequence[float | None], *, colour: str, marker: str, label: str
+) -> None:
     known = [(value, place) for value, place in zip(values, places, strict=True) if value is not None]
     if not known:
         return
@@ -260,7 +262,7 @@ def _marks(axes: Axes, places, values: Sequence[float | None], *, colour: str, m
         axes.scatter(x, y, s=46, marker=marker, color=colour, edgecolor='white', linewidth=0.8, label=label, zorder=5)
 
 
-def _series(rows, split: str, key: str, factor: float) -> dict[Any, dict[Any, Series]]:
+def _series(rows: Iterable[Mapping[str, Any]], split: str, key: str, factor: float) -> dict[Any, dict[Any, Series]]:
     """seed -> fold -> {epoch: value}, without the values that are undefined."""
     series: dict[Any, dict[Any, Series]] = collections.defaultdict(lambda: collections.defaultdict(dict))
     for row in rows:

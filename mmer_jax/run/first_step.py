@@ -42,7 +42,7 @@ class Stopwatch:
         self._begun = time.perf_counter()
         return self
 
-    def __exit__(self, *_) -> None:
+    def __exit__(self, *_: object) -> None:
         self.seconds = time.perf_counter() - self._begun
 
 

@@ -91,7 +91,9 @@ def elsewhere(config: ConfigDict, directory: str | Path | None) -> ConfigDict:
     return other
 
 
-def load_fold(config: ConfigDict, source: RecordSource, fold: Fold, statistics=None) -> FoldData:
+def load_fold(
+    config: ConfigDict, source: RecordSource, fold: Fold, statistics: Mapping[str, Any] | None = None
+) -> FoldData:
     """Plans the batches of each split; `statistics` given (a saved run's) are used instead of computed ones."""
     modalities, max_length = tuple(config.modalities), config.data.max_length.to_dict()
     if statistics is None:

@@ -45,7 +45,7 @@ class Writer:
     def __enter__(self) -> 'Writer':
         return self
 
-    def __exit__(self, *error) -> None:
+    def __exit__(self, *error: object) -> None:
         self.close()
 
     def write(self, row: dict[str, Any]) -> None:
@@ -179,10 +179,10 @@ class Progress:
     def __enter__(self) -> 'Progress':
         return self
 
-    def __exit__(self, *error) -> None:
+    def __exit__(self, *error: object) -> None:
         self.close()
 
-    def update(self, step: int, **fields) -> None:
+    def update(self, step: int, **fields: Any) -> None:
         """Notes that `step` is done, and redraws if it is time.
 
         Args:
