@@ -98,7 +98,7 @@ class Sequence:
     def __enter__(self) -> 'Sequence':
         return self
 
-    def __exit__(self, *error) -> None:
+    def __exit__(self, *error: object) -> None:
         self._file.close()
 
     def __contains__(self, video: str) -> bool:
