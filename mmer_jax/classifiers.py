@@ -297,7 +297,7 @@ def _directories(texts: Sequence[str]) -> dict[str, Path]:
     for text in texts:
         m, _, path = text.partition('=')
         if m not in MODALITIES or not path or m in found:
-            raise ValueError(f'--features {text}: expected text=DIR, audio=DIR or vision=DIR, each once')
+            raise command.WrongCall(f'--features {text}: expected text=DIR, audio=DIR or vision=DIR, each once')
         if not Path(path).is_dir():
             raise FileNotFoundError(f'--features {text}: no such folder; python -m mmer_jax.extract writes it')
         found[m] = Path(path)

@@ -133,7 +133,8 @@ def test_what_is_wrong_with_a_config_is_a_wrong_call(tmp_path, capsys):
 
 def test_ctrl_c_ends_a_process_in_one_line():
     code = (
-        'import sys, time; from mmer_jax.settings import command\n'
+        'import signal, sys, time; from mmer_jax.settings import command\n'
+        'signal.signal(signal.SIGINT, signal.default_int_handler)\n'  # a shell's background jobs ignore it
         'def work(arguments): print("begun", flush=True); time.sleep(60)\n'
         'sys.exit(command.run(work, None, go_on="the same command goes on"))'
     )
