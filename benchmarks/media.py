@@ -1,14 +1,19 @@
-"""Clips per second from video files to records, part by part, and from records to batches.
+"""Clips per second from video files to records, part by part, and from records to batches; sound features by librosa.
 
     python -m benchmarks.media --source RAVDESS_FOLDER [--crop mtcnn] [--clips 18]
+    python -m benchmarks.media --sound [--rounds 5]
 
-Times decoding, cropping and encoding apart, in one process; prepares the clips in one process and in two, with the
-largest memory of any; then loads what was prepared into batches with 1 and 2 threads.
+The first times decoding, cropping and encoding apart, in one process; prepares the clips in one process and in two,
+with the largest memory of any; then loads what was prepared into batches with 1 and 2 threads. The second times MFCCs
+of drawn sound by librosa (mmer_jax/media/audio.py) and by numpy (benchmarks/numpy_features.py) in turns: the first call
+and a clip, each round in fresh processes, then clips in one process and in two workers.
 """
 
 import argparse
 import functools
+import json
 import resource
+import subprocess
 import sys
 import tempfile
 import time
@@ -17,11 +22,12 @@ from pathlib import Path
 
 import numpy as np
 
+from benchmarks import numpy_features
 from data_prep import ravdess, ravdess_video
 from data_prep.pool import Skipped, process
 from mmer_jax.data.batches import BatchPlan, LoadBatch, plan_shapes, read_batches, record_lengths
 from mmer_jax.data.records import RecordSource, RecordWriter, encode_frames
-from mmer_jax.media import faces, video
+from mmer_jax.media import audio, faces, video
 from mmer_jax.settings import command, ranges
 
 REPEATS = 3
@@ -101,6 +107,73 @@ def read_all(load: LoadBatch, threads: int) -> None:
         pass
 
 
+CLIP_SECONDS, CLIP_RATE, CLIPS_TIMED = 3.7, 48000, 30  # as a RAVDESS clip
+SIDES = ('librosa', 'numpy')
+
+
+def features_of(side: str) -> Callable[[np.ndarray, int], np.ndarray]:
+    return audio.mfcc if side == 'librosa' else numpy_features.mfcc
+
+
+def draw_clip(seed: int) -> np.ndarray:
+    """Float32 noise of CLIP_SECONDS at CLIP_RATE."""
+    noise = np.random.default_rng(seed).standard_normal(int(CLIP_SECONDS * CLIP_RATE))
+    return (0.1 * noise).astype(np.float32)
+
+
+def measure_first_call(side: str) -> dict[str, float]:
+    """Of this process, which must be fresh: seconds of the first call and a clip's, and what the call adds in MB."""
+    mfcc, clip, memory = features_of(side), draw_clip(0), peak_memory()
+    wall, cpu = time.perf_counter(), time.process_time()
+    mfcc(clip, CLIP_RATE)
+    first, first_cpu = time.perf_counter() - wall, time.process_time() - cpu
+    memory = peak_memory() - memory
+    seconds = []
+    for seed in range(CLIPS_TIMED):
+        clip = draw_clip(seed)
+        wall = time.perf_counter()
+        mfcc(clip, CLIP_RATE)
+        seconds.append(time.perf_counter() - wall)
+    return {'first': first, 'first_cpu': first_cpu, 'clip': float(np.median(seconds)), 'memory': memory}
+
+
+def make_features(job: tuple[str, int]) -> np.ndarray:
+    side, seed = job
+    return features_of(side)(draw_clip(seed), CLIP_RATE)
+
+
+def measure_workers(side: str, workers: int, clips: int) -> tuple[float, float]:
+    """Seconds to the first clip, the start of the processes included, and clips per second after it."""
+    jobs, marks = [(side, seed) for seed in range(clips)], [time.perf_counter()]
+    for _ in process(make_features, jobs, workers=workers, description=f'{side}, {workers} processes'):
+        marks.append(time.perf_counter())
+    return marks[1] - marks[0], (clips - 1) / (marks[-1] - marks[1])
+
+
+def measure_sound(rounds: int, clips: int) -> None:
+    """Prints a row per side: medians over rounds, in which the sides alternate."""
+    found: dict[str, list[dict[str, float]]] = {side: [] for side in SIDES}
+    for number in range(rounds):
+        for side in SIDES if number % 2 == 0 else SIDES[::-1]:
+            order = [sys.executable, '-m', 'benchmarks.media', '--first_call', side]
+            done = subprocess.run(order, check=True, capture_output=True, text=True)
+            found[side].append(json.loads(done.stdout))
+    print(f'MFCCs of {CLIP_SECONDS} s at {CLIP_RATE} Hz, medians of {rounds} processes')
+    for side, rows in found.items():
+        first, cpu, clip, memory = (
+            float(np.median([row[key] for row in rows])) for key in ('first', 'first_cpu', 'clip', 'memory')
+        )
+        print(
+            f'  {side}: first call {first:.2f} s ({cpu:.2f} s of CPU, {memory:.0f} MB more), then {1e3 * clip:.1f} ms '
+            'per clip'
+        )
+    for workers in (1, 2):  # 1: this process, where the first call has been made before
+        for side in SIDES:
+            make_features((side, 0))
+            first, rate = measure_workers(side, workers, clips)
+            print(f'  {side}, {workers} process(es): first clip after {first:.2f} s, then {rate:.0f} clips/s')
+
+
 def best(work: Callable[[], object]) -> float:
     """The least seconds of REPEATS runs."""
     seconds = []
@@ -113,7 +186,12 @@ def best(work: Callable[[], object]) -> float:
 
 def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog='python -m benchmarks.media', description=__doc__.split('\n')[0])
-    parser.add_argument('--source', type=Path, required=True, help='folder with Actor_XX folders of .mp4 clips')
+    what = parser.add_mutually_exclusive_group(required=True)
+    what.add_argument('--source', type=Path, help='folder with Actor_XX folders of .mp4 clips')
+    what.add_argument('--sound', action='store_true', help='measure sound features by librosa and by numpy')
+    what.add_argument('--first_call', choices=SIDES, help='one of them in this process; prints JSON')
+    parser.add_argument('--rounds', type=ranges.COUNT, default=5, help='of --sound: fresh processes of each')
+    parser.add_argument('--sound_clips', type=ranges.COUNT, default=200, help='of --sound: clips for the workers')
     parser.add_argument('--crop', choices=('none', 'center', 'mtcnn'), default='center')
     parser.add_argument('--clips', type=ranges.COUNT, default=18, help='clips to take')
     parser.add_argument('--repeat', type=ranges.COUNT, default=5, help='how often to prepare each clip')
@@ -122,6 +200,12 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
 
 
 def work(arguments: argparse.Namespace) -> None:
+    if arguments.first_call:
+        print(json.dumps(measure_first_call(arguments.first_call)))
+        return
+    if arguments.sound:
+        measure_sound(arguments.rounds, arguments.sound_clips)
+        return
     vision = ravdess_video.Vision(crop=arguments.crop)
     settings = ravdess.Settings(features='none', vision=vision)
     clips, _ = ravdess.list_clips(arguments.source, vision=True, video_only=True)

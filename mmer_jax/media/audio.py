@@ -1,35 +1,31 @@
 """Sound files -> samples -> MFCC or log-mel frames.
 
-The features equal librosa's defaults (Hann window, centred frames, zero padding, Slaney mel filters, orthonormal
-DCT-II) to the tolerances stated below, without librosa's first call, which compiles for seconds in every process.
+The features are librosa's own (Hann window, centred frames, zero padding, Slaney mel filters, orthonormal DCT-II). It
+is imported at the first call, which takes seconds in every process (benchmarks/RESULTS.md), not with this module.
 """
 
 import contextlib
 import functools
 import io
 import os
-import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import av
 import numpy as np
-import scipy.fft
-import scipy.sparse
 import soundfile
 import soxr
+import threadpoolctl
 
 from mmer_jax.media import MediaError, announced
 from mmer_jax.media.download import check_download
 
-__all__ = ['MediaError', 'is_silent', 'load_audio', 'log_mel', 'mel_filters', 'mfcc']
-AMIN = 1e-10  # power below which everything is -100 dB
+__all__ = ['MediaError', 'is_silent', 'load_audio', 'log_mel', 'mfcc']
 LEAST_RATE, MOST_RATE = 1000, 768000  # Hz; a header outside is damaged, and resampling would multiply the samples
 SILENCE = 2.0**-15  # of full scale: the least step of 16-bit sound
 GAP = 0.1  # seconds without sound in the middle of a stream before it is filled; below it, clocks are not that exact
 LONGEST_GAP = 600.0  # seconds of silence to fill in at most
-BLOCK = 32  # frames transformed at a time: the working set stays in cache, the memory of a long file bounded
 # Titles that are not UTF-8 are no reason to refuse the sound; PyAV 19 dropped the option with the strictness.
 AV_OPTIONS: dict[str, Any] = {'metadata_errors': 'ignore'} if int(av.__version__.split('.')[0]) < 19 else {}
 
@@ -100,7 +96,9 @@ def is_silent(samples: np.ndarray) -> bool:
     return bool(np.ptp(samples) < SILENCE) if len(samples) else True
 
 
-def _read_soundfile(path: Path, offset: float, duration: float | None, chunk: announced.Chunk | None):
+def _read_soundfile(
+    path: Path, offset: float, duration: float | None, chunk: announced.Chunk | None
+) -> tuple[np.ndarray, int] | None:
     """Samples and rate, or None where libsndfile does not know the format, or guesses its length."""
     streamed = chunk is not None and chunk.announced is None and path.stat().st_size < 0xFFFFFFFF
     with open(path, 'rb') as opened:
@@ -160,7 +158,9 @@ def _damaged(path: Path, error: Exception | str) -> MediaError:
     return MediaError(path, 'cannot be decoded', f'damaged or not a media file ({error}); copy or download it again')
 
 
-def _read_container(path: Path, offset: float, duration: float | None, chunk: announced.Chunk | None):
+def _read_container(
+    path: Path, offset: float, duration: float | None, chunk: announced.Chunk | None
+) -> tuple[np.ndarray, int]:
     """Samples and rate of the first audio stream of anything FFmpeg decodes."""
     try:
         with av.open(str(path), **AV_OPTIONS) as container:
@@ -175,7 +175,9 @@ def _read_container(path: Path, offset: float, duration: float | None, chunk: an
         raise _damaged(path, error) from error
 
 
-def _decode(path, container, offset: float, duration: float | None, span: announced.Span):
+def _decode(
+    path: Path, container: Any, offset: float, duration: float | None, span: announced.Span
+) -> tuple[np.ndarray, int]:
     stream = container.streams.audio[0]
     pieces: list[np.ndarray] = []
     total = first = start = rate = 0
@@ -204,7 +206,7 @@ def _decode(path, container, offset: float, duration: float | None, span: announ
     return np.concatenate(pieces)[start - first : stop - first], rate
 
 
-def _pieces(path: Path, container, stream) -> Iterator[tuple[int, np.ndarray]]:
+def _pieces(path: Path, container: Any, stream: Any) -> Iterator[tuple[int, np.ndarray]]:
     """(rate, mono samples) one after another from second 0 of the file on, silence where no sound is."""
     zero = announced.origin(container)
     total = rate = 0
@@ -226,7 +228,7 @@ def _pieces(path: Path, container, stream) -> Iterator[tuple[int, np.ndarray]]:
         total += frame.samples
 
 
-def _frame_to_mono(frame) -> np.ndarray:
+def _frame_to_mono(frame: Any) -> np.ndarray:
     """A decoded audio frame -> float32 (samples,): integer formats scaled to [-1, 1), channels averaged."""
     array = frame.to_ndarray()
     if not frame.format.is_planar:
@@ -258,14 +260,15 @@ def mfcc(
 ) -> np.ndarray:
     """Mel-frequency cepstral coefficients: samples (S,) -> float32 (T, num_mfcc), T = 1 + S // hop_length.
 
-    The orthonormal DCT-II of the log-mel spectrum (reference 1). Equals librosa.feature.mfcc(...).T within 2e-3
-    absolute (values reach several hundred; relative to the largest it is below 1e-5). `fmax` None is half the
+    librosa.feature.mfcc(...).T: the orthonormal DCT-II of the log-mel spectrum (reference 1). `fmax` None is half the
     sample rate. ValueError where samples are not a finite, non-empty float vector.
     """
     if not 0 < num_mfcc <= num_mels:
         raise ValueError(f'num_mfcc must be in 1..num_mels ({num_mels}), found {num_mfcc}')
     power = _mel_power(samples, sample_rate, n_fft, hop_length, num_mels, fmin, fmax)
-    return scipy.fft.dct(_decibels(power, 1.0, top_db), type=2, norm='ortho', axis=1)[:, :num_mfcc].copy()
+    import librosa.feature
+
+    return np.ascontiguousarray(librosa.feature.mfcc(S=_decibels(power, 1.0, top_db), n_mfcc=num_mfcc).T)
 
 
 def log_mel(
@@ -282,27 +285,28 @@ def log_mel(
 ) -> np.ndarray:
     """Mel power spectrum in decibels: samples (S,) -> float32 (T, num_mels), T = 1 + S // hop_length.
 
-    `reference` is the power of 0 dB, or 'max' for the clip's own maximum (which discards its loudness); values
-    more than `top_db` below the maximum are raised to that floor. Equals librosa.power_to_db(melspectrogram(...))
-    within 1e-4 dB (1e-3 dB where `top_db` is None and there is no floor). ValueError where samples are not a finite,
-    non-empty float vector.
+    librosa.power_to_db(librosa.feature.melspectrogram(...)).T. `reference` is the power of 0 dB, or 'max' for the
+    clip's own maximum (which discards its loudness); values more than `top_db` below the maximum are raised to that
+    floor. ValueError where samples are not a finite, non-empty float vector.
     """
     power = _mel_power(samples, sample_rate, n_fft, hop_length, num_mels, fmin, fmax)
     if isinstance(reference, str) and reference != 'max':
         raise ValueError(f"reference must be 'max' or a power, found {reference!r}")
-    return _decibels(power, float(power.max()) if isinstance(reference, str) else abs(reference), top_db)
+    return np.ascontiguousarray(_decibels(power, power.max() if isinstance(reference, str) else reference, top_db).T)
 
 
 def _decibels(power: np.ndarray, reference: float, top_db: float | None) -> np.ndarray:
+    import librosa
+
     if top_db is not None and top_db < 0:
         raise ValueError(f'top_db must be 0 or more, or None, found {top_db}')
-    decibels = 10 * np.log10(np.maximum(power, np.float32(AMIN)))
-    decibels -= np.float32(10 * np.log10(max(reference, AMIN)))
-    return decibels if top_db is None else np.maximum(decibels, decibels.max() - np.float32(top_db))
+    return librosa.power_to_db(power, ref=reference, top_db=top_db)
 
 
-def _mel_power(samples, sample_rate, n_fft, hop_length, num_mels, fmin, fmax) -> np.ndarray:
-    """Mel power spectrum, float32 (T, num_mels)."""
+def _mel_power(
+    samples: np.ndarray, sample_rate: int, n_fft: int, hop_length: int, num_mels: int, fmin: float, fmax: float | None
+) -> np.ndarray:
+    """Mel power spectrum, float32 (num_mels, T)."""
     samples = np.asarray(samples)
     if samples.ndim != 1 or samples.size == 0 or samples.dtype.kind != 'f':
         found = f'shape {samples.shape} and dtype {samples.dtype}'
@@ -313,71 +317,21 @@ def _mel_power(samples, sample_rate, n_fft, hop_length, num_mels, fmin, fmax) ->
     if sample_rate <= 0 or n_fft < 2 or hop_length < 1:
         found = f'{sample_rate}, {n_fft} and {hop_length}'
         raise ValueError(f'sample_rate, n_fft (2 or more) and hop_length must be positive, found {found}')
-    filters, window = _sparse_filters(sample_rate, n_fft, num_mels, fmin, fmax), _hann(n_fft)
-    half = n_fft // 2
-    padded = np.zeros(len(samples) + 2 * half)
-    padded[half : half + len(samples)] = samples
-    frames = np.lib.stride_tricks.sliding_window_view(padded, n_fft)[::hop_length]
-    power = np.empty((len(frames), num_mels), np.float32)
-    for start in range(0, len(frames), BLOCK):
-        # Double precision: in single, rounding noise of the transform reaches 1e-3 dB near the -80 dB floor.
-        spectrum = scipy.fft.rfft(frames[start : start + BLOCK] * window, axis=1)
-        energy = (spectrum.real**2 + spectrum.imag**2).astype(np.float32)
-        power[start : start + BLOCK] = (filters @ energy.T).T
-    return power
-
-
-@functools.lru_cache(maxsize=16)
-def _sparse_filters(*arguments) -> scipy.sparse.csr_array:
-    """mel_filters transposed and sparse: a bin lies in two filters at most.
-
-    Besides the arithmetic it saves, it keeps BLAS out: the threads of several worker processes would wait for one
-    another (100 ms a clip instead of 2 ms where two workers share two cores).
-    """
-    return scipy.sparse.csr_array(mel_filters(*arguments).T)
-
-
-@functools.lru_cache(maxsize=16)
-def _hann(n_fft: int) -> np.ndarray:
-    """Periodic Hann window, float64 (n_fft,)."""
-    window = 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(n_fft) / n_fft)
-    window.flags.writeable = False  # the cached array is shared
-    return window
-
-
-@functools.lru_cache(maxsize=16)
-def mel_filters(
-    sample_rate: int, n_fft: int, num_mels: int, fmin: float = 0.0, fmax: float | None = None
-) -> np.ndarray:
-    """Triangular filters on Slaney's mel scale, each of unit area in Hz: float32 (n_fft // 2 + 1, num_mels).
-
-    The scale is linear below 1 kHz and logarithmic above (M. Slaney, Auditory Toolbox, 1998, which librosa
-    follows). Cached and read-only. Warns where a filter is so narrow that no frequency bin falls into it.
-    """
     fmax = sample_rate / 2 if fmax is None else fmax
     if num_mels < 1 or not 0 <= fmin < fmax:
         raise ValueError(f'expected num_mels > 0 and 0 <= fmin < fmax, found {num_mels}, {fmin} and {fmax}')
-    edges = _mel_to_hz(np.linspace(_hz_to_mel(fmin), _hz_to_mel(fmax), num_mels + 2))
-    bins = np.arange(n_fft // 2 + 1)[:, None] * (sample_rate / n_fft)
-    lower, centre, upper = edges[:-2], edges[1:-1], edges[2:]
-    rising, falling = (bins - lower) / (centre - lower), (upper - bins) / (upper - centre)
-    filters = np.maximum(0, np.minimum(rising, falling)) * (2 / (upper - lower))
-    empty = int((filters.max(axis=0) == 0).sum())
-    if empty:
-        advice = 'lower num_mels or raise n_fft'
-        warnings.warn(f'{empty} of {num_mels} mel filters cover no frequency bin; {advice}', stacklevel=2)
-    filters = filters.astype(np.float32)
-    filters.flags.writeable = False
-    return filters
+    import librosa.feature
+
+    # librosa's padding for centred frames, done here: librosa warns where a clip is shorter than the window.
+    padded = np.pad(samples.astype(np.float32), n_fft // 2)
+    with _one_thread().limit(limits=1):
+        return librosa.feature.melspectrogram(
+            y=padded, sr=sample_rate, n_fft=n_fft, hop_length=hop_length, center=False, n_mels=num_mels, fmin=fmin,
+            fmax=fmax,
+        )  # fmt: skip
 
 
-MEL_HZ, KNEE_HZ, LOG_STEP = 200 / 3, 1000.0, np.log(6.4) / 27  # Slaney: linear up to the knee, 27 steps to 6.4 kHz
-
-
-def _hz_to_mel(hz: float) -> float:
-    return hz / MEL_HZ if hz < KNEE_HZ else KNEE_HZ / MEL_HZ + np.log(hz / KNEE_HZ) / LOG_STEP
-
-
-def _mel_to_hz(mel: np.ndarray) -> np.ndarray:
-    knee = KNEE_HZ / MEL_HZ
-    return np.where(mel < knee, mel * MEL_HZ, KNEE_HZ * np.exp(LOG_STEP * (np.maximum(mel, knee) - knee)))
+@functools.cache
+def _one_thread() -> threadpoolctl.ThreadpoolController:
+    """Holds BLAS to one thread: those of several worker processes would wait for one another."""
+    return threadpoolctl.ThreadpoolController()
