@@ -123,7 +123,8 @@ def convert(name: str, model: transformers.PreTrainedModel, dtype: Any, remat: b
     head = model.get_submodule(MODELS[name][2]).state_dict()
     last = {'kernel': head['weight'].numpy().T.copy(), 'bias': head['bias'].numpy().copy()}
     params = traverse_util.unflatten_dict(made.arrays, sep='/')['params']
-    return Network(ENCODERS[made.family](**fields)), {'encoder': params, 'head': last}
+    encoder: Any = ENCODERS[made.family](**fields)
+    return Network(encoder), {'encoder': params, 'head': last}
 
 
 def product_operations(jaxpr: Any) -> int:

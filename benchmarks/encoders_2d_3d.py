@@ -133,7 +133,7 @@ def build(kind: str, shape: Sequence[int], quick: bool) -> Pair:
     last = network.get_submodule(head)
     for name, tensor in (('kernel', last.weight.T), ('bias', last.bias)):
         arrays[f'params/head/{name}'] = tensor.detach().numpy()
-    encoder = ENCODERS[kind](**fields, **dict.fromkeys(NO_DROPOUT.get(kind, ()), 0.0))
+    encoder: Any = ENCODERS[kind](**fields, **dict.fromkeys(NO_DROPOUT.get(kind, ()), 0.0))
     placed = {
         name if name.startswith('params/head/') else name.replace('/', '/encoder/', 1): np.array(array)
         for name, array in arrays.items()

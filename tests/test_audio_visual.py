@@ -12,6 +12,7 @@ import pytest
 from mmer_jax.encoders.erann import Erann
 from mmer_jax.encoders.mfcc_cnn import MfccCnn
 from mmer_jax.encoders.mlp import VectorEncoder
+from mmer_jax.encoders.protocol import STAGES
 from mmer_jax.layers import fix_length, mask_steps
 from mmer_jax.losses import make_loss
 from mmer_jax.models.audio_visual import COUPLED, FUSIONS, AudioVisual
@@ -29,6 +30,9 @@ class TinyVideo(nn.Module):
     channels: tuple[int, ...] = (2, 3, 4, 8, 16)
     num_frames: int = 4
     dtype: Any = jnp.float32
+
+    stages = STAGES
+    masks_steps = False
 
     def setup(self):
         strides = ((1, 2, 2), (1, 1, 1), (1, 1, 1), (2, 1, 1), (1, 1, 1))
@@ -307,11 +311,22 @@ def test_audio_visual_errors(change, message):
 
 
 def test_stages_without_their_preparation_are_refused():
-    class Bare(nn.Module):
+    class Silent(nn.Module):
+        def __call__(self, x, mask, *, train):
+            return x, mask
+
+        def pool(self, x, mask, *, train):
+            return x[:, 0]
+
+    class Bare(Silent):
+        stages = ('stem',)
+
         def stem(self, x, rows_B, *, train):
             return x
 
-    with pytest.raises(ValueError, match=r'Bare has stages but no method prepare'):
+    with pytest.raises(ValueError, match=r'that of vision, Silent, is no mmer_jax.encoders.Encoder: give it pool'):
+        audio_visual('mmtm', Silent(), couplings=1).init(jax.random.key(0), make_batch(), train=False)
+    with pytest.raises(ValueError, match=r'Bare has stages but is no StagedEncoder.*: give it prepare\(x, mask\)'):
         audio_visual('mmtm', Bare(), couplings=1).init(jax.random.key(0), make_batch(), train=False)
 
 

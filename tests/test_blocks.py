@@ -1,6 +1,7 @@
-"""Blocks in other people's code: nn.remat of each as flax users write it, what a block is given, and by which words."""
+"""Blocks in other people's code: nn.remat of each as flax users write it; stages of encoders; names of arguments."""
 
 import ast
+import functools
 import inspect
 
 import flax.linen as nn
@@ -10,13 +11,14 @@ import numpy as np
 import pytest
 
 from mmer_jax import fusion, layers
+from mmer_jax.encoders import ENCODERS, Encoder, StagedEncoder
 from mmer_jax.encoders.transformer import SelfAttention, TransformerLayer
 from mmer_jax.fusion.cross_modal_attention import CrossModalBlock, ResidualHead
 from mmer_jax.fusion.distribution_alignment import SideDiscriminator
 from mmer_jax.fusion.message_hub import SelfAttentionLayer
 from tests.conftest import REPOSITORY
 from tests.test_masks import BLOCKS as WITH_MASK
-from tests.test_masks import MASK, ROWS, SIZE, STEPS, WITHOUT_MASK
+from tests.test_masks import MASK, ROWS, SIZE, STEPS, WITHOUT_MASK, example
 
 PAIRS = MASK[:, :, None] & MASK[:, None]
 # name -> (the block, its arguments made of one sequence (B, T, D) and one mask (B, T))
@@ -75,8 +77,39 @@ def test_remat_of_a_block_gives_the_same_gradients(name):
         np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.parametrize('name', ENCODERS)
+def test_stages_of_an_encoder_make_what_a_call_makes(name):
+    """Shapes only; mypy checks the signatures where ENCODERS is written down."""
+    encoder, _, x = example(name)
+    assert isinstance(encoder, Encoder)
+    assert isinstance(encoder, StagedEncoder) == bool(encoder.stages)
+
+    def by_stages(encoder, x, mask):
+        x, mask = encoder.prepare(x, mask)
+        for stage in encoder.stages:
+            x = getattr(encoder, stage)(x, mask if encoder.masks_steps else mask.any(1), train=False)
+            if encoder.masks_steps:
+                mask = mask[:, :: mask.shape[1] // x.shape[1]]
+        return x, mask if encoder.masks_steps else mask[:, : x.shape[1]]
+
+    def call(encoder, x, mask):
+        x, mask = encoder(x, mask, train=False)
+        encoder.pool(x, mask, train=False)
+        return x, mask
+
+    def shapes_of(method):
+        run = functools.partial(encoder.init_with_output, jax.random.key(0), method=method)
+        (x_out, mask), _ = jax.eval_shape(run, x, MASK)
+        return x_out.shape, x_out.dtype, mask.shape, mask.dtype
+
+    called = shapes_of(call)
+    assert called[2:] == (called[0][:2], bool)
+    if encoder.stages:
+        assert shapes_of(by_stages) == called
+
+
 # What may stand without its word: operations of jax, jax.numpy and linen, and callbacks.
-KNOWN = ('jax.', 'jnp.', 'self.param', 'self.observe', 'call_block', 'conv2d_in_parts')
+KNOWN = ('jax.', 'jnp.', 'self.param', 'self.observe', 'call_block', 'call', 'repeat_layers', 'conv2d_in_parts')
 METHODS = ('reshape', 'append')
 
 

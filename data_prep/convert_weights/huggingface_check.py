@@ -108,7 +108,7 @@ def _compare_pooled(converted: Path, folder: Path, made: Plan, tensors: Tensors)
 
 def _run(converted: Path, made: Plan) -> tuple[States, np.ndarray]:
     """States and pooled output of a random batch with the converted parameters, those that begin anew 0 or 1."""
-    encoder = ENCODERS[made.family](**made.fields)
+    encoder: Any = ENCODERS[made.family](**made.fields)
     with open_params(converted) as file:
         flat = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     for name in made.fresh:

@@ -35,7 +35,7 @@ def parameter_shapes(family: str, fields: Mapping[str, Any], source: str) -> dic
     shape, dtype = smallest_input(family, fields)
     x, mask = jax.ShapeDtypeStruct(shape, dtype), jax.ShapeDtypeStruct(shape[:2], bool)
     try:
-        encoder = ENCODERS[family](**fields)
+        encoder: Any = ENCODERS[family](**fields)
         made = jax.eval_shape(lambda x, mask: encoder.init(jax.random.key(0), x, mask, method=_whole), x, mask)
     except FAULTS as error:
         reason = str(error).splitlines()[0]

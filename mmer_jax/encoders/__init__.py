@@ -7,6 +7,7 @@ from mmer_jax.encoders.googlenet import GoogLeNet
 from mmer_jax.encoders.i3d import I3D
 from mmer_jax.encoders.mfcc_cnn import MfccCnn
 from mmer_jax.encoders.mlp import VectorEncoder
+from mmer_jax.encoders.protocol import Encoder, StagedEncoder
 from mmer_jax.encoders.resnet import ResNet18
 from mmer_jax.encoders.resnext3d import ResNeXt3D
 from mmer_jax.encoders.simple3d import Simple3D
@@ -14,7 +15,7 @@ from mmer_jax.encoders.vgg import Vgg16
 from mmer_jax.encoders.vit import Ast, VideoMae, Vit
 from mmer_jax.encoders.wav2vec2 import Hubert, Wav2Vec2
 
-ENCODERS = {
+ENCODERS: dict[str, type[Encoder]] = {
     'ast': Ast,
     'bert': Bert,
     'conv_videomae': ConvVideoMae,
@@ -42,6 +43,7 @@ __all__ = [
     'Bert',
     'ConvVideoMae',
     'DistilBert',
+    'Encoder',
     'Erann',
     'GoogLeNet',
     'Hubert',
@@ -50,6 +52,7 @@ __all__ = [
     'ResNet18',
     'Roberta',
     'Simple3D',
+    'StagedEncoder',
     'VectorEncoder',
     'Vgg16',
     'VideoMae',

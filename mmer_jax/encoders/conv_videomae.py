@@ -77,6 +77,8 @@ class ConvVideoMae(nn.Module):
     convolution: str = 'auto'
     dtype: Any = jnp.float32
 
+    stages = ()
+
     def setup(self):
         size = (self.network.num_frames, self.network.image_size, self.network.image_size)
         self.front = ConvFront(size, features=self.features, convolution=self.convolution, dtype=self.dtype)

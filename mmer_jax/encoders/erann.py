@@ -9,6 +9,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jax import Array
 
+from mmer_jax.encoders.protocol import STAGES
 from mmer_jax.layers import check_mask, mask_steps, masked_mean
 
 
@@ -78,6 +79,7 @@ class Erann(nn.Module):
     blocks: int = 4
     dtype: Any = jnp.float32
 
+    stages = STAGES
     masks_steps = True  # stages take the mask of the valid steps (B, T), not only that of the rows (B,)
 
     def setup(self):

@@ -10,6 +10,7 @@ from jax import Array
 
 from mmer_jax.encoders.convolution import BatchNorm, Conv3D, scale_images
 from mmer_jax.encoders.googlenet import INCEPTIONS, STEM_FEATURES
+from mmer_jax.encoders.protocol import STAGES
 from mmer_jax.layers import check_mask, fix_length, mask_steps
 
 Triple = tuple[int, int, int]
@@ -17,7 +18,7 @@ EPSILON, MOMENTUM = 1e-3, 0.99
 HALF = (0.5, 0.5, 0.5)  # as mean and deviation of pictures in 0..1 they give -1..1
 # It is GoogLeNet's blocks inflated, each under the name of the next letter: 3a is 3b here.
 MIXED = dict(zip(('3b', '3c', '4b', '4c', '4d', '4e', '4f', '5b', '5c'), INCEPTIONS.values(), strict=True))
-STAGES = {2: ('3b', '3c'), 3: ('4b', '4c', '4d', '4e', '4f'), 4: ('5b', '5c')}
+MIXED_OF = {2: ('3b', '3c'), 3: ('4b', '4c', '4d', '4e', '4f'), 4: ('5b', '5c')}
 # size and strides of the maximum behind a block, part of it so that remat keeps the small map only
 SPACE = ((1, 3, 3), (1, 2, 2))
 POOL_AFTER = {'3c': ((3, 3, 3), (2, 2, 2)), '4f': ((2, 2, 2), (2, 2, 2))}
@@ -133,6 +134,9 @@ class I3D(nn.Module):
     convolution: str = 'auto'
     dtype: Any = jnp.float32
 
+    stages = STAGES
+    masks_steps = False
+
     def setup(self):
         def width(features):
             if features % self.divisor:
@@ -189,6 +193,6 @@ class I3D(nn.Module):
         return x, jnp.broadcast_to(rows_B[:, None], x.shape[:2])
 
     def _mix(self, stage, x, rows_B, *, train):
-        for name in STAGES[stage]:
+        for name in MIXED_OF[stage]:
             x = self.mixed[name](x, rows_B, train)
         return x

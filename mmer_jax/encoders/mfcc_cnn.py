@@ -23,6 +23,9 @@ class MfccCnn(nn.Module):
     head_dropout: float = 0.4
     dtype: Any = jnp.float32
 
+    stages = ('stem', 'stage1')
+    masks_steps = False
+
     def setup(self):
         def conv(features, kernel):
             return nn.Conv(features, (kernel,), padding=[(2, 2)], dtype=self.dtype)

@@ -20,6 +20,8 @@ class VectorEncoder(nn.Module):
     dropout: float = 0.2
     dtype: Any = jnp.float32
 
+    stages = ()
+
     @nn.compact
     def __call__(self, x_BTD: Array, mask_BT: Array, *, train: bool) -> tuple[Array, Array]:
         mask_BT = check_mask(self, x_BTD, mask_BT)

@@ -10,6 +10,7 @@ import numpy as np
 from jax import Array
 
 from mmer_jax.encoders.convolution import IMAGENET_MEAN, IMAGENET_STD, conv2d, kaiming_fan_out, max_pool, scale_images
+from mmer_jax.encoders.protocol import STAGES
 from mmer_jax.layers import check_mask, mask_steps, masked_mean
 
 
@@ -94,6 +95,7 @@ class PictureEncoder(nn.Module):
     std: tuple[float, ...] = IMAGENET_STD
     dtype: Any = jnp.float32
 
+    stages = STAGES
     masks_steps = True  # stages take the mask of the frames (B, T), not of the rows
 
     def prepare(self, x: Array, mask: Array) -> tuple[Array, Array]:

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from mmer_jax.encoders.convolution import IMAGENET_MEAN, IMAGENET_STD, BatchNorm, Conv3D, max_pool, scale_images
+from mmer_jax.encoders.protocol import STAGES
 from mmer_jax.layers import check_mask, fix_length, mask_steps
 
 EXPANSION = 2
@@ -61,6 +62,9 @@ class ResNeXt3D(nn.Module):
     std: tuple[float, ...] = IMAGENET_STD
     remat: bool = False
     dtype: Any = jnp.float32
+
+    stages = STAGES
+    masks_steps = False
 
     def setup(self):
         self.conv1 = Conv3D(self.stem_features, (7, 7, 7), strides=(1, 2, 2), padding=(3, 3, 3), dtype=self.dtype)

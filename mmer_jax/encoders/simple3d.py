@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from mmer_jax.encoders.convolution import IMAGENET_MEAN, IMAGENET_STD, Conv3D, max_pool, scale_images
+from mmer_jax.encoders.protocol import STAGES
 from mmer_jax.layers import check_mask, fix_length, mask_steps
 
 BLOCKS = 6
@@ -49,6 +50,9 @@ class Simple3D(nn.Module):
     std: tuple[float, ...] = IMAGENET_STD
     convolution: str = 'auto'
     dtype: Any = jnp.float32
+
+    stages = STAGES
+    masks_steps = False
 
     def setup(self):
         count = 2 if self.shared_convolution else BLOCKS

@@ -175,6 +175,7 @@ class TransformerEncoder(nn.Module):
     remat: bool = False
     dtype: Any = jnp.float32
 
+    stages = ()
     attends_to_all = False  # whether every position of a row is seen, as where rows have one fixed size
 
     def setup(self):

@@ -1,18 +1,19 @@
 """The audio-visual baselines of CFN-SR's Table 1: two encoders and one of seven ways to fuse them."""
 
+from collections.abc import Generator, Mapping, Sequence
 from typing import Any
 
 import flax.linen as nn
 import jax.numpy as jnp
 from jax import Array
 
+from mmer_jax.encoders.protocol import Encoder, StagedEncoder
 from mmer_jax.fusion.compact_bilinear import CompactBilinear
 from mmer_jax.fusion.late import ConcatFc, averaging, multiplication, multiplicative
 from mmer_jax.fusion.mmtm import Mmtm
 from mmer_jax.fusion.msaf import Msaf
 from mmer_jax.layers import check_batch
 
-STAGES = ('stem', 'stage1', 'stage2', 'stage3', 'stage4')
 LATE = ('averaging', 'multiplication', 'multiplicative')
 COUPLED = ('mmtm', 'msaf')
 FUSIONS = (*LATE, 'concat_fc', 'compact_bilinear', *COUPLED)
@@ -51,8 +52,8 @@ class AudioVisual(nn.Module):
 
     modalities: tuple[str, ...]
     num_outputs: int
-    audio: nn.Module
-    vision: nn.Module
+    audio: Encoder
+    vision: Encoder
     fusion: str = 'averaging'
     beta: float = 0.3
     hidden_size: int = 256
@@ -102,7 +103,13 @@ class AudioVisual(nn.Module):
 
     def _blocks(self, encoders):
         """The modules that couple the encoders, first to last."""
-        stages = {m: _stages(encoder) for m, encoder in encoders.items()}
+        for m, encoder in encoders.items():
+            if not isinstance(encoder, Encoder):
+                raise ValueError(
+                    f'{self.fusion} couples the stages of encoders, and that of {m}, {type(encoder).__name__}, is no '
+                    'mmer_jax.encoders.Encoder: give it pool, and `stages`, () where it has none'
+                )
+        stages = {m: encoder.stages for m, encoder in encoders.items()}
         number = self.couplings if all(stages.values()) else min(self.couplings, 1)
         for m, names in stages.items():
             if len(names or [m]) < number or number < 1:
@@ -133,11 +140,9 @@ class AudioVisual(nn.Module):
             raise ValueError(f'fusion {self.fusion!r} is unknown; the known ones are {", ".join(FUSIONS)}')
 
 
-def _stages(encoder):
-    return [name for name in STAGES if hasattr(type(encoder), name)]
-
-
-def _encode(encoders, blocks, batch, *, train):
+def _encode(
+    encoders: Mapping[str, Encoder], blocks: Sequence[nn.Module], batch: Mapping[str, Array], *, train: bool
+) -> tuple[dict[str, Array], dict[str, Array]]:
     """Feature maps and masks of both encoders; block i is put behind the i-th of each one's last stages."""
     inputs = {m: (batch[m], batch[f'{m}_mask']) for m in encoders}
     if not blocks:
@@ -153,27 +158,23 @@ def _encode(encoders, blocks, batch, *, train):
     return maps, masks
 
 
-def _run(encoder, x, mask_BT, *, couplings, train):
+def _run(
+    encoder: Encoder, x: Array, mask_BT: Array, *, couplings: int, train: bool
+) -> Generator[tuple[Array, Array], Array, None]:
     """A generator that yields (map, mask of its steps) where a block goes, and takes the map that it makes of it."""
-    names = _stages(encoder)
-    if not names:
+    if not encoder.stages:
         yield encoder(x, mask_BT, train=train)
         return
-    x, mask_BT = _prepare(encoder, x, mask_BT)
-    rows_B, by_step = mask_BT.any(1), getattr(encoder, 'masks_steps', False)
-    for name in names:
+    if not isinstance(encoder, StagedEncoder):
+        raise ValueError(
+            f'{type(encoder).__name__} has stages but is no StagedEncoder, which coupling its stages needs: give it '
+            'prepare(x, mask) -> (x, mask) and masks_steps, or take a fusion of features or logits'
+        )
+    x, mask_BT = encoder.prepare(x, mask_BT)
+    rows_B, by_step = mask_BT.any(1), encoder.masks_steps
+    for name in encoder.stages:
         x = getattr(encoder, name)(x, mask_BT if by_step else rows_B, train=train)
         stride = mask_BT.shape[1] // x.shape[1]
         mask_BT = mask_BT[:, ::stride] if by_step else jnp.broadcast_to(rows_B[:, None], x.shape[:2])
-        if name in names[-couplings:]:
+        if name in encoder.stages[-couplings:]:
             x = yield x, mask_BT
-
-
-def _prepare(encoder, x, mask_BT):
-    """What an encoder does before its first stage, (x, mask of the steps)."""
-    if not hasattr(encoder, 'prepare'):
-        raise ValueError(
-            f'{type(encoder).__name__} has stages but no method prepare(x, mask) -> (x, mask), which coupling its '
-            'stages needs: give it one, or take a fusion of features or logits'
-        )
-    return encoder.prepare(x, mask_BT)

@@ -6,6 +6,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jax import Array
 
+from mmer_jax.encoders.protocol import Encoder
 from mmer_jax.fusion.cross_modal_residual import CrossModalResidual
 from mmer_jax.layers import Dropouts, check_batch
 
@@ -40,8 +41,8 @@ class CfnSr(nn.Module):
 
     modalities: tuple[str, ...]
     num_outputs: int
-    audio: nn.Module
-    vision: nn.Module
+    audio: Encoder
+    vision: Encoder
     direction: str = 'audio_to_video'
     self_attention: bool = True
     residual: bool = True

@@ -6,6 +6,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jax import Array
 
+from mmer_jax.encoders.protocol import Encoder
 from mmer_jax.layers import check_batch
 
 
@@ -20,9 +21,9 @@ class Encoded(nn.Module):
     modalities: tuple[str, ...]
     num_outputs: int
     model: nn.Module
-    text: nn.Module | None = None
-    audio: nn.Module | None = None
-    vision: nn.Module | None = None
+    text: Encoder | None = None
+    audio: Encoder | None = None
+    vision: Encoder | None = None
     dtype: Any = jnp.float32
 
     @nn.compact

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from mmer_jax.encoders.protocol import Encoder
 from mmer_jax.layers import check_batch
 
 ORDER = ('vision', 'audio')  # the face first: left, above, or in the first channels
@@ -26,7 +27,7 @@ class StackedInput(nn.Module):
 
     modalities: tuple[str, ...]
     num_outputs: int
-    encoder: nn.Module
+    encoder: Encoder
     join: str = 'channel'
     resize: int = 0
     dtype: Any = jnp.float32

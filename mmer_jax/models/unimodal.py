@@ -6,6 +6,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jax import Array
 
+from mmer_jax.encoders.protocol import Encoder
 from mmer_jax.layers import check_batch
 
 
@@ -18,7 +19,7 @@ class Unimodal(nn.Module):
 
     modalities: tuple[str, ...]
     num_outputs: int
-    encoder: nn.Module
+    encoder: Encoder
     dtype: Any = jnp.float32
 
     @nn.compact

@@ -13,7 +13,7 @@ from typing import Any
 
 import flax.linen as nn
 
-from mmer_jax.encoders import ENCODERS
+from mmer_jax.encoders import ENCODERS, Encoder
 from mmer_jax.models import MODELS
 from mmer_jax.settings import ranges
 
@@ -53,7 +53,7 @@ def fields_of(module: type) -> dict[str, Any]:
 def is_module(annotation: Any) -> bool:
     """Whether a field holds another module, or may."""
     options = typing.get_args(annotation) if isinstance(annotation, types.UnionType) else (annotation,)
-    return any(isinstance(option, type) and issubclass(option, nn.Module) for option in options)
+    return any(option is Encoder or (isinstance(option, type) and issubclass(option, nn.Module)) for option in options)
 
 
 def kind_of(name: str, annotation: Any) -> ranges.Kind:
