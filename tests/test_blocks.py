@@ -1,8 +1,10 @@
 """Blocks in other people's code: nn.remat of each as flax users write it; stages of encoders; names of arguments."""
 
 import ast
+import doctest
 import functools
 import inspect
+import tomllib
 
 import flax.linen as nn
 import jax
@@ -10,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mmer_jax import fusion, layers
+from mmer_jax import fusion, layers, losses
 from mmer_jax.encoders import ENCODERS, Encoder, StagedEncoder
 from mmer_jax.encoders.transformer import SelfAttention, TransformerLayer
 from mmer_jax.fusion.cross_modal_attention import CrossModalBlock, ResidualHead
@@ -106,6 +108,26 @@ def test_stages_of_an_encoder_make_what_a_call_makes(name):
     assert called[2:] == (called[0][:2], bool)
     if encoder.stages:
         assert shapes_of(by_stages) == called
+
+
+def test_the_example_of_fusion_runs():
+    failed, tried = doctest.testmod(fusion)
+    assert tried > 10
+    assert not failed
+
+
+def test_all_losses_are_public():
+    assert {loss.__name__ for loss in losses.LOSSES.values()} <= set(losses.__all__)
+    assert all(hasattr(losses, name) for name in losses.__all__)
+    assert losses.__all__ == sorted(losses.__all__)
+
+
+def test_types_are_shipped():
+    """Type checkers of other projects read the package's types only where it has the file py.typed."""
+    project = tomllib.loads((REPOSITORY / 'pyproject.toml').read_text())
+    (named,) = project['tool']['setuptools']['package-data']['mmer_jax']
+    assert named == 'py.typed'
+    assert (REPOSITORY / 'mmer_jax' / named).is_file()
 
 
 # What may stand without its word: operations of jax, jax.numpy and linen, and callbacks.

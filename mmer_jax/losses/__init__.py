@@ -50,6 +50,36 @@ LOSSES: dict[str, Loss] = {
     'second_translation': second_translation,
 }
 
+__all__ = [
+    'COUPLED',
+    'LOSSES',
+    'Loss',
+    'WeightedLoss',
+    'agnostic_adversarial',
+    'alignment_adversary',
+    'binary_cross_entropy',
+    'check_outputs',
+    'correlation_pull',
+    'cross_entropy',
+    'ctc_alignment',
+    'ctc_alignment_padded',
+    'cycle_translation',
+    'distribution_alignment',
+    'double_softmax',
+    'importance',
+    'keys_read',
+    'l1',
+    'make_loss',
+    'mse',
+    'second_translation',
+    'separation',
+    'separation_literal',
+    'separation_misa',
+    'specific_adversarial',
+    'total_loss',
+    'translation',
+    'true_class_score',
+]
 
 # Losses whose value for a row depends on other rows. A step that splits its batch (config.accumulate) shows them the
 # whole of it all the same; tests/test_coupled_losses.py finds one that is missing here.
