@@ -5,6 +5,8 @@
 
 Six folds of four actors (of actors 1 to 20 five), two other actors validate, five seeds;
 configs/tables/ravdess_openface.py has all rows.
+
+Ours: 54.6 ± 0.7 % accuracy (20 actors); time not measured; memory not measured; CPU.
 """
 
 from ml_collections import ConfigDict

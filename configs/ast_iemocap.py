@@ -6,6 +6,8 @@
 
 Settings of Babaali and Shayaninasab (2023); their accuracy: 0.61 (Table 2).
 The filterbank is made of the sound inside the model. 30 epochs; the features are the normalised mean of its two tokens.
+
+Ours: not run: neither IEMOCAP nor the checkpoint could be obtained.
 """
 
 from ml_collections import ConfigDict

@@ -3,8 +3,9 @@
     python -m data_prep.ravdess --source <RAVDESS> --output data/ravdess_mfcc_frames --vision frames --crop mtcnn
     python -m mmer_jax.main --config=configs/audio_visual_ravdess.py:averaging
 
-configs/tables/cfn_sr_table1.py trains both networks alone first and starts these from them. The videos of all 24 actors
-could not be had where this was written, so no result is stated.
+configs/tables/cfn_sr_table1.py trains both networks alone first and starts these from them.
+
+Ours: not run: the videos of all 24 actors could not be obtained.
 """
 
 from ml_collections import ConfigDict

@@ -7,6 +7,8 @@
 
 Six folds of four actors (of actors 1 to 20 five), two other actors validate, five seeds;
 configs/tables/ravdess_openface.py has all rows.
+
+Ours: averaging 65.8 ± 1.1 %, the others 62.4 to 65.3 % (20 actors); time not measured; memory not measured; CPU.
 """
 
 from ml_collections import ConfigDict

@@ -6,6 +6,8 @@
 
 Settings of Babaali and Shayaninasab (2023); their accuracy: 0.68 (Table 1) and 0.6750 over five folds (Table 4).
 The features are those that the classifier reads: 768 values behind the first token.
+
+Ours: not run: neither IEMOCAP nor the checkpoint could be obtained.
 """
 
 from ml_collections import ConfigDict

@@ -5,7 +5,8 @@
 
 Variants are the rows of its Table 2: without_block, video_to_audio, without_self_attention, without_residual. The paper
 trains both networks alone first, fold by fold; configs/tables/cfn_sr_table1.py and cfn_sr_table2.py run that chain.
-The videos of all 24 actors could not be had where this was written, so no result is stated.
+
+Ours: not run: the videos of all 24 actors could not be obtained.
 """
 
 from ml_collections import ConfigDict

@@ -7,6 +7,8 @@
 Does the network fit what it is shown? All clips train and test (the mark in every table says so), 64 x 64 pixels, 16
 frames, no augmentation. Clips that are faces already need no crop; whole pictures: --crop mtcnn. Variants: audio and
 vision, each network alone. configs/tables/ravdess_one_actor.py runs the three.
+
+Ours: 100.0 % accuracy on its own training clips; time not measured; memory not measured; device not noted.
 """
 
 from ml_collections import ConfigDict

@@ -7,6 +7,8 @@
 Settings of Babaali and Shayaninasab (2023); their accuracy: 0.65 (Table 1).
 The features are those that the classifier reads: 768 values behind the first token.
 The layer that makes them is fresh: the checkpoint has none. Its token ids are those of BERT.
+
+Ours: not run: neither IEMOCAP nor the checkpoint could be obtained.
 """
 
 from ml_collections import ConfigDict

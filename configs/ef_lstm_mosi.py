@@ -6,6 +6,8 @@
 Audio and vision are brought to the words by a CTC module trained with the model, as for MulT's table of unaligned
 baselines. Neither the MFSA paper nor MulT, whose numbers its table repeats, gives this baseline's hyper-parameters:
 those here are ours. Published: Table 1, test set.
+
+Ours: not run: the feature files could not be obtained.
 """
 
 from ml_collections import ConfigDict

@@ -7,7 +7,9 @@ A row of CFN-SR's Table 1, which lists this network of Verbitskiy et al. (2022) 
 its 74.80 %; there it was trained and divided in another way. Here it hears what the other rows hear (2.45 s from 0.5 s
 on, as 212 frames of 128 mel bands), with the optimiser, batch, epochs and folds of configs/mfcc_cnn_ravdess.py, and
 two actors that are not tested choose the epoch. Its own code is not public; mmer_jax/encoders/erann.py says what was
-chosen. The clips of all 24 actors could not be had where this was written, so no result is stated.
+chosen.
+
+Ours: not run: the clips of all 24 actors could not be obtained.
 """
 
 from ml_collections import ConfigDict

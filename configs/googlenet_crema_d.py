@@ -8,7 +8,8 @@
 From random weights, as the report's code has it, although its section 5.3.1 speaks of pretrained weights of all these
 networks. As published its first layer has neither BatchNorm nor ReLU. Its auxiliary heads were built and not used. Face
 and spectrogram are joined by channel, as in the code; the report says side by side: --config.model.join=width.
-CREMA-D's videos could not be had where this was written, so no result is stated.
+
+Ours: not run: the videos of CREMA-D could not be obtained.
 """
 
 from ml_collections import ConfigDict

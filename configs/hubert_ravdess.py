@@ -8,6 +8,8 @@ Six folds of four actors, two other actors validate. Learning rate 3e-5, batches
 the cut at 10 s are those of the paper on pretrained transformers (section 3.2), which has no result on RAVDESS: on
 IEMOCAP its Table 2 gives an accuracy of 0.625. The weights are of facebook/hubert-base-ls960, the features the
 mean over the valid frames.
+
+Ours: not run: the checkpoint could not be obtained.
 """
 
 from ml_collections import ConfigDict

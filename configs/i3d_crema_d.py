@@ -9,7 +9,8 @@
 12,293,414 parameters, from the public Kinetics weights. As published pictures go in as 0 to 255, where the network
 expects -1 to 1, and training ends after 5 epochs of the voice, 9 of the face and 16 of both, where here validation
 chooses one of 16. A batch of four clips of both (135 x 224 x 448) needs 12.5 GiB for activations with remat, set here.
-CREMA-D's videos could not be had where this was written, so no result is stated.
+
+Ours: not run: the videos of CREMA-D could not be obtained.
 """
 
 from ml_collections import ConfigDict

@@ -5,6 +5,8 @@
 
 Neither the MFSA paper nor MulT, whose numbers its table repeats, gives this baseline's hyper-parameters: those here
 are ours. Published: Table 1, test set.
+
+Ours: not run: the feature files could not be obtained.
 """
 
 from ml_collections import ConfigDict

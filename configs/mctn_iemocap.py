@@ -4,6 +4,8 @@
     python -m mmer_jax.main --config=configs/mctn_iemocap.py
 
 As configs/mctn_mosi.py.
+
+Ours: not run: the feature files could not be obtained.
 """
 
 from ml_collections import ConfigDict

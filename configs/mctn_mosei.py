@@ -4,6 +4,8 @@
     python -m mmer_jax.main --config=configs/mctn_mosei.py
 
 As configs/mctn_mosi.py, with batches of 64 for 32 and 60 epochs for 200: ours, for a set twelve times as large.
+
+Ours: not run: the feature files could not be obtained.
 """
 
 from ml_collections import ConfigDict

@@ -9,6 +9,8 @@ is added before Adam (`weight_decay` of adam; decoupled it is adamw's). Otherwis
 is read instead of an attention over its states, dropout is 0.1, gradients are clipped, and the epoch is chosen by the
 metric instead of the loss. Audio and vision are brought to the words by a CTC module trained with the model, as for
 MulT's table of unaligned baselines. At test time only the text is used. Published: Table 1, test set.
+
+Ours: not run: the feature files could not be obtained.
 """
 
 from ml_collections import ConfigDict

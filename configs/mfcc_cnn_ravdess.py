@@ -7,6 +7,8 @@ Six folds of four of the 24 actors, two other actors validate, five seeds. Publi
 the epoch chosen on the test fold. Measured by the commands above on the 20 actors 01 to 20 (1,200 clips at 16 kHz, five
 folds), two CPU cores, 10 minutes: test accuracy 46.2 ± 0.6 %, UAR 45.0 ± 0.8 %, macro F1 44.0 ± 0.9 % (mean and
 standard deviation over seeds of the mean over folds); majority floor 13.3 %.
+
+Ours: 46.2 ± 0.6 % accuracy (20 actors); 10 minutes; memory not measured; CPU, 2 cores.
 """
 
 from ml_collections import ConfigDict

@@ -10,6 +10,8 @@ published five folds of 24 // 5 = 4 never test actors 21 to 24; the 20 actors us
 Published (CFN-SR, Table 1): 56.53 %. Measured by the commands above on the 20 actors 01 to 20 (1,200 clips at 16 kHz),
 two CPU cores, five seeds: test accuracy 54.4 ± 0.9 %, UAR 53.2 ± 1.0 %, macro F1 52.2 ± 1.1 % (mean and standard
 deviation over seeds of the mean over folds). The same network chosen on validation: 46.2 %.
+
+Ours: 54.4 ± 0.9 % accuracy (20 actors); time not measured; memory not measured; CPU, 2 cores.
 """
 
 from ml_collections import ConfigDict

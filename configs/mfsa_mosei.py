@@ -4,6 +4,8 @@
     python -m mmer_jax.main --config=configs/mfsa_mosei.py
 
 As configs/mfsa_mosi.py, with the paper's numbers for this data set (section 4.2). Published: Table 2, test set.
+
+Ours: not run: the feature files could not be obtained.
 """
 
 from ml_collections import ConfigDict

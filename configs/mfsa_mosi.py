@@ -10,6 +10,8 @@ bucketed true lengths train 6.9 times as many samples a second (benchmarks/seque
 Both were measured before the separation loss saw the whole batch, which costs a second forward pass of each part.
 The paper gives 74 audio and 35 visual features for all three sets; MulT's file of MOSI has 5 and 20.
 Published: Table 1 and Table 4, test set.
+
+Ours: not run: the feature files could not be obtained.
 """
 
 from ml_collections import ConfigDict

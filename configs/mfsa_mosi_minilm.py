@@ -9,8 +9,10 @@ configs/minilm_mosi_text.py says where the weights come from, configs/tables/mos
 encoder is fine-tuned with the model.
 
 The separation loss is MISA's form, which hardly acts at this weight, and one norm clips all parameters: as where the
-rows in README were measured. As the other configs of MFSA: --config.losses.separation=0.01
+rows of docs/reproduce_transformers.md were measured. As the other configs of MFSA: --config.losses.separation=0.01
 --config.losses.separation_misa=0 --config.optimizer.clip_alone="('double_discriminator/importance/',)".
+
+Ours: Acc-2 84.9 ± 1.0 %, MAE 0.824 ± 0.048, Corr 0.766 ± 0.013; time not measured; memory not measured; CPU, 2 cores.
 """
 
 from ml_collections import ConfigDict

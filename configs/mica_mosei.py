@@ -4,6 +4,8 @@
     python -m mmer_jax.main --config=configs/mica_mosei.py
 
 As configs/mica_mosi.py.
+
+Ours: not run: the feature files could not be obtained.
 """
 
 from ml_collections import ConfigDict

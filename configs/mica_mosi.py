@@ -6,6 +6,8 @@
 An interpretation: of MICA only the abstract says what it does and no code is public (mmer_jax/models/mica.py). Sizes
 and training as MulT's. The distributions are those of the whole batch, however it is accumulated. Published: Table 1,
 test set.
+
+Ours: not run: the feature files could not be obtained.
 """
 
 from ml_collections import ConfigDict

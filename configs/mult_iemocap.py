@@ -4,6 +4,8 @@
     python -m mmer_jax.main --config=configs/mult_iemocap.py
 
 As configs/mult_mosi.py, with the paper's numbers for this data set.
+
+Ours: not run: the feature files could not be obtained.
 """
 
 from ml_collections import ConfigDict

@@ -12,6 +12,8 @@ remat and eight accumulated parts change no number but the order of sums; with t
 500 steps takes 7.6 GiB on CPU, and bucketed true lengths train 3.1 times as many samples a second
 (benchmarks/sequence_models.py, RESULTS.md). Masks instead of attended padding and no causal mask: the published code's
 ways are the fields `causal` and `left_padded_to`. Published: Table 1, test set.
+
+Ours: not run: the feature files could not be obtained.
 """
 
 from ml_collections import ConfigDict

@@ -7,6 +7,8 @@
 
 configs/minilm_mosi_text.py says where the weights come from, configs/tables/mosi_minilm.py has all rows. By default the
 encoder is fine-tuned with the model.
+
+Ours: Acc-2 83.4 ± 1.8 %, MAE 0.892 ± 0.071, Corr 0.767 ± 0.016; time not measured; memory not measured; CPU, 2 cores.
 """
 
 from ml_collections import ConfigDict

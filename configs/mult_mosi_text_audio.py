@@ -3,8 +3,9 @@
     python -m data_prep.mosi --source <folder of the MOSI files> --output data/mosi_text_audio
     python -m mmer_jax.main --config=configs/mult_mosi_text_audio.py
 
-Standard split, five seeds, the epoch chosen on validation. Measured by these commands on two CPU cores, mean and
-standard deviation over seeds: Acc-2 68.4 ± 1.7, MAE 1.239 ± 0.018, correlation 0.428 ± 0.015.
+Standard split, five seeds, the epoch chosen on validation: mean ± standard deviation over seeds.
+
+Ours: Acc-2 68.4 ± 1.7 %, MAE 1.239 ± 0.018, Corr 0.428 ± 0.015; time not measured; memory not measured; CPU, 2 cores.
 """
 
 from ml_collections import ConfigDict

@@ -5,6 +5,8 @@
 
 Six folds of four actors (of actors 1 to 20 five), two other actors validate;
 configs/tables/ravdess_openface.py has all rows.
+
+Ours: 64.8 ± 3.0 % accuracy, one seed (20 actors); time not measured; memory not measured; CPU.
 """
 
 from ml_collections import ConfigDict

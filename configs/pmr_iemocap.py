@@ -4,6 +4,8 @@
     python -m mmer_jax.main --config=configs/pmr_iemocap.py
 
 As configs/pmr_mosi.py.
+
+Ours: not run: the feature files could not be obtained.
 """
 
 from ml_collections import ConfigDict

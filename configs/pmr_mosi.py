@@ -5,6 +5,8 @@
 
 There is no official code, and the paper leaves most settings open: width 40 is its own, the rest follows MulT.
 Published: Table 1, test set.
+
+Ours: not run: the feature files could not be obtained.
 """
 
 from ml_collections import ConfigDict

@@ -4,6 +4,8 @@
     python -m mmer_jax.main --config=configs/raven_mosei.py
 
 As configs/raven_mosi.py, with batches of 64 for 20 and 40 epochs for 500: ours, for a set twelve times as large.
+
+Ours: not run: the feature files could not be obtained.
 """
 
 from ml_collections import ConfigDict

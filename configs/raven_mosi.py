@@ -7,6 +7,8 @@ Settings of RAVEN's code: nonverbal LSTMs of 150, the LSTM over shifted words 30
 epochs. It takes the epoch that is best on the test set; here validation chooses, and 20 epochs without a better one end
 the training. Clipping is MulT's. Audio and vision are brought to the words by a CTC module trained with the model, as
 for MulT's table of unaligned baselines. Published: Table 1, test set.
+
+Ours: not run: the feature files could not be obtained.
 """
 
 from ml_collections import ConfigDict

@@ -10,7 +10,8 @@ A grey face and a grey spectrogram are its two channels; the first layer is new,
 weights of torchvision.
 Face and spectrogram are joined by channel, as in the report's code; its text says side by side:
 --config.model.join=width.
-CREMA-D's videos could not be had where this was written, so no result is stated.
+
+Ours: not run: the videos of CREMA-D could not be obtained.
 """
 
 from ml_collections import ConfigDict

@@ -4,8 +4,9 @@
     python -m mmer_jax.main --config=configs/resnext3d_ravdess.py
 
 CFN-SR's sizes, optimiser and epochs, from random weights: the paper names no others. Weights of this network trained on
-Kinetics are public (data_prep.convert_weights resnext3d), config.pretrained = {'encoder': NAME} takes them. The
-videos of all 24 actors could not be had where this was written, so no result is stated.
+Kinetics are public (data_prep.convert_weights resnext3d), config.pretrained = {'encoder': NAME} takes them.
+
+Ours: not run: the videos of all 24 actors could not be obtained.
 """
 
 from ml_collections import ConfigDict

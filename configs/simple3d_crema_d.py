@@ -8,7 +8,8 @@
 10,206 parameters on one modality and 11,358 on both; as published all but the first convolution share their weights
 (3,262 and 4,414), pictures go in as 0 to 255, the same actors are tested, and training ends where the report's ended
 (27 epochs on the face, 36 on the voice) instead of going on for 30 of which validation chooses one.
-CREMA-D's videos could not be had where this was written, so no result is stated.
+
+Ours: not run: the videos of CREMA-D could not be obtained.
 """
 
 from ml_collections import ConfigDict

@@ -11,8 +11,9 @@ r"""A small 3-D CNN in front of VideoMAE on CREMA-D, as the shared-encoder repor
 frames of 224 x 224 on which VideoMAE was pretrained. One modality alone is shrunk in time only. Half the sides, and a
 quarter of the tokens again: --config.model.encoder.network.image_size=112. Rate, batch and epochs are those of
 videomae_crema_d.py; `as_published` variants take the report's division, not its raw pictures.
-The report proposes this and has no number. CREMA-D's videos could not be had where this was written, so no result is
-stated.
+The report proposes this and has no number.
+
+Ours: not run: the videos of CREMA-D could not be obtained.
 """
 
 from ml_collections import ConfigDict

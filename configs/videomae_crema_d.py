@@ -13,7 +13,8 @@ prepare it without the two widths, into data/crema_d_3d_32. As published picture
 (the network was pretrained on normalised ones, and fine-tuned at 5e-5), half of the features are dropped before the
 head (the report gives 0.5 and no place; here nothing is dropped, as in the checkpoint), and 3 (voice) or 4 epochs are
 trained where here validation chooses one of 10.
-CREMA-D's videos could not be had where this was written, so no result is stated.
+
+Ours: not run: the videos of CREMA-D could not be obtained.
 """
 
 from ml_collections import ConfigDict

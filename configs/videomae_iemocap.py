@@ -14,6 +14,8 @@ test needs no chance, and the features are the normalised mean that the weights 
 The weights are those of MCG-NJU/videomae-base-finetuned-kinetics; the paper does not say which it took. Those of
 MCG-NJU/videomae-base, pretrained alone (--config.pretrained.encoder=videomae-base), load too; as in Hugging Face's
 classifier the first token is read then, in place of the normalised mean.
+
+Ours: not run: neither IEMOCAP nor the checkpoint could be obtained.
 """
 
 from ml_collections import ConfigDict

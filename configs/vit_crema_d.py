@@ -9,7 +9,8 @@ Face and spectrogram are two channels, as in the report's code; its text says si
 --config.model.join=width --config.model.resize=224. Six blocks of four heads, an inner width of 1,024; variants of the
 report have eight blocks or eight heads.
 23,996,166 parameters on one modality and 24,192,774 on both; the sizes that the report states do not give its 16.4M.
-CREMA-D's videos could not be had where this was written, so no result is stated.
+
+Ours: not run: the videos of CREMA-D could not be obtained.
 """
 
 from ml_collections import ConfigDict

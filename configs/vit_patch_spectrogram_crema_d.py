@@ -14,8 +14,9 @@ All settings are those of vit_crema_d.py and vit_pretrained_crema_d.py, only the
 embedded whole to 64 numbers, which are concatenated with the pixels of each patch of the face (encoders/vit.py, field
 patch_channels). One modality alone has nothing to repeat: those are the variants of the plain ViT. `as_published` is
 the report's division. 27,256,646 parameters; pretrained 95,486,278, before the pooler that its checkpoint has.
-The report proposes this and has no number. CREMA-D's videos could not be had where this was written, so no result is
-stated.
+The report proposes this and has no number.
+
+Ours: not run: the videos of CREMA-D could not be obtained.
 """
 
 from ml_collections import ConfigDict

@@ -9,7 +9,8 @@ r"""Pretrained ViT on CREMA-D: a face, a spectrogram, or both, six emotions (the
 
 The face above the spectrogram, brought to 224 x 224 again, as in the report's code; its text says side by side
 (--config.model.join=width). 30 epochs as there; of its best ones it prints 16 (voice) and 21 (both).
-CREMA-D's videos could not be had where this was written, so no result is stated.
+
+Ours: not run: the videos of CREMA-D could not be obtained.
 """
 
 from ml_collections import ConfigDict

@@ -7,6 +7,8 @@
 Settings of Babaali and Shayaninasab (2023); their accuracy: 0.68 (Table 2) and 0.6755 over five folds (Table 4).
 The features are the mean over the valid frames, 768 values: without the 256 that the checkpoint's own classifier puts
 behind them, so that they can be added to those of the other modalities.
+
+Ours: not run: neither IEMOCAP nor the checkpoint could be obtained.
 """
 
 from ml_collections import ConfigDict

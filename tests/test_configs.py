@@ -2,6 +2,7 @@
 
 import importlib
 import json
+import re
 import subprocess
 import sys
 
@@ -41,6 +42,17 @@ def test_config_describes_itself(name):
     with pytest.raises(ValueError, match='has no variant'):
         get_config(name, 'nonsense')
     json.dumps(config.to_dict())
+
+
+OURS = re.compile(r'Ours: (not run: [^;]+(; .+)?|[^;]*\d[^;]*; (\S.*); (\S.*); (CPU|GPU|TPU|device not noted).*)\.')
+
+
+@pytest.mark.parametrize('name', NAMES)
+def test_a_config_ends_with_our_result_time_memory_and_device_or_why_it_was_not_run(name):
+    """`Ours: 98.8 % accuracy; half a minute; memory not measured; CPU, 2 cores.` or `Ours: not run: why.`"""
+    *_, before, line = importlib.import_module(f'configs.{name}').__doc__.rstrip().split('\n')
+    assert before == ''
+    assert OURS.fullmatch(line), line
 
 
 # One smoke run a model, over all kinds of data, labels and losses; one of every config would take a quarter hour.
