@@ -4,6 +4,7 @@ import ast
 import doctest
 import functools
 import inspect
+import re
 import tomllib
 
 import flax.linen as nn
@@ -128,6 +129,22 @@ def test_types_are_shipped():
     (named,) = project['tool']['setuptools']['package-data']['mmer_jax']
     assert named == 'py.typed'
     assert (REPOSITORY / 'mmer_jax' / named).is_file()
+
+
+def test_letters_of_shapes_are_those_of_build():
+    text = (REPOSITORY / 'BUILD.md').read_text().split('## Dimension letters')[1].split('##')[0]
+    known = set(re.findall(r'\b[A-Zds]\b', text)) | set('0123456789')
+    assert {'B', 'T', 'D', 'd'} <= known
+    rooms = ('encoders', 'fusion', 'losses', 'models')
+    for path in [
+        REPOSITORY / 'mmer_jax/layers.py',
+        *(p for r in rooms for p in (REPOSITORY / 'mmer_jax' / r).glob('*.py')),
+    ]:
+        for node in ast.walk(ast.parse(path.read_text())):
+            name = {ast.Name: 'id', ast.arg: 'arg'}.get(type(node))
+            if name and (shape := re.fullmatch(r'[a-z0-9_]*[a-z0-9]_([A-Z1][A-Za-z0-9]*)', getattr(node, name))):
+                unknown = set(shape[1]) - known
+                assert not unknown, f'{path}: {shape[0]} has the letters {unknown}, which BUILD.md does not list'
 
 
 # What may stand without its word: operations of jax, jax.numpy and linen, and callbacks.

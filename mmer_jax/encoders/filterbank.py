@@ -42,8 +42,8 @@ def cut_frames(x_BS: Array) -> Array:
     """Overlapping frames (B, T, FRAME_LENGTH), by slices: a gather and its gradient are slow."""
     steps, shift = num_frames(x_BS.shape[1]), FRAME_SHIFT // BLOCK
     parts = FRAME_LENGTH // BLOCK
-    blocks_BNb = x_BS[:, : ((steps - 1) * shift + parts) * BLOCK].reshape(len(x_BS), -1, BLOCK)
-    return jnp.concatenate([blocks_BNb[:, k : k + (steps - 1) * shift + 1 : shift] for k in range(parts)], -1)
+    blocks_BNs = x_BS[:, : ((steps - 1) * shift + parts) * BLOCK].reshape(len(x_BS), -1, BLOCK)
+    return jnp.concatenate([blocks_BNs[:, k : k + (steps - 1) * shift + 1 : shift] for k in range(parts)], -1)
 
 
 def kaldi_fbank(samples_BS: Array, mask_BS: Array, *, num_bands: int = 128) -> tuple[Array, Array]:

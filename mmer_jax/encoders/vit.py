@@ -52,8 +52,8 @@ class Patches(nn.Module):
             x = x[(slice(None), *(slice(n * k) for n, k in zip(counts, self.kernel, strict=True)))]
             cut = [size for pair in zip(counts, self.kernel, strict=True) for size in pair]
             order = (0, *range(1, 2 * axes, 2), *range(2, 2 * axes + 1, 2), 2 * axes + 1)
-            patches_BNP = x.reshape(len(x), *cut, channels).transpose(order).reshape(len(x), int(np.prod(counts)), -1)
-            h_BND = patches_BNP @ kernel.reshape(-1, self.features)
+            patches_BND = x.reshape(len(x), *cut, channels).transpose(order).reshape(len(x), int(np.prod(counts)), -1)
+            h_BND = patches_BND @ kernel.reshape(-1, self.features)
         else:
             letters = 'HWT'[:axes]
             layout = (f'N{letters}C', f'{letters}IO', f'N{letters}C')

@@ -52,7 +52,7 @@ class CrossModalResidual(nn.Module):
         source_mask_BS = check_mask(self, source_BSD, source_mask_BS, name='source')
         target = mask_steps(target, target_mask_BT)
         summary_BD = self._summary(source_BSD, source_mask_BS, train)
-        # Equation 7, with the positions of a step in one axis P.
+        # Equation 7, with the positions of a step in one axis, P.
         target_BTPC = target.reshape(*target.shape[:2], -1, target.shape[-1])
         query_BTPD = nn.Dense(self.width, dtype=self.dtype, name='target')(target_BTPC)
         score = nn.Dense(1, dtype=self.dtype, name='score')

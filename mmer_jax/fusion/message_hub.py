@@ -77,14 +77,14 @@ class MessageHub(nn.Module):
     def __call__(
         self,
         z: Mapping[str, Array],
-        common_BCD: Array,
+        common_BTD: Array,
         masks: Mapping[str, Array],
-        common_mask_BC: Array,
+        common_mask_BT: Array,
         train: bool,
     ) -> tuple[dict[str, Array], Array, dict[str, Array]]:
         if self.message not in MESSAGES:
             raise ValueError(f'message {self.message!r}: expected one of {", ".join(map(repr, MESSAGES))}')
-        masks, common_mask_BC = check_masks(self, z, masks), check_mask(self, common_BCD, common_mask_BC, name='common')
+        masks, common_mask_BT = check_masks(self, z, masks), check_mask(self, common_BTD, common_mask_BT, name='common')
         maps, reinforced, messages = {}, {}, {}
 
         def unit(target, source):
@@ -101,19 +101,19 @@ class MessageHub(nn.Module):
 
         for m in z:
             reinforced[m], maps[map_of(m, COMMON)] = unit(m, COMMON)(
-                common_BCD, z[m], source_mask_BS=common_mask_BC, target_mask_BT=masks[m], train=train
+                common_BTD, z[m], source_mask_BS=common_mask_BT, target_mask_BT=masks[m], train=train
             )
         for m in z:
             messages[m], maps[map_of(COMMON, m)] = unit(COMMON, m)(
-                reinforced[m], common_BCD, source_mask_BS=masks[m], target_mask_BT=common_mask_BC, train=train
+                reinforced[m], common_BTD, source_mask_BS=masks[m], target_mask_BT=common_mask_BT, train=train
             )
         if self.message == 'pooled' and len(messages) > 1:
             weigh = WeightedAttention(dtype=self.dtype, name='weighted_attention')
-            messages, _ = weigh(messages, dict.fromkeys(messages, common_mask_BC))
-        common_BCD = sum(messages.values())
-        inner_BCD = nn.LayerNorm(dtype=self.dtype, name='norm')(common_BCD)
-        inner_BCD = feed_forward(inner_BCD, self.feed_forward, self.dropout, dtype=self.dtype, train=train)
-        return reinforced, mask_steps(common_BCD + inner_BCD, common_mask_BC), maps
+            messages, _ = weigh(messages, dict.fromkeys(messages, common_mask_BT))
+        common_BTD = sum(messages.values())
+        inner_BTD = nn.LayerNorm(dtype=self.dtype, name='norm')(common_BTD)
+        inner_BTD = feed_forward(inner_BTD, self.feed_forward, self.dropout, dtype=self.dtype, train=train)
+        return reinforced, mask_steps(common_BTD + inner_BTD, common_mask_BT), maps
 
 
 class SelfAttentionLayer(nn.Module):

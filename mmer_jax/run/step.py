@@ -78,13 +78,13 @@ class StepParts(NamedTuple):
 
 
 class Gathered(NamedTuple):
-    """What the parts of a step have given so far; P parts of n rows."""
+    """What the parts of a step have given so far."""
 
     value: Array
     model_state: Any
     gradient: Any
-    loss_Pn: Array
-    seen: dict[str, Array]  # what coupled losses read of the outputs, (P, n, ...)
+    loss_by_part: Array  # (parts, rows of a part)
+    seen: dict[str, Array]  # what coupled losses read of the outputs, (parts, rows of a part, ...)
 
 
 def make_step_parts(
@@ -147,8 +147,8 @@ def make_step_parts(
             outputs, _ = jax.eval_shape(apply, state.params, state.model_state, part, key)
             read = keys_read(coupled, outputs, part)
             seen = {key: jnp.zeros((accumulate, *outputs[key].shape), outputs[key].dtype) for key in read}
-        loss_Pn = jnp.zeros((accumulate, len(batch['weight']) // accumulate))
-        return Gathered(jnp.zeros(()), state.model_state, gradient, loss_Pn, seen)
+        loss_by_part = jnp.zeros((accumulate, len(batch['weight']) // accumulate))
+        return Gathered(jnp.zeros(()), state.model_state, gradient, loss_by_part, seen)
 
     def look(state, gathered, batch, number):
         part, key = part_of(state, batch, number)
@@ -171,16 +171,16 @@ def make_step_parts(
             gathered.value + value,
             model_state,
             jax.tree.map(jnp.add, gathered.gradient, gradient),
-            gathered.loss_Pn.at[number].set(loss_B),
+            gathered.loss_by_part.at[number].set(loss_B),
             gathered.seen,
         )
 
     def finish(state, gathered):
-        value, model_state, gradient, loss_Pn, _ = gathered
+        value, model_state, gradient, loss_by_part, _ = gathered
         vectors = flat.gather(gradient)
         updates, opt_state = flat.update_vectors(vectors, state.opt_state, state.params)
         params = flat.apply(state.params, updates, state.lr_scale)
-        numbers = {'loss': value, 'grad_norm': optax.tree.norm(vectors), 'example_loss': loss_Pn.T.reshape(-1)}
+        numbers = {'loss': value, 'grad_norm': optax.tree.norm(vectors), 'example_loss': loss_by_part.T.reshape(-1)}
         changes = {'params': params, 'model_state': model_state, 'opt_state': opt_state}
         if average:
             decay = jnp.minimum(average, (1 + state.step) / (10 + state.step))
@@ -228,9 +228,9 @@ def _take_part(x: Array, number: Array, count: int) -> Array:
     return jax.lax.dynamic_index_in_dim(x.reshape(-1, count, *x.shape[1:]), number, axis=1, keepdims=False)
 
 
-def _join_parts(x_Pn: Array) -> Array:
-    """(P, n, ...) of all parts -> (B, ...) in the order of the batch: `_take_part` for every part taken back."""
-    return jnp.moveaxis(x_Pn, 0, 1).reshape(-1, *x_Pn.shape[2:])
+def _join_parts(x_by_part: Array) -> Array:
+    """(parts, rows of a part, ...) -> (B, ...) in the order of the batch: `_take_part` for every part taken back."""
+    return jnp.moveaxis(x_by_part, 0, 1).reshape(-1, *x_by_part.shape[2:])
 
 
 def make_eval_step(model: nn.Module, loss: Loss) -> Callable[[Any, Batch], dict[str, Array]]:
