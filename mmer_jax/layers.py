@@ -311,10 +311,25 @@ def feed_forward(x_BTD: Array, size: int, dropout: float, *, dtype: Any, train: 
 def call_block(block: nn.Module, *arrays: Any, train: bool, remat: bool) -> Any:
     """block(*arrays, train=train); with remat the backward pass computes it again instead of keeping what is inside."""
 
-    def call(block, *arrays):
+    if not remat:
         return block(*arrays, train=train)
+    orders = orders_of(arrays)
 
-    return (nn.remat(call) if remat else call)(block, *arrays)
+    def call(block, *arrays):
+        return block(*in_order(arrays, orders), train=train)
+
+    return nn.remat(call)(block, *arrays)
+
+
+def orders_of(arrays: Sequence[Any]) -> list[list[str] | None]:
+    """The order of the keys of each dictionary among the arguments; jax sorts them in what goes through it."""
+    return [list(x) if isinstance(x, Mapping) else None for x in arrays]
+
+
+def in_order(arrays: Sequence[Any], orders: Sequence[list[str] | None]) -> list[Any]:
+    """The arguments with the keys of their dictionaries in the order noted before."""
+    pairs = zip(arrays, orders, strict=True)
+    return [x if order is None else {key: x[key] for key in order} for x, order in pairs]
 
 
 # ---- attention maps ------------------------------------------------------------------------------------------

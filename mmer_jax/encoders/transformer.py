@@ -13,6 +13,7 @@ import numpy as np
 from jax import Array
 
 from mmer_jax.layers import attend, attention_logits, check_mask, mask_steps, masked_mean, masked_softmax
+from mmer_jax.repeat import repeat_layers
 
 ACTIVATIONS = {
     'gelu': lambda x: jax.nn.gelu(x, approximate=False),
@@ -187,10 +188,11 @@ class TransformerEncoder(nn.Module):
             raise ValueError(
                 f'return_layer = {self.return_layer} is one state, layer_sum adds all: leave out one of them'
             )
-        layer = nn.remat(TransformerLayer, static_argnums=(3,)) if self.remat else TransformerLayer
         shared = ['num_heads', 'intermediate_size', 'pre_norm', 'activation', 'epsilon', 'qkv_bias', 'key_bias']
         shared += ['dropout', 'attention_dropout', 'activation_dropout', 'dtype']
-        self.layer = [layer(**{name: getattr(self, name) for name in shared}) for _ in range(self.num_layers)]
+        self.layer = [
+            TransformerLayer(**{name: getattr(self, name) for name in shared}) for _ in range(self.num_layers)
+        ]
         if self.layer_sum:
             equal = nn.initializers.constant(1 / (self.num_layers + 1))
             self.layer_weights = self.param('layer_weights', equal, (self.num_layers + 1,))
@@ -214,14 +216,19 @@ class TransformerEncoder(nn.Module):
         """num_layers + 1 states before any final norm, the embeddings first, and their mask."""
         h_BTD, mask_BT = self.embed(x, check_mask(self, x, mask, layouts=self._layouts()), train=train)
         visible_BT = None if self.attends_to_all else mask_BT
-        states = [h_BTD]
-        for layer in self.layer:
-            before_BTD, h_BTD = h_BTD, layer(h_BTD, visible_BT, train)
-            if train and self.layer_drop:
-                kept = jax.random.bernoulli(self.make_rng('dropout'), 1 - self.layer_drop)
-                h_BTD = jnp.where(kept, h_BTD, before_BTD)
-            states.append(h_BTD)
-        return states, mask_BT
+        kept_L = None
+        if train and self.layer_drop:
+            kept_L = jax.random.bernoulli(self.make_rng('dropout'), 1 - self.layer_drop, (self.num_layers,))
+
+        def step(call, before_BTD, kept):
+            after_BTD = call('layer', before_BTD, visible_BT)
+            after_BTD = after_BTD if kept is None else jnp.where(kept, after_BTD, before_BTD)
+            return after_BTD, after_BTD
+
+        # In evaluation the program is small as it is, and a loop would copy all weights for one pass over them.
+        how = {'train': train, 'each': kept_L, 'remat': self.remat, 'loop': train}
+        _, states = repeat_layers(self, {'layer': self.layer}, step, h_BTD, **how)
+        return [h_BTD, *states], mask_BT
 
     def states(self, x: Array, mask: Array, *, train: bool) -> tuple[tuple[Array, ...], Array]:
         """num_layers + 1 states (B, T, D), the embeddings first, the last one behind `norm`; their mask (B, T)."""

@@ -32,7 +32,10 @@ class WeightedAttention(nn.Module):
     dtype: Any = jnp.float32
 
     @nn.compact
-    def __call__(self, z: Mapping[str, Array], masks: Mapping[str, Array]) -> tuple[dict[str, Array], Array]:
+    def __call__(
+        self, z: Mapping[str, Array], masks: Mapping[str, Array], train: bool = False
+    ) -> tuple[dict[str, Array], Array]:
+        del train  # it is called as its neighbours are
         masks = check_masks(self, z, masks)
         psi_BM = jax.nn.softmax(jnp.stack([self._gamma(m, z[m], masks[m], number=n) for n, m in enumerate(z)], -1))
         weighted = {m: psi_BM[:, n, None, None].astype(z[m].dtype) * z[m] for n, m in enumerate(z)}

@@ -21,12 +21,14 @@ from mmer_jax.layers import (
     MapName,
     TemporalConv,
     at_layer,
-    call_block,
     check_batch,
     last_valid,
     masked_mean,
     sinusoidal_positions,
 )
+from mmer_jax.repeat import repeat_layers
+
+WEIGHTS = 'weights'  # what the weighted attention layer is called among the modalities' self-attentions
 
 REPRESENTATIONS = ('specific', 'agnostic')
 
@@ -127,36 +129,58 @@ class Mfsa(nn.Module):
 
     def _specific_branch(self, z, masks, train):
         """Section 3.3: PSA layers, each with its weighted attention layer."""
-        attention, weights, previous = {}, {}, dict.fromkeys(z)
-        for layer in range(self.psa_layers):
-            z = dict(z)
-            for m in z:
-                psa = PredictiveSelfAttention(
-                    num_heads=self.num_heads,
-                    mu=self.mu,
-                    mix=self.psa_mix,
-                    scale=self.attention_scale,
-                    feed_forward=self.feed_forward,
-                    dropout=self.dropout,
-                    dtype=self.dtype,
-                    residual=self.psa_residual,
-                    name=f'psa{layer}_{m}',
-                )
-                name, arrays = MapName(layer=layer, target=m, source=m, unit='psa').key(), (z[m], masks[m], previous[m])
-                z[m], maps_BKTT, attention[name] = call_block(psa, *arrays, train=train, remat=self.remat)
-                previous[m] = maps_BKTT if self.prediction_chain else None
-            if self.weighted_attention != 'none' and len(z) > 1:
-                weigh = WeightedAttention(
-                    self.weighted_attention, self.weighted_attention_steps, dtype=self.dtype, name=f'wal{layer}'
-                )
-                z, weights[f'wal/{layer}'] = weigh(z, masks)
-        return z, attention, weights
+        attention, weights = {}, {}
+        weighs = self.weighted_attention != 'none' and len(z) > 1
+
+        def blocks(layers):
+            found = {m: [self._psa(layer, m) for layer in layers] for m in z}
+            return {**found, WEIGHTS: [self._wal(layer) for layer in layers]} if weighs else found
+
+        def step(call, carry, _):
+            z, previous = carry
+            found = {m: call(m, z[m], masks[m], previous[m]) for m in masks}
+            z, weight = {m: z_BTD for m, (z_BTD, _, _) in found.items()}, None
+            if weighs:
+                z, weight = call(WEIGHTS, z, masks)
+            maps = {m: maps_BKTT if self.prediction_chain else None for m, (_, maps_BKTT, _) in found.items()}
+            return (z, maps), ({m: attention_BKTT for m, (_, _, attention_BKTT) in found.items()}, weight)
+
+        carry, number = (dict(z), dict.fromkeys(z)), 0
+        # The first layer has nothing to predict from, and so no prediction: it is another one than the rest.
+        first = 1 if self.prediction_chain else 0
+        for layers in (range(first), range(first, self.psa_layers)):
+            if not layers:
+                continue
+            carry, seen = repeat_layers(self, blocks(layers), step, carry, train=train, remat=self.remat)
+            for maps, weight in seen:
+                for m, attention_BKTT in maps.items():
+                    attention[MapName(layer=number, target=m, source=m, unit='psa').key()] = attention_BKTT
+                if weighs:
+                    weights[f'wal/{number}'] = weight
+                number += 1
+        return {m: carry[0][m] for m in masks}, attention, weights
+
+    def _psa(self, layer, m):
+        return PredictiveSelfAttention(
+            num_heads=self.num_heads,
+            mu=self.mu,
+            mix=self.psa_mix,
+            scale=self.attention_scale,
+            feed_forward=self.feed_forward,
+            dropout=self.dropout,
+            dtype=self.dtype,
+            residual=self.psa_residual,
+            name=f'psa{layer}_{m}',
+        )
+
+    def _wal(self, layer):
+        steps = self.weighted_attention_steps
+        return WeightedAttention(self.weighted_attention, steps, dtype=self.dtype, name=f'wal{layer}')
 
     def _agnostic_branch(self, z, masks, train):
         """Section 3.4: HCA layers, each reinforcing every modality from all that the layer before gave."""
-        attention: dict[str, Array] = {}
-        for layer in range(self.hca_layers):
-            hca = HierarchicalCrossModalAttention(
+        layers = [
+            HierarchicalCrossModalAttention(
                 num_heads=self.num_heads,
                 grains=self.grains,
                 scale=self.attention_scale,
@@ -166,7 +190,16 @@ class Mfsa(nn.Module):
                 dtype=self.dtype,
                 name=f'hca{layer}',
             )
-            z, maps = hca(z, masks, train=train)
+            for layer in range(self.hca_layers)
+        ]
+        if not layers:
+            return z, {}
+        z, seen = repeat_layers(
+            self, {'hca': layers}, lambda call, z, _: call('hca', {m: z[m] for m in masks}, masks), dict(z), train=train
+        )
+        z = {m: z[m] for m in masks}
+        attention: dict[str, Array] = {}
+        for layer, maps in enumerate(seen):
             attention |= at_layer(maps, layer)
         return z, attention
 

@@ -7,7 +7,8 @@ import jax.numpy as jnp
 from jax import Array
 
 from mmer_jax.fusion.message_hub import MessageHub, SelfAttentionLayer, last_step
-from mmer_jax.layers import MLP, TemporalConv, at_layer, call_block, check_batch, sinusoidal_positions
+from mmer_jax.layers import MLP, TemporalConv, at_layer, check_batch, sinusoidal_positions
+from mmer_jax.repeat import repeat_layers
 
 FINAL_ORDER = ('text', 'vision', 'audio')  # the paper's [C, L, V, A]
 
@@ -53,25 +54,32 @@ class Pmr(nn.Module):
         batch = check_batch(self, batch, self.modalities, layouts=('BTD',))
         masks = {m: batch[f'{m}_mask'] for m in self.modalities}
         z = {m: self._embed(m, batch[m], masks[m], train=train) for m in self.modalities}
-        common_BCD = jnp.concatenate(list(z.values()), 1)
-        common_mask_BC = jnp.concatenate(list(masks.values()), 1)
+        common_BTD = jnp.concatenate(list(z.values()), 1)
+        common_mask_BT = jnp.concatenate(list(masks.values()), 1)
         sizes: dict[str, Any] = {
             name: getattr(self, name) for name in ('num_heads', 'feed_forward', 'dropout', 'dtype')
         }
         how = {'train': train, 'remat': self.remat}
         attention: dict[str, Array] = {}
 
-        for number in range(self.num_layers):
-            hub = MessageHub(**sizes, message=self.message, name=f'hub_{number}')
-            arrays = z, common_BCD, masks, common_mask_BC
-            z, common_BCD, maps = call_block(hub, *arrays, **how)
-            attention |= at_layer(maps, number)
+        def exchange(call, carry, _):
+            z, common_BTD = carry
+            z, common_BTD, maps = call('hub', {m: z[m] for m in masks}, common_BTD, masks, common_mask_BT)
+            return (z, common_BTD), maps
+
+        hubs = [MessageHub(**sizes, message=self.message, name=f'hub_{n}') for n in range(self.num_layers)]
+        if hubs:
+            (z, common_BTD), seen = repeat_layers(self, {'hub': hubs}, exchange, (z, common_BTD), **how)
+            for number, maps in enumerate(seen):
+                attention |= at_layer(maps, number)
 
         final = sorted(self.modalities, key=lambda m: FINAL_ORDER.index(m) if m in FINAL_ORDER else -1)
-        x_BTD = jnp.concatenate([common_BCD, *(z[m] for m in final)], 1)
-        mask_BT = jnp.concatenate([common_mask_BC, *(masks[m] for m in final)], 1)
-        for number in range(self.final_layers):
-            x_BTD = call_block(SelfAttentionLayer(**sizes, name=f'final_{number}'), x_BTD, mask_BT, **how)
+        x_BTD = jnp.concatenate([common_BTD, *(z[m] for m in final)], 1)
+        mask_BT = jnp.concatenate([common_mask_BT, *(masks[m] for m in final)], 1)
+        layers = [SelfAttentionLayer(**sizes, name=f'final_{number}') for number in range(self.final_layers)]
+        x_BTD, _ = repeat_layers(
+            self, {'final': layers}, lambda call, x_BTD, _: (call('final', x_BTD, mask_BT), None), x_BTD, **how
+        )
         features_BD = nn.LayerNorm(dtype=self.dtype, name='final_norm')(last_step(x_BTD, mask_BT))
 
         hidden_BD = MLP((self.width, self.width), self.dropout, dtype=self.dtype, name='head')(features_BD, train=train)
