@@ -15,6 +15,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from mmer_jax.dropout import Dropout
+
 LOWEST = -1e30  # a logit that no attention reaches, finite so that gradients are too
 
 
@@ -226,7 +228,7 @@ class Attention(nn.Module):
 
         logits_BKTS = attention_logits(dense('query')(target_BTD), dense('key')(source_BSD), self.num_heads)
         map_BKTS = masked_softmax(logits_BKTS / np.sqrt(features // self.num_heads), over_sources(mask))
-        weights_BKTS = nn.Dropout(self.dropout)(map_BKTS, deterministic=not train)
+        weights_BKTS = Dropout(self.dropout)(map_BKTS, deterministic=not train)
         return dense('out')(attend(weights_BKTS, dense('value')(source_BSD))), map_BKTS
 
 
@@ -264,7 +266,7 @@ class LSTM(nn.Module):
         types = {'dtype': self.dtype, 'param_dtype': jnp.promote_types(self.dtype, jnp.float32)}
         for layer in range(self.num_layers):
             if layer:
-                x_BTD = nn.Dropout(self.dropout)(x_BTD, deterministic=not train)
+                x_BTD = Dropout(self.dropout)(x_BTD, deterministic=not train)
             forward = nn.RNN(nn.OptimizedLSTMCell(self.hidden_size, **types))
             run: Any = forward
             if self.bidirectional:
@@ -284,7 +286,7 @@ class MLP(nn.Module):
     def __call__(self, x: Array, train: bool) -> Array:
         for size in self.sizes[:-1]:
             x = nn.relu(nn.Dense(size, dtype=self.dtype)(x))
-            x = nn.Dropout(self.dropout)(x, deterministic=not train)
+            x = Dropout(self.dropout)(x, deterministic=not train)
         return nn.Dense(self.sizes[-1], dtype=self.dtype)(x)
 
 

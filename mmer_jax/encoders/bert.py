@@ -6,6 +6,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jax import Array
 
+from mmer_jax.dropout import Dropout
 from mmer_jax.encoders.transformer import INIT, Norm, TransformerEncoder
 from mmer_jax.layers import mask_steps
 
@@ -38,7 +39,7 @@ class TextEmbeddings(nn.Module):
         if self.type_vocab_size:
             x_BTD = x_BTD + table(self.type_vocab_size, 'types')(types_BT)
         x_BTD = Norm(self.epsilon, self.dtype, name='norm')(x_BTD)
-        return nn.Dropout(self.dropout)(x_BTD, deterministic=not train)
+        return Dropout(self.dropout)(x_BTD, deterministic=not train)
 
 
 class Bert(TransformerEncoder):

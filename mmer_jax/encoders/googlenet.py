@@ -6,6 +6,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jax import Array
 
+from mmer_jax.dropout import Dropout
 from mmer_jax.encoders.convolution import BatchNorm, max_pool
 from mmer_jax.encoders.pictures import (
     Conv2D,
@@ -89,7 +90,7 @@ class AuxiliaryHead(nn.Module):
         conv = NormedConv(self.features, dtype=self.dtype, name='conv')
         x_ND = flatten_channels_first(conv(adaptive_mean(x, AUXILIARY_SIDE), valid_N, train))
         x_ND = nn.relu(nn.Dense(self.hidden_size, dtype=self.dtype, name='dense1')(x_ND))
-        x_ND = nn.Dropout(self.dropout)(x_ND, deterministic=not train)
+        x_ND = Dropout(self.dropout)(x_ND, deterministic=not train)
         return nn.Dense(self.num_outputs, dtype=self.dtype, name='dense2')(x_ND)
 
 
@@ -128,7 +129,7 @@ class GoogLeNet(PictureEncoder):
         self.conv2 = NormedConv(second, dtype=self.dtype)
         self.conv3 = NormedConv(third, 3, dtype=self.dtype)
         self.inception = {name: Inception(tuple(map(width, s)), self.dtype) for name, s in INCEPTIONS.items()}
-        self.drop = nn.Dropout(self.dropout)
+        self.drop = Dropout(self.dropout)
         if self.auxiliary:
             sizes = (self.auxiliary, width(AUXILIARY_FEATURES), width(AUXILIARY_HIDDEN), self.auxiliary_dropout)
             self.auxiliary1, self.auxiliary2 = (AuxiliaryHead(*sizes, self.dtype) for _ in range(2))

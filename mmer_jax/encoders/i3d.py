@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from mmer_jax.dropout import Dropout
 from mmer_jax.encoders.convolution import BatchNorm, Conv3D, scale_images
 from mmer_jax.encoders.googlenet import INCEPTIONS, STEM_FEATURES
 from mmer_jax.encoders.protocol import STAGES
@@ -153,7 +154,7 @@ class I3D(nn.Module):
         self.mixed = {
             name: inception(tuple(map(width, sizes)), POOL_AFTER.get(name), **options) for name, sizes in MIXED.items()
         }
-        self.drop = nn.Dropout(self.dropout)
+        self.drop = Dropout(self.dropout)
 
     def prepare(self, x: Array, mask_BT: Array) -> tuple[Array, Array]:
         """Pictures in -1..1 of exactly num_frames frames, padded ones 0, and the mask of real clips."""

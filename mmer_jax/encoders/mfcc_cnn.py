@@ -6,6 +6,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jax import Array
 
+from mmer_jax.dropout import Dropout
 from mmer_jax.layers import check_mask, fix_length, mask_steps
 
 
@@ -35,7 +36,7 @@ class MfccCnn(nn.Module):
 
         self.conv1, self.conv2, self.conv3 = conv(32, 7), conv(32, 7), conv(64, 5)
         self.norm1, self.norm2, self.norm3 = norm(), norm(), norm()
-        self.drop, self.head_drop = nn.Dropout(self.dropout), nn.Dropout(self.head_dropout)
+        self.drop, self.head_drop = Dropout(self.dropout), Dropout(self.head_dropout)
 
     def stem(self, x_BTD: Array, rows_B: Array, *, train: bool) -> Array:
         """Convolutions 1 and 2 (equation 1) -> (B, num_frames - 4, 32). rows_B: rows that are no padding."""

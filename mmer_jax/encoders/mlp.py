@@ -6,6 +6,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jax import Array
 
+from mmer_jax.dropout import Dropout
 from mmer_jax.layers import check_mask, mask_steps, masked_mean
 
 
@@ -28,7 +29,7 @@ class VectorEncoder(nn.Module):
         x_BTD = mask_steps(x_BTD, mask_BT)
         for size in self.sizes:
             x_BTD = nn.relu(nn.Dense(size, dtype=self.dtype)(x_BTD))
-            x_BTD = nn.Dropout(self.dropout)(x_BTD, deterministic=not train)
+            x_BTD = Dropout(self.dropout)(x_BTD, deterministic=not train)
         return mask_steps(x_BTD, mask_BT), mask_BT
 
     def pool(self, features_BTD: Array, mask_BT: Array, *, train: bool) -> Array:

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from mmer_jax.dropout import Dropout
 from mmer_jax.layers import attend, attention_logits, check_mask, mask_steps, masked_mean, masked_softmax
 from mmer_jax.repeat import repeat_layers
 
@@ -77,7 +78,7 @@ class SelfAttention(nn.Module):
         if train and self.dropout:
             logits_BKTT = attention_logits(query_BTD, key_BTD, self.num_heads) / np.sqrt(features // self.num_heads)
             mask = jnp.ones((1, 1, 1, 1), bool) if mask_BT is None else mask_BT[:, None, None]
-            weights_BKTT = nn.Dropout(self.dropout)(masked_softmax(logits_BKTT, mask), deterministic=False)
+            weights_BKTT = Dropout(self.dropout)(masked_softmax(logits_BKTT, mask), deterministic=False)
             return dense('out')(attend(weights_BKTT, value_BTD))
         heads = (*x_BTD.shape[:2], self.num_heads, features // self.num_heads)
         mixed_BTKd = jax.nn.dot_product_attention(
@@ -107,7 +108,7 @@ class TransformerLayer(nn.Module):
     @nn.compact
     def __call__(self, x_BTD: Array, mask_BT: Array | None, train: bool) -> Array:
         def drop(rate, x):
-            return nn.Dropout(rate)(x, deterministic=not train)
+            return Dropout(rate)(x, deterministic=not train)
 
         def dense(features, name):
             return nn.Dense(features, kernel_init=INIT, dtype=self.dtype, name=name)
@@ -202,7 +203,7 @@ class TransformerEncoder(nn.Module):
             self.pool_normalise = Norm(self.pool_epsilon, self.dtype, name='pool_norm')
         if self.projector:
             self.project = nn.Dense(self.projector, kernel_init=INIT, dtype=self.dtype, name='projector')
-        self.pool_drop = nn.Dropout(self.pool_dropout)
+        self.pool_drop = Dropout(self.pool_dropout)
 
     def _layouts(self) -> tuple[str, ...]:
         """The axes that the input may have."""

@@ -3,6 +3,7 @@
 import flax.linen as nn
 from jax import Array
 
+from mmer_jax.dropout import Dropout
 from mmer_jax.encoders.convolution import max_pool
 from mmer_jax.encoders.pictures import Conv2D, PictureEncoder, adaptive_mean, by_frame, flatten_channels_first
 from mmer_jax.layers import masked_mean
@@ -37,7 +38,7 @@ class Vgg16(PictureEncoder):
         init = nn.initializers.normal(0.01)
         self.dense1 = nn.Dense(self.hidden_size, kernel_init=init, dtype=self.dtype)
         self.dense2 = nn.Dense(self.hidden_size, kernel_init=init, dtype=self.dtype)
-        self.drop = nn.Dropout(self.dropout)
+        self.drop = Dropout(self.dropout)
 
     def _conv(self, first, features):
         if first and self.large_first_layer:

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from mmer_jax.dropout import Dropout
 from mmer_jax.encoders.convolution import IMAGENET_MEAN, IMAGENET_STD, scale_images
 from mmer_jax.encoders.filterbank import kaldi_fbank
 from mmer_jax.encoders.transformer import INIT, TransformerEncoder
@@ -101,7 +102,7 @@ class PatchEmbeddings(nn.Module):
             positions_1ND = self.param('positions', INIT, (1, *h_BND.shape[1:]))
         else:
             positions_1ND = jnp.asarray(alternating_positions(h_BND.shape[1], self.features))[None]
-        return nn.Dropout(self.dropout)(h_BND + positions_1ND.astype(self.dtype), deterministic=not train)
+        return Dropout(self.dropout)(h_BND + positions_1ND.astype(self.dtype), deterministic=not train)
 
 
 class PatchEncoder(TransformerEncoder):

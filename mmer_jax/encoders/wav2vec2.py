@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from mmer_jax.dropout import Dropout
 from mmer_jax.encoders.transformer import INIT, Norm, TransformerEncoder, activate
 from mmer_jax.layers import mask_steps
 
@@ -156,7 +157,7 @@ class WaveEmbeddings(nn.Module):
         if self.projection_norm:
             h_BTC = Norm(self.epsilon, self.dtype, name='projection_norm')(h_BTC)
         h_BTD = nn.Dense(self.features, kernel_init=INIT, dtype=self.dtype, name='projection')(h_BTC)
-        h_BTD = nn.Dropout(self.projection_dropout)(h_BTD, deterministic=not train)
+        h_BTD = Dropout(self.projection_dropout)(h_BTD, deterministic=not train)
         if self.mask_share:
             hidden_D = self.param('hidden', nn.initializers.uniform(1.0), (self.features,))
             if train:
@@ -176,7 +177,7 @@ class WaveEmbeddings(nn.Module):
         h_BTD = h_BTD + positions(h_BTD, train=train)
         if self.embedding_norm:
             h_BTD = Norm(self.epsilon, self.dtype, name='norm')(h_BTD)
-        return nn.Dropout(self.dropout)(h_BTD, deterministic=not train), mask_BT
+        return Dropout(self.dropout)(h_BTD, deterministic=not train), mask_BT
 
     def _convolve(self, h_BTC, mask_BS):
         length_B = mask_BS.sum(1)

@@ -13,13 +13,13 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from mmer_jax.dropout import Dropout
 from mmer_jax.layers import (
     MLP,
     Dropouts,
     MapName,
     attend,
     attention_logits,
-    call_block,
     check_mask,
     check_masks,
     feed_forward,
@@ -29,6 +29,7 @@ from mmer_jax.layers import (
     over_sources,
     sinusoidal_positions,
 )
+from mmer_jax.repeat import repeat_layers
 
 Observe = Callable[[Array, Array, Array, Array], Any]  # of queries, keys, maps and the mask of pairs, in a layer
 
@@ -81,13 +82,13 @@ class CrossModalBlock(nn.Module):
         query_BTD, key_BSD = dense('query', 0.5)(query_norm_BTD), dense('key', 0.5)(key_norm_BSD)
         logits_BKTS = attention_logits(query_BTD, key_BSD, self.num_heads) / np.sqrt(features // self.num_heads)
         map_BKTS = masked_softmax(logits_BKTS, over_sources(pairs_BTS))
-        weights_BKTS = nn.Dropout(self.dropouts.attention)(map_BKTS, deterministic=not train)
+        weights_BKTS = Dropout(self.dropouts.attention)(map_BKTS, deterministic=not train)
         mixed_BTD = dense('out', 1.0)(attend(weights_BKTS, dense('value', 0.5)(key_norm_BSD)))
-        x_BTD = target_BTD + nn.Dropout(self.dropouts.residual)(mixed_BTD, deterministic=not train)
+        x_BTD = target_BTD + Dropout(self.dropouts.residual)(mixed_BTD, deterministic=not train)
 
         inner_BTD = _norm('feed_forward_norm', self.dtype)(x_BTD)
         inner_BTD = feed_forward(inner_BTD, self.feed_forward, self.dropouts.relu, dtype=self.dtype, train=train)
-        x_BTD = x_BTD + nn.Dropout(self.dropouts.residual)(inner_BTD, deterministic=not train)
+        x_BTD = x_BTD + Dropout(self.dropouts.residual)(inner_BTD, deterministic=not train)
         return x_BTD, self.observe(query_BTD, key_BSD, map_BKTS, pairs_BTS)
 
 
@@ -130,18 +131,16 @@ class CrossModalTransformer(nn.Module):
             embedded_BSD = self._embed(source_BSD, seen_mask_BS, train)
         pairs_BTS = visible_pairs(target_mask_BT, seen_mask_BS, causal=self.causal)
 
-        observed = []
-        for layer in range(self.num_layers):
-            block = CrossModalBlock(
-                num_heads=self.num_heads,
-                feed_forward=self.feed_forward,
-                dropouts=self.dropouts,
-                observe=self.observe,
-                dtype=self.dtype,
-                name=f'layer_{layer}',
-            )
-            x_BTD, seen = call_block(block, x_BTD, embedded_BSD, pairs_BTS, train=train, remat=self.remat)
-            observed.append(seen)
+        fields = {name: getattr(self, name) for name in ('num_heads', 'feed_forward', 'dropouts', 'observe', 'dtype')}
+        layers = [CrossModalBlock(**fields, name=f'layer_{layer}') for layer in range(self.num_layers)]
+        x_BTD, observed = repeat_layers(
+            self,
+            {'layer': layers},
+            lambda call, x_BTD, _: call('layer', x_BTD, embedded_BSD, pairs_BTS),
+            x_BTD,
+            train=train,
+            remat=self.remat,
+        )
         return mask_steps(_norm('norm', self.dtype)(x_BTD), target_mask_BT), observed
 
     def _embed(self, x_BTD, mask_BT, train):
@@ -150,7 +149,7 @@ class CrossModalTransformer(nn.Module):
         counted_BT = mask_BT & (x_BTD[..., 0] != 0) if self.positions_where_nonzero else mask_BT
         positions_BTD = jnp.where(counted_BT[..., None], positions_TD[None], 0)
         embedded_BTD = np.sqrt(x_BTD.shape[-1]) * x_BTD + positions_BTD
-        return nn.Dropout(self.dropouts.embedding)(embedded_BTD.astype(self.dtype), deterministic=not train)
+        return Dropout(self.dropouts.embedding)(embedded_BTD.astype(self.dtype), deterministic=not train)
 
 
 class PairwiseCrossModal(nn.Module):

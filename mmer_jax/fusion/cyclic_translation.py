@@ -9,6 +9,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jax import Array
 
+from mmer_jax.dropout import Dropout
 from mmer_jax.layers import LSTM, check_mask, final_state, mask_steps
 
 
@@ -44,7 +45,7 @@ class CyclicTranslation(nn.Module):
             return nn.Dense(size, dtype=self.dtype, name=name)
 
         def encode(x_BTD, embed):
-            x_BTD = nn.Dropout(self.dropout)(embed(mask_steps(x_BTD, mask_BT)), deterministic=not train)
+            x_BTD = Dropout(self.dropout)(embed(mask_steps(x_BTD, mask_BT)), deterministic=not train)
             return encoder(x_BTD, mask_BT, train=train)
 
         def decode(joint_BTH, read_out):

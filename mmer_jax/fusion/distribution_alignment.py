@@ -42,7 +42,7 @@ def pair_statistics(
     heads = map_BKTS.shape[1]
     cosine_BKTS = jnp.einsum('btkd,bskd->bkts', _unit(query_BTD, heads), _unit(key_BSD, heads))
     sum_B = jnp.where(strong_BKTS, 2 - 2 * cosine_BKTS, 0).sum((1, 2, 3))
-    distance_B = sum_B / jnp.maximum(strong_BKTS.sum((1, 2, 3)), 1)
+    distance_B = sum_B / jnp.maximum(strong_BKTS.sum((1, 2, 3)), 1).astype(jnp.float32)
     return PairStatistics(query_BD=query_BD, key_BD=key_BD, distance_B=distance_B, map_BKTS=map_BKTS)
 
 

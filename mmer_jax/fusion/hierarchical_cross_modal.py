@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from mmer_jax.dropout import Dropout
 from mmer_jax.layers import (
     COMMON,
     OTHERS,
@@ -59,7 +60,7 @@ class ModalityReinforcementUnit(nn.Module):
         logits_BKTS = attention_logits(dense('query', target_BTD), dense('key', source_BSD), self.num_heads)
         logits_BKTS /= np.sqrt(features // self.num_heads if self.scale == 'head' else features)
         attention_BKTS = masked_softmax(logits_BKTS, over_sources(source_mask_BS))
-        weights_BKTS = nn.Dropout(self.dropout)(attention_BKTS, deterministic=not train)
+        weights_BKTS = Dropout(self.dropout)(attention_BKTS, deterministic=not train)
         z_BTD = target_BTD + attend(weights_BKTS, dense('value', source_BSD))  # equations 7 and 8
         inner_BTD = nn.LayerNorm(dtype=self.dtype, name='feed_forward_norm')(z_BTD)
         inner_BTD = feed_forward(inner_BTD, self.feed_forward, self.dropout, dtype=self.dtype, train=train)

@@ -10,6 +10,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jax import Array
 
+from mmer_jax.dropout import Dropout
 from mmer_jax.fusion.mmtm import MAPS, squeeze
 from mmer_jax.layers import check_masks
 
@@ -70,7 +71,7 @@ class Msaf(nn.Module):
     def _kept(self, maps, train):
         """0 for a dropped block, 1 / (1 - p) for another, (B, 1, ..., N, 1)."""
         ones = jnp.ones((len(maps), *(1,) * (maps.ndim - 3), maps.shape[-2], 1), maps.dtype)
-        return nn.Dropout(self.block_dropout)(ones, deterministic=not train)
+        return Dropout(self.block_dropout)(ones, deterministic=not train)
 
     def _norm(self, joint_BD, masks, train):
         norm = nn.BatchNorm(use_running_average=not train, momentum=0.9, epsilon=1e-5, dtype=self.dtype, name='norm')

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from mmer_jax.dropout import Dropout
 from mmer_jax.layers import attend, attention_logits, check_mask, feed_forward, mask_steps, masked_softmax, over_sources
 
 MIXES = ('literal', 'logits')
@@ -66,7 +67,7 @@ class PredictiveSelfAttention(nn.Module):
             kept_BKTT = masked_softmax(current_BKTT, sources) if self.mix == 'literal' else current_BKTT
             maps_BKTT = self.mu * predicted_BKTT + (1 - self.mu) * kept_BKTT  # the argument of equation 2's softmax
         attention_BKTT = masked_softmax(maps_BKTT, sources)
-        weights_BKTT = nn.Dropout(self.dropout)(attention_BKTT, deterministic=not train)
+        weights_BKTT = Dropout(self.dropout)(attention_BKTT, deterministic=not train)
         kept_BTD = norm_BTD if self.residual == 'norm' else z_BTD.astype(norm_BTD.dtype)
         mixed_BTD = kept_BTD + attend(weights_BKTT, dense('value'))  # equation 3
         inner_BTD = nn.LayerNorm(dtype=self.dtype, name='feed_forward_norm')(mixed_BTD)

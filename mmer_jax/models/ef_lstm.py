@@ -6,6 +6,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jax import Array
 
+from mmer_jax.dropout import Dropout
 from mmer_jax.fusion.ctc_alignment import AlignToAnchor
 from mmer_jax.layers import LSTM, MLP, final_state
 
@@ -46,6 +47,6 @@ class EfLstm(nn.Module):
             name='lstm',
         )
         features_BD = final_state(lstm(x_BPD, mask_BP, train=train), mask_BP, bidirectional=self.bidirectional)
-        x_BD = nn.Dropout(self.dropout)(features_BD, deterministic=not train)
+        x_BD = Dropout(self.dropout)(features_BD, deterministic=not train)
         head = MLP((self.mlp_size, self.num_outputs), self.dropout, dtype=self.dtype, name='head')
         return {'prediction': head(x_BD, train=train).astype(jnp.float32), 'features': features_BD, **extras}

@@ -6,6 +6,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jax import Array
 
+from mmer_jax.dropout import Dropout
 from mmer_jax.layers import LSTM, MLP, call_block, check_batch, final_state
 
 
@@ -44,6 +45,6 @@ class LfLstm(nn.Module):
             h_BTH = call_block(lstm, batch[m].astype(self.dtype), mask_BT, train=train, remat=self.remat)
             states.append(final_state(h_BTH, mask_BT, bidirectional=self.bidirectional))
         features_BD = jnp.concatenate(states, -1)
-        x_BD = nn.Dropout(self.dropout)(features_BD, deterministic=not train)
+        x_BD = Dropout(self.dropout)(features_BD, deterministic=not train)
         head = MLP((self.mlp_size, self.num_outputs), self.dropout, dtype=self.dtype, name='head')
         return {'prediction': head(x_BD, train=train).astype(jnp.float32), 'features': features_BD}

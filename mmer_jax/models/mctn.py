@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from mmer_jax.dropout import Dropout
 from mmer_jax.fusion.ctc_alignment import AlignToAnchor
 from mmer_jax.fusion.cyclic_translation import CyclicTranslation
 from mmer_jax.layers import LSTM, last_valid
@@ -65,7 +66,7 @@ class Mctn(nn.Module):
 
         h_BPH = LSTM(self.regressor_size, dtype=self.dtype, name='regressor')(joint_BPH, mask_BP, train=train)
         features_BD = last_valid(h_BPH, mask_BP)
-        x_BD = nn.Dropout(self.dropout)(features_BD, deterministic=not train)
+        x_BD = Dropout(self.dropout)(features_BD, deterministic=not train)
         prediction_BC = nn.Dense(self.num_outputs, dtype=self.dtype, name='head')(x_BD)
         return {'prediction': prediction_BC.astype(jnp.float32), 'features': features_BD, **extras}
 

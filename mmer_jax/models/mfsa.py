@@ -10,6 +10,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jax import Array
 
+from mmer_jax.dropout import Dropout
 from mmer_jax.fusion.double_discriminator import DoubleDiscriminator
 from mmer_jax.fusion.hierarchical_cross_modal import GRAINS, HierarchicalCrossModalAttention
 from mmer_jax.fusion.predictive_self_attention import PredictiveSelfAttention
@@ -119,7 +120,7 @@ class Mfsa(nn.Module):
 
     def _extract(self, m, x_BTD, mask_BT, *, number, train):
         """Section 3.2: convolution over time, positions, BiLSTM (equation 1)."""
-        x_BTD = nn.Dropout(self.embedding_dropout)(x_BTD.astype(self.dtype), deterministic=not train)
+        x_BTD = Dropout(self.embedding_dropout)(x_BTD.astype(self.dtype), deterministic=not train)
         kernel = self.kernel_sizes if isinstance(self.kernel_sizes, int) else self.kernel_sizes[number]
         x_BTD = TemporalConv(self.width, kernel, dtype=self.dtype, name=f'{m}_conv')(x_BTD, mask_BT)
         scale = self.width**0.5 if self.embedding_scale else 1.0
@@ -225,7 +226,7 @@ class Mfsa(nn.Module):
         tokens = {'specific': specific_BMD, 'agnostic': agnostic_BMD}
         x_BMD = jnp.concatenate([tokens[name] for name in REPRESENTATIONS if name in self.fused], 1)
         every_BM = jnp.ones(x_BMD.shape[:2], bool)
-        drop = nn.Dropout(self.dropout, deterministic=not train)
+        drop = Dropout(self.dropout, deterministic=not train)
         attention = Attention(self.fusion_heads, self.dropout, dtype=self.dtype, name='fusion_attention')
         mixed_BMD, _ = attention(x_BMD, x_BMD, every_BM, train=train)
         x_BMD = nn.LayerNorm(dtype=self.dtype, name='fusion_attention_norm')(x_BMD + drop(mixed_BMD))

@@ -13,6 +13,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jax import Array
 
+from mmer_jax.dropout import Dropout
 from mmer_jax.fusion.cross_modal_attention import PairwiseCrossModal, ResidualHead, one_a_modality
 from mmer_jax.fusion.distribution_alignment import PairStatistics, SideDiscriminator, pair_statistics
 from mmer_jax.layers import Dropouts, TemporalConv, check_batch
@@ -65,7 +66,7 @@ class Mica(nn.Module):
         for m, kernel in zip(self.modalities, kernels, strict=True):
             x_BTD, masks[m] = batch[m].astype(self.dtype), batch[f'{m}_mask']
             if m == 'text':
-                x_BTD = nn.Dropout(self.text_dropout)(x_BTD, deterministic=not train)
+                x_BTD = Dropout(self.text_dropout)(x_BTD, deterministic=not train)
             x[m] = TemporalConv(self.width, kernel, dtype=self.dtype, name=f'{m}_projection')(x_BTD, masks[m])
 
         fusion = PairwiseCrossModal(

@@ -6,6 +6,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jax import Array
 
+from mmer_jax.dropout import Dropout
 from mmer_jax.fusion.cross_modal_attention import PairwiseCrossModal, ResidualHead, one_a_modality
 from mmer_jax.layers import Dropouts, TemporalConv, check_batch
 
@@ -61,7 +62,7 @@ class Mult(nn.Module):
                 x_BTD = pad_left(x_BTD, masks[m], length)
                 masks[m] = jnp.ones(x_BTD.shape[:2], bool)
             if m == 'text':
-                x_BTD = nn.Dropout(self.text_dropout)(x_BTD, deterministic=not train)
+                x_BTD = Dropout(self.text_dropout)(x_BTD, deterministic=not train)
             x[m] = TemporalConv(self.width, kernel, dtype=self.dtype, name=f'{m}_projection')(x_BTD, masks[m])
 
         fusion = PairwiseCrossModal(

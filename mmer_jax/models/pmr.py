@@ -6,6 +6,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jax import Array
 
+from mmer_jax.dropout import Dropout
 from mmer_jax.fusion.message_hub import MessageHub, SelfAttentionLayer, last_step
 from mmer_jax.layers import MLP, TemporalConv, at_layer, check_batch, sinusoidal_positions
 from mmer_jax.repeat import repeat_layers
@@ -93,4 +94,4 @@ class Pmr(nn.Module):
         conv = TemporalConv(self.width, self.kernel_size, dtype=self.dtype, name=f'{m}_conv')
         x_BTD = conv(x_BTD.astype(self.dtype), mask_BT)
         x_BTD += jnp.asarray(sinusoidal_positions(x_BTD.shape[1], self.width), self.dtype)[None]
-        return nn.Dropout(self.dropout)(x_BTD, deterministic=not train)
+        return Dropout(self.dropout)(x_BTD, deterministic=not train)

@@ -6,6 +6,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jax import Array
 
+from mmer_jax.dropout import Dropout
 from mmer_jax.fusion.ctc_alignment import AlignToAnchor
 from mmer_jax.fusion.gated_shift import GatedShift
 from mmer_jax.layers import LSTM, last_valid
@@ -57,13 +58,13 @@ class Raven(nn.Module):
                 name='shift',
             )
             word_BPD = shift(word_BPD, states)
-        word_BPD = nn.Dropout(self.dropout)(word_BPD, deterministic=not train)
+        word_BPD = Dropout(self.dropout)(word_BPD, deterministic=not train)
         h_BPH = LSTM(self.hidden_size, dtype=self.dtype, name='word_lstm')(word_BPD, mask_BP, train=train)
         features_BD = last_valid(h_BPH, mask_BP)
         prediction_BC = nn.Dense(self.num_outputs, dtype=self.dtype, name='head')(features_BD)
         return {'prediction': prediction_BC.astype(jnp.float32), 'features': features_BD, **extras}
 
     def _nonverbal(self, m, x_BPD, mask_BP, *, train):
-        x_BPD = nn.Dropout(self.dropout)(x_BPD, deterministic=not train)
+        x_BPD = Dropout(self.dropout)(x_BPD, deterministic=not train)
         x_BPD = nn.Dense(self.nonverbal_size, dtype=self.dtype, name=f'{m}_embed')(x_BPD)
         return LSTM(self.nonverbal_size, dtype=self.dtype, name=f'{m}_lstm')(x_BPD, mask_BP, train=train)
