@@ -47,8 +47,8 @@ from data_prep.mult_pickle import make_schema
 from mmer_jax.data.batches import BatchPlan
 from mmer_jax.data.records import RecordWriter
 from mmer_jax.run import sharding
+from mmer_jax.run.choices import COMPUTE_DTYPES
 from mmer_jax.run.program import (
-    COMPUTE_DTYPES,
     FoldData,
     fetch,
     folds_of,

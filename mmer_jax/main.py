@@ -8,17 +8,18 @@ host with --distributed (or with the three coordinator flags).
 import argparse
 import dataclasses
 import sys
+import time
 from collections.abc import Sequence
 from typing import Any
 
-import jax
-from absl import logging
 from ml_collections import ConfigDict
 
+from mmer_jax import BEGUN
 from mmer_jax.run.first_step import LATEST
 from mmer_jax.settings import command, overrides, ranges
 from mmer_jax.settings.keys import KEYS, OPEN, check_config_values
-from mmer_jax.train import train_and_evaluate
+
+# jax and all that trains are imported where they are used, so that the help and a mistake in a flag come at once.
 
 FOLDS = ranges.Listed(ranges.COUNT_OR_0)
 
@@ -73,6 +74,15 @@ def work(call: Call) -> None:
         check_processes(arguments)
         config = read_config(arguments.config, changes)
     call.debug = config.debug
+    import jax
+    from absl import logging
+
+    from mmer_jax.run.cache import keep_programs
+    from mmer_jax.train import train_and_evaluate
+
+    logging.set_verbosity(logging.WARNING)  # orbax and jax tell of every save
+    LATEST.imports = time.perf_counter() - BEGUN
+    keep_programs(keep=not arguments.no_cache)
     workdir = arguments.workdir or f'runs/{config.name}' + (f'_{config.variant}' if config.variant else '')
     join_processes(arguments)
     results = train_and_evaluate(config, workdir, folds=arguments.folds)
@@ -82,7 +92,6 @@ def work(call: Call) -> None:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """The command line; returns the exit status."""
-    logging.set_verbosity(logging.WARNING)  # orbax and jax tell of every save
     call = Call(sys.argv[1:] if argv is None else argv)
     return command.run(work, call, go_on='the same command goes on from the last checkpoint')
 
@@ -107,6 +116,8 @@ def check_processes(arguments: argparse.Namespace) -> None:
 
 def join_processes(arguments: argparse.Namespace) -> None:
     """Joins the other processes of the run; ValueError where the cluster does not say which they are."""
+    import jax
+
     if arguments.coordinator:
         jax.distributed.initialize(arguments.coordinator, arguments.num_processes, arguments.process_id)
     elif arguments.distributed:

@@ -8,7 +8,7 @@ from mmer_jax.fusion.hierarchical_cross_modal import GRAINS
 from mmer_jax.models import MODELS
 from mmer_jax.models.mfsa import REPRESENTATIONS
 from mmer_jax.results.table_config import OTHER_SPLITS
-from mmer_jax.run import optimizer
+from mmer_jax.run import choices, optimizer, program
 
 
 def test_configs_know_the_modalities():
@@ -21,6 +21,12 @@ def test_an_encoder_of_each_modality_can_be_put_before_a_model():
 
 def test_tables_have_columns_of_the_other_splits():
     assert tuple(f'{split}/' for split in protocols.SPLITS if split != 'test') == OTHER_SPLITS
+
+
+def test_names_that_configs_give_have_what_makes_them():
+    assert tuple(optimizer.OPTIMIZERS) == choices.OPTIMIZERS
+    assert tuple(optimizer.SCHEDULES) == choices.SCHEDULES
+    assert tuple(program.DTYPES) == choices.COMPUTE_DTYPES
 
 
 def test_the_base_configs_optimiser_and_schedule_are_there():

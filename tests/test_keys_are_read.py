@@ -69,7 +69,7 @@ def unread(changed, directory, folder, monkeypatch):
         raise ValueError('stop')
 
     monkeypatch.setattr(main, 'read_config', lambda path, changes: recorder)
-    monkeypatch.setattr(main, 'train_and_evaluate', fails)
+    monkeypatch.setattr('mmer_jax.train.train_and_evaluate', fails)
     assert main.main(['--config=x']) == 1
     return [key for key in dict(keys.leaves(config.to_dict())) if key not in read]
 

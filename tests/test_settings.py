@@ -230,7 +230,7 @@ def test_a_field_of_a_nested_encoder_is_known_by_its_module():
     ],
 )
 def test_a_wrong_call_is_one_line_and_exit_2(given, fault, capsys, monkeypatch):
-    monkeypatch.setattr(main, 'train_and_evaluate', None)
+    monkeypatch.setattr('mmer_jax.train.train_and_evaluate', None)
     assert main.main(['--config=configs/quickstart.py', given]) == 2
     error = capsys.readouterr().err
     assert error.startswith(f'error: {fault}')

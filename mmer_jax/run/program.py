@@ -33,6 +33,7 @@ from mmer_jax.files import read_arrays, save_arrays
 from mmer_jax.losses import make_loss
 from mmer_jax.models import build_model, check_module
 from mmer_jax.run import old_checkpoints, seeds, sharding
+from mmer_jax.run.choices import COMPUTE_DTYPES, SEEDS_BY
 from mmer_jax.run.compiling import Background, shapes_of
 from mmer_jax.run.flat import FlatOptimizer
 from mmer_jax.run.initialise import fresh
@@ -46,7 +47,7 @@ from mmer_jax.run.step import (
     variables_of,
 )
 
-COMPUTE_DTYPES = {'float32': jnp.float32, 'bfloat16': jnp.bfloat16}
+DTYPES = {name: jnp.dtype(name) for name in COMPUTE_DTYPES}
 # On CPU XLA takes the barriers out that keep remat's second forward pass from being merged with the first, and remat
 # then saves nothing. This pass is the one that does it (I3D, 4 x 135 x 224 x 448: 35.5 GiB with it, 12.5 without).
 KEEP_REMAT = {'xla_disable_hlo_passes': 'cse_barrier_expander'}
@@ -134,7 +135,7 @@ def make_model(config: ConfigDict, source: RecordSource) -> nn.Module:
         config.model.to_dict(),
         modalities=tuple(config.modalities),
         num_outputs=source.schema.label.num_outputs,
-        dtype=COMPUTE_DTYPES[config.compute_dtype],
+        dtype=DTYPES[config.compute_dtype],
     )
 
 
@@ -195,8 +196,8 @@ def make_program(config: ConfigDict, model: nn.Module, fold_data: FoldData) -> P
     by_seed, everywhere = sharding.state_sharding(mesh), sharding.replicated(mesh)
     parts = model, optimizer, example_batch(fold_data.loaders['train'])
     shapes = functools.cache(partial(shapes_of_states, *parts, by_seed=by_seed, average=average > 0))
-    if config.seeds_by not in ('auto', 'vmap', 'turns'):
-        raise ValueError(f"config.seeds_by {config.seeds_by!r}: expected 'auto', 'vmap' or 'turns'")
+    if config.seeds_by not in SEEDS_BY:
+        raise ValueError(f'config.seeds_by {config.seeds_by!r}: expected one of {", ".join(SEEDS_BY)}')
     turns = config.seeds_by == 'turns' or (config.seeds_by == 'auto' and on_cpu and not sharding.splits_seeds(mesh))
     background = Background()
     plan = seeds.Plan(

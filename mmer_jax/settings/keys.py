@@ -12,10 +12,8 @@ from typing import Any
 from mmer_jax.data.augment import AUGMENTATIONS
 from mmer_jax.data.protocols import PROTOCOLS
 from mmer_jax.data.schema import MODALITIES
-from mmer_jax.losses import LOSSES
-from mmer_jax.run.optimizer import OPTIMIZERS, SCHEDULES
-from mmer_jax.run.program import COMPUTE_DTYPES
-from mmer_jax.settings import model_fields, ranges
+from mmer_jax.run.choices import COMPUTE_DTYPES, OPTIMIZERS, SCHEDULES, SEEDS_BY
+from mmer_jax.settings import ranges
 
 NAMES, PATTERNS = ranges.Items(ranges.NAME), ranges.Items(ranges.Text(pattern=True, filled=True))
 KEYS: dict[str, ranges.Kind] = {
@@ -33,16 +31,16 @@ KEYS: dict[str, ranges.Kind] = {
     'data.threads': ranges.Number(int, low=1, high=1024),
     'protocol.name': ranges.Text(tuple(PROTOCOLS)),
     'fresh': PATTERNS,
-    'compute_dtype': ranges.Text(tuple(COMPUTE_DTYPES)),
+    'compute_dtype': ranges.Text(COMPUTE_DTYPES),
     'seed': ranges.SEED,
     'seeds': ranges.COUNT,
-    'seeds_by': ranges.Text(('auto', 'vmap', 'turns')),
+    'seeds_by': ranges.Text(SEEDS_BY),
     'data_seed': ranges.NUMPY_SEED,
     'epochs': ranges.COUNT,
     'accumulate': ranges.COUNT,
-    'optimizer.name': ranges.Text(tuple(OPTIMIZERS)),
+    'optimizer.name': ranges.Text(OPTIMIZERS),
     'optimizer.learning_rate': ranges.POSITIVE,
-    'optimizer.schedule': ranges.Text(tuple(SCHEDULES)),
+    'optimizer.schedule': ranges.Text(SCHEDULES),
     'optimizer.warmup': ranges.FRACTION,
     'optimizer.weight_decay': ranges.NOT_NEGATIVE,
     'optimizer.b1': ranges.BELOW_1,
@@ -156,6 +154,18 @@ def option_kinds(function: Callable, name: str, skip: int = 0) -> dict[str, rang
     return kinds
 
 
+def _losses() -> Sequence[str]:
+    from mmer_jax.losses import LOSSES  # with jax, for which a command's help does not wait
+
+    return tuple(LOSSES)
+
+
+def _model_faults(values: Mapping[str, Any]) -> Iterator[str]:
+    from mmer_jax.settings import model_fields  # with flax and all models
+
+    return model_fields.faults(values)
+
+
 def protocol_kinds(name: str) -> dict[str, ranges.Kind]:
     return option_kinds(PROTOCOLS[name], name, skip=1) if name in PROTOCOLS else {}
 
@@ -173,7 +183,7 @@ def _each(where: str, values: Mapping[str, Any], kinds: Mapping[str, ranges.Kind
 def open_kinds(key: str, flat: Mapping[str, Any]) -> Mapping[str, ranges.Kind] | None:
     """The kinds by name below an open dictionary other than the model; None where any name is good."""
     if key == 'losses':
-        return dict.fromkeys(LOSSES, ranges.NOT_NEGATIVE)
+        return dict.fromkeys(_losses(), ranges.NOT_NEGATIVE)
     if key == 'data.max_length':
         return dict.fromkeys(MODALITIES, ranges.COUNT)
     if key == 'protocol.options':
@@ -202,7 +212,7 @@ def _open_faults(key: str) -> Callable[[Mapping[str, Any], Mapping[str, Any]], I
 
 OPEN_FAULTS: dict[str, Callable[[Mapping[str, Any], Mapping[str, Any]], Iterator[str]]] = {
     **{key: _open_faults(key) for key in OPEN if key != 'model'},
-    'model': lambda values, flat: model_fields.faults(values),
+    'model': lambda values, flat: _model_faults(values),
 }
 
 
@@ -217,7 +227,7 @@ def _together(flat: Mapping[str, Any]) -> Iterator[str]:
         yield f'config.mesh.seed: found {flat["mesh.seed"]}, expected a divisor of config.seeds = {seeds}'
     weights = flat['losses']
     if isinstance(weights, Mapping) and not any(weights.values()):
-        yield f'config.losses: found {dict(weights)}; name one or more of {", ".join(LOSSES)}, with a weight above 0'
+        yield f'config.losses: found {dict(weights)}; name one or more of {", ".join(_losses())}, with a weight above 0'
     modalities = flat['modalities']
     if isinstance(modalities, tuple | list):
         wrong = [m for m in modalities if m not in MODALITIES]

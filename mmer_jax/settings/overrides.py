@@ -16,7 +16,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from mmer_jax.settings import model_fields, ranges
+from mmer_jax.settings import ranges
 from mmer_jax.settings.keys import KEYS, OPEN, leaves, named_kind, open_kinds, suggestion
 
 ROOT = Path(__file__).resolve().parents[2]  # of the checkout, where configs/ lies
@@ -185,6 +185,8 @@ def _no_key(values: Mapping[str, Any], key: str) -> str:
 
 def _kind_of_field(model: Mapping[str, Any], key: str) -> ranges.Kind | None:
     """What a field of config.model may be, by the modules that are named above it."""
+    from mmer_jax.settings import model_fields  # with flax and all models: a command's help does not wait for them
+
     path, where, node, of = key.split('.')[1:], 'model', model, 'model'
     for number, part in enumerate(path):
         what, table = model_fields.table_of(of)
