@@ -68,6 +68,13 @@ def write_dataset(
     return directory
 
 
+@pytest.fixture(scope='module')
+def strict_types():
+    """Types are mixed nowhere by chance: float32 with an integer or with bfloat16 raises."""
+    with jax.numpy_dtype_promotion('strict'):
+        yield
+
+
 @pytest.fixture(scope='session')
 def tiny(tmp_path_factory):
     """Shard directory with class labels, shared by tests that only read it."""

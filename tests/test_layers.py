@@ -11,6 +11,7 @@ from mmer_jax import layers
 from mmer_jax.layers import LSTM, MLP, final_state, fix_length, last_valid, mask_steps, masked_mean
 from tests.golden import make_lstm
 
+pytestmark = pytest.mark.usefixtures('strict_types')
 X = np.array([[[1, 2], [3, 6], [5, 7]], [[4, 8], [9, 9], [9, 9]], [[7, 7], [7, 7], [7, 7]]], np.float32)
 MASK = np.array([[1, 1, 0], [1, 0, 0], [0, 0, 0]], bool)
 WITH_NAN = np.where(MASK[..., None], X, np.nan).astype(np.float32)

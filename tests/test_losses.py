@@ -8,6 +8,8 @@ import pytest
 from mmer_jax import losses
 from mmer_jax.losses import LOSSES, make_loss, total_loss
 
+pytestmark = pytest.mark.usefixtures('strict_types')
+
 
 def example(prediction, label, dtype=np.float32):
     return {'prediction': jnp.asarray(prediction, jnp.float32)}, {'label': jnp.asarray(np.asarray(label, dtype))}

@@ -38,7 +38,7 @@ def prepare_waveform(x_BS: Array, mask_BS: Array, *, normalize: bool) -> Array:
     x_BS = mask_steps(x_BS.astype(jnp.float32), mask_BS)
     if not normalize:
         return x_BS
-    count_B1 = jnp.maximum(mask_BS.sum(1, keepdims=True), 1)
+    count_B1 = jnp.maximum(mask_BS.sum(1, keepdims=True), 1).astype(jnp.float32)
     centred_BS = mask_steps(x_BS - x_BS.sum(1, keepdims=True) / count_B1, mask_BS)
     return centred_BS * jax.lax.rsqrt(jnp.square(centred_BS).sum(1, keepdims=True) / count_B1 + 1e-7)
 
@@ -48,7 +48,8 @@ def span_mask(key: Array, length_B: Array, steps: int, share: float, span: int, 
     them where they fit; (B, steps) bool. The masking of wav2vec 2.0 in fine-tuning (SpecAugment over time)."""
     count_key, place_key = jax.random.split(key)
     uniform_B = jax.random.uniform(count_key, length_B.shape)
-    count_B = jnp.maximum((share * length_B / span + uniform_B).astype(jnp.int32), fewest)
+    expected_B = share * length_B.astype(jnp.float32) / span
+    count_B = jnp.maximum((expected_B + uniform_B).astype(jnp.int32), fewest)
     count_B = jnp.minimum(count_B, length_B // span)
     possible_BT = jnp.arange(steps)[None] <= (length_B - span)[:, None]
     order_BT = jnp.where(possible_BT, jax.random.uniform(place_key, (len(length_B), steps)), 2.0)
@@ -70,7 +71,8 @@ class TimeNorm(nn.Module):
     def __call__(self, x_BTC: Array, mask_BT: Array) -> Array:
         scale_C = self.param('scale', nn.initializers.ones, x_BTC.shape[-1:])
         bias_C = self.param('bias', nn.initializers.zeros, x_BTC.shape[-1:])
-        x_BTC, count_B11 = x_BTC.astype(jnp.float32), jnp.maximum(mask_BT.sum(1), 1)[:, None, None]
+        x_BTC = x_BTC.astype(jnp.float32)
+        count_B11 = jnp.maximum(mask_BT.sum(1), 1).astype(jnp.float32)[:, None, None]
         centred_BTC = x_BTC - mask_steps(x_BTC, mask_BT).sum(1, keepdims=True) / count_B11
         variance_B1C = mask_steps(jnp.square(centred_BTC), mask_BT).sum(1, keepdims=True) / count_B11
         x_BTC = centred_BTC * jax.lax.rsqrt(variance_B1C + CONV_EPSILON)

@@ -2,7 +2,9 @@
 
 They are linen modules with the same conventions. Sequences are (B, T, D) and padded on the right. A mask is bool
 (B, T), True at valid steps; what stands at the others changes nothing. `train` is given by its name; where it is True,
-dropout needs a key. One block as an example, by which audio reinforces text:
+dropout needs a key. Dictionaries of modalities are best sorted by name: jax hands them on in that order in jit, grad
+and remat, and for blocks that put modalities side by side the order is part of what they have learnt. One block as an
+example, by which audio reinforces text:
 
 >>> import flax.linen as nn, jax, jax.numpy as jnp
 >>> from mmer_jax.fusion import ModalityReinforcementUnit

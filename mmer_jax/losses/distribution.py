@@ -23,7 +23,8 @@ def squared_mmd(x_BD: Array, y_BD: Array, weight_B: Array) -> Array:
     """
     counted_B = weight_B > 0
     z_ND = jnp.where(jnp.tile(counted_B, 2)[:, None], jnp.concatenate([x_BD, y_BD]).astype(jnp.float32), 0)
-    probability_N = jnp.tile(counted_B / jnp.maximum(counted_B.sum(), 1), 2) / 2  # over both sets together
+    share_B = counted_B.astype(jnp.float32)
+    probability_N = jnp.tile(share_B / jnp.maximum(share_B.sum(), 1), 2) / 2  # over both sets together
     z_ND -= probability_N[None] @ z_ND  # distances stay, and lose less to rounding
     square_N = jnp.square(z_ND).sum(-1)
     product_NN = jnp.matmul(z_ND, z_ND.T, precision='highest')

@@ -52,7 +52,7 @@ def _centred(outputs, batch, name):
     """`specific` and `agnostic`, at least float32, less their means over the rows that count; the number of these."""
     specific_BMD, agnostic_BMD = read(outputs, name, 'specific', 'agnostic')
     counted_B11 = (batch['weight'] > 0)[:, None, None]
-    total = jnp.maximum(counted_B11.sum(), 1)
+    total = jnp.maximum(counted_B11.astype(jnp.float32).sum(), 1)
 
     def centre(x_BMD):
         x_BMD = jnp.where(counted_B11, x_BMD.astype(jnp.promote_types(x_BMD.dtype, jnp.float32)), 0)

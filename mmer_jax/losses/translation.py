@@ -43,4 +43,4 @@ def _masked_mse(outputs, name, key):
         raise ValueError(f'{name}: {key} {found.shape} and {key}_target {target.shape}, expected one shape (B, P, D)')
     error_BPD = found.astype(jnp.float32) - target.astype(jnp.float32)
     error_BP = jnp.square(jnp.where(mask_BP[..., None], error_BPD, 0)).mean(-1)
-    return error_BP.sum(1) / jnp.maximum(mask_BP.sum(1), 1)
+    return error_BP.sum(1) / jnp.maximum(mask_BP.astype(jnp.float32).sum(1), 1)
