@@ -22,6 +22,7 @@ from mmer_jax.fusion.message_hub import SelfAttentionLayer
 from tests.conftest import REPOSITORY
 from tests.test_masks import BLOCKS as WITH_MASK
 from tests.test_masks import MASK, ROWS, SIZE, STEPS, WITHOUT_MASK, example
+from tests.test_models import CASES, make, make_batch
 
 pytestmark = pytest.mark.usefixtures('strict_types')
 PAIRS = MASK[:, :, None] & MASK[:, None]
@@ -121,6 +122,27 @@ def test_stages_of_an_encoder_make_what_a_call_makes(name):
     assert called[2:] == (called[0][:2], bool)
     if encoder.stages:
         assert shapes_of(by_stages) == called
+
+
+@pytest.mark.parametrize('name', ['mult', 'mica', 'cfn_sr'])
+def test_each_dropout_of_a_model_reaches_its_place(name):
+    """Traced only: what the transformers inside were given."""
+    (modalities,) = CASES[name][1]
+    fields = {'relu_dropout': 0.2, 'residual_dropout': 0.3, 'embedding_dropout': 0.4}
+    attention = {'cfn_sr': {'attention_dropout': 0.1}}.get(
+        name, {'attention_dropout': (0.5, 0.6), 'memory_attention_dropout': 0.1}
+    )
+    model, found = make(name, modalities, **fields, **attention), set()
+
+    def look(call, arguments, words, context):
+        if isinstance(context.module, fusion.CrossModalTransformer):
+            found.add(context.module.dropouts)
+        return call(*arguments, **words)
+
+    with nn.intercept_methods(look):
+        jax.eval_shape(lambda: model.init(jax.random.key(0), make_batch(modalities), train=False))
+    of_attention = [0.1, *(attention['attention_dropout'] if name != 'cfn_sr' else ())]
+    assert found == {layers.Dropouts(share, relu=0.2, residual=0.3, embedding=0.4) for share in of_attention}
 
 
 def test_the_example_of_fusion_runs():
