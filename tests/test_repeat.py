@@ -25,7 +25,8 @@ MODELS = {
         ),
     },
     'mfsa': {
-        **MFSA, 'psa_layers': 3, 'hca_layers': 2, 'grains': ('coarse',), 'embedding_dropout': 0.0, 'capture_attention': True, **NO_DROPOUT
+        **MFSA, 'psa_layers': 3, 'hca_layers': 2, 'grains': ('coarse',), 'embedding_dropout': 0.0,
+        'capture_attention': True, **NO_DROPOUT,
     },
     'pmr': {'width': 8, 'num_layers': 2, 'num_heads': 2, 'final_layers': 2, 'capture_attention': True, **NO_DROPOUT},
 }  # fmt: skip
