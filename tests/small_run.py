@@ -13,6 +13,7 @@ from ml_collections import ConfigDict
 
 from configs.base import get_base
 from mmer_jax.layers import masked_mean
+from mmer_jax.run.seeds import step_compiler
 from mmer_jax.train import train_and_evaluate
 
 
@@ -28,6 +29,12 @@ class MeanModel(nn.Module):
         x_BD = jnp.concatenate([masked_mean(batch[m], batch[f'{m}_mask']) for m in self.modalities], -1)
         x_BD = nn.Dropout(self.dropout)(x_BD, deterministic=not train)
         return {'prediction': nn.Dense(self.num_outputs)(x_BD)}
+
+
+def jit_step(step, lift, places):
+    """A training step, or its parts, compiled for what it is called with."""
+    compile_for = step_compiler(step, lift, places)
+    return lambda state, batch: compile_for(state, batch)(state, batch)
 
 
 def small_config(directory, **changes):

@@ -11,9 +11,9 @@ import pytest
 from mmer_jax.losses import COUPLED, LOSSES, keys_read, make_loss
 from mmer_jax.models import MODELS
 from mmer_jax.run import sharding
-from mmer_jax.run.program import jit_step
 from mmer_jax.run.step import init_state, make_step_parts, make_train_step, over_seeds
 from tests.double import widened
+from tests.small_run import jit_step
 from tests.test_models import AUXILIARY, CASES, make, make_batch
 
 ROWS = 8

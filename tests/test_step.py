@@ -11,9 +11,8 @@ import pytest
 from mmer_jax.losses import make_loss
 from mmer_jax.models import LfLstm, build_model
 from mmer_jax.run import sharding
-from mmer_jax.run.program import jit_step
 from mmer_jax.run.step import init_state, make_eval_step, make_step_parts, make_train_step, over_seeds, variables_of
-from tests.small_run import MeanModel
+from tests.small_run import MeanModel, jit_step
 from tests.test_models import ALL, make_batch
 
 LOSS = make_loss({'cross_entropy': 1.0})
