@@ -164,7 +164,8 @@ class Loop:
         self.state: TrainState = program.shapes(config.seeds)
         self.loss_sum, self.step = np.zeros(config.seeds), 0
         expected = self._restore()
-        program.prepare(fold_data, self.step)
+        if self.step < program.total_steps:
+            program.prepare(fold_data, self.step)
         if self.step == 0:
             with Stopwatch() as watch:
                 self.state = program.init(self.seeds.astype(np.int32))

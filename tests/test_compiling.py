@@ -64,6 +64,26 @@ def test_others_compile_while_one_is_used_and_waiting_is_told(monkeypatch):
     assert 0 < told[0][1] <= background.waited
 
 
+def test_what_was_forgotten_before_it_began_is_compiled_when_it_is_called(monkeypatch):
+    monkeypatch.setattr(compiling, 'SIDE_BY_SIDE', 1)
+    may_end, begun = threading.Event(), threading.Event()
+
+    def compile_for(shapes):
+        begun.set()
+        assert may_end.wait(20)
+        return lambda state, batch: shapes['audio'].shape[1]
+
+    background = Background()
+    step = ByShape('the step', compile_for, background)
+    first, second = step.prepare(batch(9)), step.prepare(batch(3))
+    assert begun.wait(20)
+    background.forget()
+    may_end.set()
+    assert second.cancelled()
+    assert (step(0, batch(9)), step(0, batch(3))) == (9, 3)
+    assert first.result() is not None
+
+
 def test_an_error_of_the_compiler_reaches_the_caller():
     def compile_for(shapes):
         raise ValueError('no such shape')

@@ -65,7 +65,7 @@ class ByShape:
     def prepare(self, batch: Batch) -> Future:
         """Begins to compile for a batch like this one, of arrays or of jax.ShapeDtypeStruct, if nobody has yet."""
         key = tuple(sorted((name, tuple(x.shape), str(x.dtype)) for name, x in batch.items()))
-        if key not in self._programs:
+        if key not in self._programs or self._programs[key].cancelled():  # by `forget`, at the end of a fold
             shapes = {m: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding) for m, x in batch.items()}
             self._programs[key] = self._background.submit(self._compile_for, shapes)
         return self._programs[key]
