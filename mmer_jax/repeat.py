@@ -42,6 +42,8 @@ def repeat_layers(
     parameters once, so large ones that are only applied are better off without.
     """
     count = len(next(iter(blocks.values())))
+    if not count:
+        return carry, []
     names = {name: [str(layer.name) for layer in layers] for name, layers in blocks.items()}
     kinds = {kind for kind, held in module.variables.items() for own in names.values() if own[0] in held}
     if count == 1 or not loop or module.is_initializing() or kinds != {'params'}:

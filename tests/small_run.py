@@ -33,8 +33,8 @@ class MeanModel(nn.Module):
 
 def jit_step(step, lift, places):
     """A training step, or its parts, compiled for what it is called with."""
-    compile_for = step_compiler(step, lift, places)
-    return lambda state, batch: compile_for(state, batch)(state, batch)
+    lower_for = step_compiler(step, lift, places)
+    return lambda state, batch: lower_for(state, batch)()(state, batch)
 
 
 def small_config(directory, **changes):

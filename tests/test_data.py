@@ -328,4 +328,4 @@ def test_a_script_without_a_main_guard_is_told_of_it(tiny, tmp_path):
     environment = {**os.environ, 'PYTHONPATH': str(REPOSITORY)}
     done = subprocess.run([sys.executable, script], env=environment, capture_output=True, text=True, timeout=300)
     assert done.returncode == 1
-    assert 'put what trains under "if __name__ == \'__main__\':", or set batches.workers to 0' in done.stderr
+    assert 'put what trains under "if __name__ == \'__main__\':", or set data.workers to 0' in done.stderr

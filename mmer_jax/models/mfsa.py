@@ -148,10 +148,8 @@ class Mfsa(nn.Module):
 
         carry, number = (dict(z), dict.fromkeys(z)), 0
         # The first layer has nothing to predict from, and so no prediction: it is another one than the rest.
-        first = 1 if self.prediction_chain else 0
+        first = min(self.psa_layers, 1 if self.prediction_chain else 0)
         for layers in (range(first), range(first, self.psa_layers)):
-            if not layers:
-                continue
             carry, seen = repeat_layers(self, blocks(layers), step, carry, train=train, remat=self.remat)
             for maps, weight in seen:
                 for m, attention_BKTT in maps.items():
@@ -193,8 +191,6 @@ class Mfsa(nn.Module):
             )
             for layer in range(self.hca_layers)
         ]
-        if not layers:
-            return z, {}
         z, seen = repeat_layers(
             self, {'hca': layers}, lambda call, z, _: call('hca', {m: z[m] for m in masks}, masks), dict(z), train=train
         )

@@ -1,8 +1,11 @@
 """Programs compiled once per shape of the batch, in the background, so that the device works while others compile.
 
-XLA compiles outside Python's lock: several programs side by side take the time of one where there are cores.
+XLA compiles outside Python's lock: several programs side by side take the time of one where there are cores. Tracing
+and lowering stay in the thread that trains: jax imports parts of itself when they are first traced, which two threads
+must not do at once. What is still to be lowered is done while that thread would only wait.
 """
 
+import collections
 import os
 import time
 from collections.abc import Callable, Mapping
@@ -25,6 +28,11 @@ class Background:
         self.listener: Callable[[str, float], None] = lambda name, seconds: None
         self.waited = 0.0  # seconds, by whoever called a program that was not there yet
         self._pool: ThreadPoolExecutor | None = None
+        self._later: collections.deque[Callable[[], Any]] = collections.deque()
+
+    def later(self, work: Callable[[], Any]) -> None:
+        """To be done by whoever waits next."""
+        self._later.append(work)
 
     def submit(self, function: Callable[..., Any], *arguments: Any) -> Future:
         if self._pool is None:
@@ -37,6 +45,9 @@ class Background:
         started = time.monotonic()
         try:
             while not future.done():
+                if self._later:
+                    self._later.popleft()()
+                    continue
                 try:
                     return future.result(timeout=TICK)
                 except TimeoutError:
@@ -47,6 +58,7 @@ class Background:
 
     def forget(self) -> None:
         """Drops what has not begun; what compiles ends by itself."""
+        self._later.clear()
         if self._pool is not None:
             self._pool.shutdown(wait=False, cancel_futures=True)
             self._pool = None
@@ -55,11 +67,14 @@ class Background:
 class ByShape:
     """A function of (state, batch) with a program for each shape of the batch.
 
-    compile_for(batch of jax.ShapeDtypeStruct) -> what is called with (state, batch) of that shape.
+    lower_for(batch of jax.ShapeDtypeStruct) lowers the program here and now, and gives a function that compiles it in
+    the background and returns what is called with (state, batch) of that shape.
     """
 
-    def __init__(self, name: str, compile_for: Callable[[Batch], Callable[..., Any]], background: Background):
-        self.name, self._compile_for, self._background = name, compile_for, background
+    def __init__(
+        self, name: str, lower_for: Callable[[Batch], Callable[[], Callable[..., Any]]], background: Background
+    ):
+        self.name, self._lower_for, self._background = name, lower_for, background
         self._programs: dict[Any, Future] = {}
 
     def prepare(self, batch: Batch) -> Future:
@@ -67,7 +82,7 @@ class ByShape:
         key = tuple(sorted((name, tuple(x.shape), str(x.dtype)) for name, x in batch.items()))
         if key not in self._programs or self._programs[key].cancelled():  # by `forget`, at the end of a fold
             shapes = {m: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding) for m, x in batch.items()}
-            self._programs[key] = self._background.submit(self._compile_for, shapes)
+            self._programs[key] = self._background.submit(self._lower_for(shapes))
         return self._programs[key]
 
     def __call__(self, state: Any, batch: Batch) -> Any:
@@ -89,8 +104,3 @@ def shapes_of(batch: Mapping[str, np.ndarray], place: Sharding, processes: int) 
         for key, x in batch.items()
         if key != 'id'
     }
-
-
-def placed(tree: Any, places: Any) -> Any:
-    """Shapes with their places: those of a program's results, for the next program that takes them."""
-    return jax.tree.map(lambda x, place: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place), tree, places)

@@ -6,7 +6,7 @@ What training, evaluation, extraction and prediction all need to put together, p
 import copy
 import dataclasses
 import functools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -167,14 +167,16 @@ class Program:
         """Begins to compile for every planned shape, in the order in which training from `step` on comes to them."""
         load, validation = fold_data.loaders['train'], fold_data.loaders['validation']
         ahead = range(step, min(step + load.plan.batches_per_epoch, len(load.plan)))
-        self._prepare(self.train, load, [load.plan[number][1] for number in ahead])
-        self._prepare(self.predict, validation, [bucket for bucket, _ in validation.plan.epoch(0)])
+        first, *rest = dict.fromkeys(load.plan[number][1] for number in ahead)
+        self._prepare(self.train, load, first)
+        for bucket in rest:
+            self.background.later(partial(self._prepare, self.train, load, bucket))
+        for bucket in dict.fromkeys(bucket for bucket, _ in validation.plan.epoch(0)):
+            self.background.later(partial(self._prepare, self.predict, validation, bucket))
 
-    def _prepare(self, function: Any, load: LoadBatch, buckets: Sequence[int]) -> None:
-        place = sharding.batch_sharding(self.mesh)
-        for bucket in dict.fromkeys(buckets):
-            empty = load((0, bucket, np.zeros(0, np.int64)))  # a batch of padding rows: nothing is read
-            function.prepare(shapes_of(empty, place, load.process_count))
+    def _prepare(self, function: Any, load: LoadBatch, bucket: int) -> None:
+        empty = load((0, bucket, np.zeros(0, np.int64)))  # a batch of padding rows: nothing is read
+        function.prepare(shapes_of(empty, sharding.batch_sharding(self.mesh), load.process_count))
 
 
 def make_program(config: ConfigDict, model: nn.Module, fold_data: FoldData) -> Program:
