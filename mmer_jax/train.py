@@ -206,18 +206,15 @@ class Loop:
             workers=self.config.data.workers,
             threads=self.config.data.threads,
         )
-        pending, waited, epoch_start, first = None, 0.0, time.perf_counter(), True
+        pending, waited, epoch_start = None, 0.0, time.perf_counter()
         try:
             while self.step < self.program.total_steps and self.selection.running.any():
                 before = time.perf_counter()
                 batch = next(batches)
                 waited += time.perf_counter() - before
                 arrays = sharding.put_batch(batch, self.program.mesh)
-                if first:
-                    first = False
-                    self.on_device, numbers = self._first_step(arrays)
-                else:
-                    self.on_device, numbers = self.program.train(self.on_device, arrays)
+                step = self.program.train if FIRST.done else self._first_step
+                self.on_device, numbers = step(self.on_device, arrays)
                 if pending is not None:  # the numbers of the step before: the device is already busy with this one
                     self._account(*pending)
                 pending = (self.step, numbers)
@@ -233,16 +230,15 @@ class Loop:
         finally:
             batches.close()
 
-    def _first_step(self, arrays: Any) -> Any:
+    def _first_step(self, state: Any, arrays: Any) -> Any:
         """The first step of this process; what was waited for before it goes to timing.jsonl."""
         background = self.program.background
         waited = background.waited
         with Stopwatch() as watch:
-            found = jax.block_until_ready(self.program.train(self.on_device, arrays))
-        if not FIRST.done:
-            FIRST.compilation, FIRST.done = background.waited - waited, True
-            FIRST.step = watch.seconds - FIRST.compilation
-            self.log.timing(FIRST.row(self.step + 1))
+            found = jax.block_until_ready(self.program.train(state, arrays))
+        FIRST.compilation, FIRST.done = background.waited - waited, True
+        FIRST.step = watch.seconds - FIRST.compilation
+        self.log.timing(FIRST.row(self.step + 1))
         return found
 
     def _account(self, step: int, numbers: Any) -> None:

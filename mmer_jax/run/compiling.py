@@ -34,11 +34,11 @@ class Background:
         """To be done by whoever waits next."""
         self._later.append(work)
 
-    def submit(self, function: Callable[..., Any], *arguments: Any) -> Future:
+    def submit(self, function: Callable[[], Any]) -> Future:
         if self._pool is None:
             workers = min(os.cpu_count() or 1, SIDE_BY_SIDE)
             self._pool = ThreadPoolExecutor(workers, thread_name_prefix='compile')
-        return self._pool.submit(function, *arguments)
+        return self._pool.submit(function)
 
     def wait(self, future: Future, name: str) -> Any:
         """Its result; the listener hears every second what is waited for and for how long."""

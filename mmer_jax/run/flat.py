@@ -56,18 +56,18 @@ def over_vectors(
         parts = {key: [leaf for leaf, group in zip(leaves, groups, strict=True) if group == key] for key in known}
         return {key: jnp.concatenate([leaf.reshape(-1) for leaf in part]) for key, part in parts.items()}
 
-    def scatter(vectors, like, otherwise):
-        """Vectors -> a tree like `like`; otherwise(leaf) where a leaf is of no group."""
+    def scatter(vectors, like, put):
+        """put(leaf, its part of a vector, None where it is of no group) for each leaf of the tree `like`."""
         groups, _ = layout(like)
         leaves, treedef = jax.tree.flatten(like)
         taken, found = dict.fromkeys(vectors, 0), []
         for leaf, group in zip(leaves, groups, strict=True):
-            if group is None:
-                found.append(otherwise(leaf))
-                continue
-            start = taken[group]
-            taken[group] = start + leaf.size
-            found.append(jax.lax.slice(vectors[group], (start,), (taken[group],)).reshape(leaf.shape))
+            part = None
+            if group is not None:
+                start = taken[group]
+                taken[group] = start + leaf.size
+                part = jax.lax.slice(vectors[group], (start,), (taken[group],)).reshape(leaf.shape)
+            found.append(put(leaf, part))
         return jax.tree.unflatten(treedef, found)
 
     def init(params):
@@ -79,13 +79,11 @@ def over_vectors(
 
     def update(gradient, state, params):
         vectors, state = update_vectors(gather(gradient), state, params)
-        return scatter(vectors, gradient, jnp.zeros_like), state
+        return scatter(vectors, gradient, lambda leaf, part: jnp.zeros_like(leaf) if part is None else part), state
 
     def apply(params, updates, scale):
         scaled = {key: vector * scale for key, vector in updates.items()}
-        updates = scatter(scaled, params, lambda leaf: None)
-        is_none = lambda x: x is None  # noqa: E731
-        return jax.tree.map(lambda u, p: p if u is None else p + u.astype(p.dtype), updates, params, is_leaf=is_none)
+        return scatter(scaled, params, lambda p, u: p if u is None else p + u.astype(p.dtype))
 
     def members(tree):
         groups, known = layout(tree)
