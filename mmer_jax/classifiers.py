@@ -263,10 +263,13 @@ def draw(
         x = fuse(vectors, fold.train, 'concat')
         if x.shape[1] < 2:
             continue  # one value a record has no plane to be shown in
-        points = PCA(2, random_state=0).fit(x[fold.train]).transform(x[fold.test])
+        pca = PCA(2, random_state=0).fit(x[fold.train])
+        points = pca.transform(x[fold.test])
         files.append(output / f'pca_{name}.png')
         title = f'{"all modalities" if name == "fusion" else name}: test records of {fold.name}'
-        plots.scatter(points, fold.labels[fold.test], fold.class_names, files[-1], title)
+        plots.scatter(
+            points, fold.labels[fold.test], fold.class_names, files[-1], title, pca.explained_variance_ratio_.tolist()
+        )
     return files
 
 

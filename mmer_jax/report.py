@@ -1,179 +1,117 @@
-"""Results of runs as a table and pictures: `python -m mmer_jax.report RUNS... [--output DIR]`.
+"""Results of runs as a table, pictures and a page: `python -m mmer_jax.report RUNS... [--html] [--output DIR]`.
 
-Reads results.json, metrics.jsonl and predictions/ of finished workdirs; needs no device. Writes report.md,
-results.csv (a line a run), rows.csv (a line for each fold and seed) and PNG pictures beside them.
+Reads results.json, config.json, metrics.jsonl and predictions/ of finished workdirs; needs no device. Writes report.md,
+results.csv (a line per run and metric), rows.csv (a line per fold and seed) and pictures beside them; with --html also
+report.html, one file with everything in it.
 """
 
 import argparse
-import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
-import numpy as np
-
-from mmer_jax.files import read_arrays, read_jsonl
-from mmer_jax.files.outputs import PICTURE, REPORT_FILES, check_folder
-from mmer_jax.metrics import about, confusion_matrix, per_class
-from mmer_jax.results import plots
-from mmer_jax.results.page import Block, Heading, Notes, Picture, Table, Text, csv_text, markdown
-from mmer_jax.results.runs import (
-    EXPLANATION,
-    NOT_HONEST,
-    ReportError,
-    Run,
-    find_runs,
-    marks_of,
-    published_of,
-    unique,
-)
-from mmer_jax.results.summary import (
-    column_title,
-    decimals_of,
-    finite_mean,
-    format_number,
-    format_summary,
-    over,
-    scale_of,
-    summarise,
-    unit_of,
-)
+from mmer_jax.files.outputs import PICTURES, REPORT_FILES, check_folder
+from mmer_jax.metrics import about
+from mmer_jax.results import canvas, plots, statistics
+from mmer_jax.results.choice import chosen, ordered
+from mmer_jax.results.html import html
+from mmer_jax.results.latex import latex
+from mmer_jax.results.page import Block, Details, Heading, Notes, Picture, Text, csv_text, markdown
+from mmer_jax.results.run_page import draw, more_of
+from mmer_jax.results.run_table import fold_rows, main_table, notes, summary_rows, tests_table
+from mmer_jax.results.runs import Run, find_runs, published_of, unique
+from mmer_jax.results.statistics import Tested, compare, read_tested
+from mmer_jax.results.summary import decimals_of, finite_mean, scale_of, summarise, unit_of
 from mmer_jax.settings import command
 
-CLASSES_EXPLANATION = """\
-Classes: for each seed the test records of all folds are counted together, then come mean ± standard deviation over the
-seeds. Recall is the share of a class's records that are found, and is the diagonal of the picture; precision the share
-of what is called so that is so; F1 their harmonic mean. – : undefined, as no test record is of the class (recall) or
-none was called so (precision); seeds where a number is undefined are left out of its mean."""
+FOOTER = 'Made by mmer_jax.report. The page needs no other file and loads nothing.'
 
 
-def main_table(runs: Sequence[Run]) -> Table:
-    """The results table: one row per run, columns from the runs' headline metrics."""
-    metrics = unique(metric for run in runs for metric in run.results['headline'])
-    titles = [column_title(metric) for metric in metrics]
-    header = ['run', 'modalities', 'parameters', 'folds x seeds', *titles, 'floor', 'published', 'protocol']
-    rows = []
-    for run in runs:
-        results, first = run.results, run.results['headline'][0]
-        folds, seeds = run.values(first).shape
-        cells = [run.name, ', '.join(results['modalities']), f'{results["parameters"]:,}', f'{folds} x {seeds}']
-        own = results['headline']
-        cells += [format_summary(m, summarise(run.values(m))) if m in own else '' for m in metrics]
-        # The floor and the published number are named by metric where a table mixes them.
-        floor = finite_mean(run.values(first, 'floor'))
-        published = published_of(results)
-        quoted = [f'{format_number(m, published[m])} ({about(m).title})' for m in own if m in published]
-        cells += [f'{format_number(first, floor)} ({about(first).title})', ', '.join(quoted) or '–']
-        marks = marks_of(run)
-        cells.append(results['protocol'] + (f' ⚠ {"; ".join(marks)}' if marks else ''))
-        rows.append(cells)
-    return Table(header, rows)
+def write_report(
+    paths: Sequence[str | Path],
+    output: str | Path | None = None,
+    *,
+    page: bool = False,
+    tex: bool = False,
+    tests: bool = False,
+    picture: str = 'png',
+    where: Sequence[str] = (),
+    group_by: str = '',
+    sort: str = '',
+) -> Path:
+    """Writes the report of all runs at or below the paths; returns report.md, or report.html where `page`.
 
-
-def notes(runs: Sequence[Run], faults: Sequence[str]) -> Notes:
-    """What stands under the table: sources of published numbers, marks, unfinished runs, those that are not shown."""
-    points = []
-    for run in runs:
-        published = run.results['published'] or {}
-        if published_of(run.results):
-            points.append(f'{run.name}: published in {published.get("source", "a source that is not named")}.')
-        elif published:
-            whose = published.get('dataset') or 'a data set that is not named (key dataset of config.published)'
-            points.append(f'{run.name}: published numbers are of {whose}, this run is on {run.results["dataset"]}.')
-        if marks_of(run):
-            points.append(f'{run.name}: {NOT_HONEST}{"; ".join(marks_of(run))}.')
-        if run.unfinished:
-            points.append(f'{run.name}: {run.unfinished}.')
-    return Notes(EXPLANATION, [*points, *(f'Not shown: {fault}.' for fault in faults)])
-
-
-def class_table(confusions: np.ndarray, class_names: Sequence[str]) -> Table:
-    """Records, recall, precision and F1 of every class, from counts (N, C, C) of N seeds."""
-    rows = []
-    scores = per_class(confusions)
-    records = confusions.sum(-1)[0]  # of the true classes, the same for every seed
-    for number, name in enumerate(class_names):
-        cells = [format_summary('', over('seeds', values[:, number])) for values in scores]
-        rows.append([name, f'{records[number]:,}', *cells])
-    return Table(['class', 'test records', 'recall, %', 'precision, %', 'F1, %'], rows)
-
-
-def confusions(run: Run) -> np.ndarray:
-    """(N, C, C) counts of the test records of all folds, for each seed; rows are true classes."""
-    classes = len(run.results['class_names'])
-    total: Any = 0
-    for folder in run.folds.values():
-        try:
-            found = read_arrays(folder / 'predictions' / 'test.npz', ('prediction', 'label'))
-        except (ValueError, OSError) as error:
-            raise ReportError(str(error)) from error
-        predicted, labels = found['prediction'].argmax(-1), found['label']
-        total = total + np.stack([confusion_matrix(one, labels, classes) for one in predicted])
-    return np.asarray(total)
-
-
-def draw(run: Run, stem: str, output: Path) -> list[Block]:
-    """Writes the run's pictures; returns the blocks that show them."""
-    rows = [{**row, 'fold': fold} for fold, folder in run.folds.items() for row in read_jsonl(folder / 'metrics.jsonl')]
-    metric = run.results['selection']
-    path, label = output / f'{stem}_curves.png', f'{about(metric).title}{unit_of(metric)}'
-    plots.curves(rows, path, run.name, metric=metric, scale=scale_of(metric), label=label)
-    blocks: list[Block] = [Picture(f'loss and {metric} of {run.name}', f'{stem}_curves.png')]
-    if run.results['metrics'] == 'classification':
-        counts, names = confusions(run), run.results['class_names']
-        folds = f', {len(run.folds)} folds together' if len(run.folds) > 1 else ''
-        title = f'{run.name}: test{folds}' + (f', mean of {len(counts)} seeds' if len(counts) > 1 else '')
-        plots.confusion(counts.mean(0), names, output / f'{stem}_confusion.png', title)
-        blocks.append(Picture(f'confusion matrix of {run.name}', f'{stem}_confusion.png'))
-        blocks += [class_table(counts, names), Text(CLASSES_EXPLANATION)]
-    return blocks
+    tex: also report.tex. tests: intervals and paired tests; a page always has them. picture: format of the pictures.
+    where, group_by, sort: which runs, below which headings, by which metric (results/choice.py).
+    """
+    if page and picture == 'pdf':
+        raise command.WrongCall('--html --format pdf: a page shows pictures as png or svg')
+    found, faults = find_runs(paths)
+    runs = chosen(found, where)
+    runs = ordered(runs, sort) if sort else runs
+    stems = _stems(runs)
+    own = {f'{stem}_*.{kind}': mark for stem in stems for kind, mark in PICTURES.items()}
+    output = check_folder(output, REPORT_FILES | own) if output else found[0].folder / 'report'
+    output.mkdir(parents=True, exist_ok=True)
+    tested = _tested(runs) if page or tests else {}
+    blocks: list[Block] = [Heading('Results', 1), main_table(runs, tested, group_by, inner=page), notes(runs, faults)]
+    blocks += [Text(statistics.EXPLANATION)] if tested else []
+    for metric, group in _by_first_metric(runs).items():
+        if len(group) > 1:
+            draw_comparison(metric, group, output / f'comparison_{metric}.{picture}')
+            blocks.append(Picture(f'{about(metric).title} of all runs', f'comparison_{metric}.{picture}'))
+    blocks += _tests(runs, tested)
+    whole, told = list(blocks), False
+    for run, stem in zip(runs, stems, strict=True):
+        part = [Heading(run.name), *draw(run, stem, output, picture, explain=not told)]
+        told = told or run.results['metrics'] == 'classification'
+        blocks += part
+        whole += [*part, *(more_of(run, tested.get(run.name)) if page else [])]
+    write_csv(runs, output, tested)
+    (output / 'report.md').write_text(markdown(blocks), encoding='utf-8')
+    if tex:
+        (output / 'report.tex').write_text(latex(blocks), encoding='utf-8')
+    if page:
+        (output / 'report.html').write_text(html(whole, 'Results', output, FOOTER), encoding='utf-8')
+    return output / ('report.html' if page else 'report.md')
 
 
 def _stems(runs: Sequence[Run]) -> list[str]:
-    plain = [re.sub(r'[^\w.-]+', '_', run.name).strip('_') for run in runs]
+    plain = [run.stem for run in runs]
     return [stem if plain.count(stem) == 1 else f'{stem}_{number}' for number, stem in enumerate(plain)]
 
 
-def write_csv(runs: Sequence[Run], output: Path) -> None:
+def _tested(runs: Sequence[Run]) -> dict[str, Tested]:
+    found = {run.name: read_tested(run) for run in runs}
+    return {name: one for name, one in found.items() if one is not None}
+
+
+def _tests(runs: Sequence[Run], tested: Mapping[str, Tested]) -> list[Block]:
+    """Paired tests of the first headline metric of each run, below the table; the others can be opened."""
+    blocks: list[Block] = []
+    firsts = list(_by_first_metric(runs))
+    for metric in unique(metric for run in runs for metric in run.results['headline']):
+        members = [run for run in runs if run.name in tested and metric in run.results['headline']]
+        found = compare([tested[run.name] for run in members], [run.name for run in members], metric)
+        if found and metric in firsts:
+            blocks += [Heading(f'Paired tests: {about(metric).title}'), tests_table(found)]
+        elif found:
+            blocks.append(Details(f'Paired tests: {about(metric).title}', [tests_table(found)]))
+    others = [run.name for run in runs if run.name in tested and not _has_partner(tested[run.name], tested.values())]
+    if others and len(tested) > 1:
+        blocks.append(Notes('Not tested against another run, because no other was tested on the same records:', others))
+    return blocks
+
+
+def _has_partner(one: Tested, all_of_them: Iterable[Tested]) -> bool:
+    return any(other is not one and other.records == one.records for other in all_of_them)
+
+
+def write_csv(runs: Sequence[Run], output: Path, tested: Mapping[str, Tested] | None = None) -> None:
     """results.csv: one line for each run and headline metric. rows.csv: one for each run, fold and seed."""
-    lines, rows = [], []
-    for run in runs:
-        about = {'run': run.name, 'workdir': run.folder.name, 'protocol': run.results['protocol']}
-        about |= {'modalities': ' '.join(run.results['modalities']), 'marks': '; '.join(marks_of(run))}
-        for metric in run.results['headline']:
-            values = run.values(metric)
-            summary = summarise(values)
-            lines.append({
-                **about, 'parameters': run.results['parameters'], 'folds': values.shape[0], 'seeds': values.shape[1],
-                'metric': metric, 'mean': summary.mean, 'sd': summary.deviation, 'sd_over': summary.over,
-                'floor': finite_mean(run.values(metric, 'floor')),
-                'published': published_of(run.results).get(metric),
-            })  # fmt: skip
-        for row in run.results['rows']:
-            keys = {key: row[key] for key in ('fold', 'seed', 'best_epoch', 'epochs')}
-            train = {f'train/{key}': value for key, value in row.get('train', {}).items()}
-            rows.append({**about, **keys, **row['test'], **train})
-    for name, content in (('results.csv', lines), ('rows.csv', rows)):
+    rows = [row for run in runs for row in fold_rows(run)]
+    for name, content in (('results.csv', summary_rows(runs, tested)), ('rows.csv', rows)):
         (output / name).write_text(csv_text(content), encoding='utf-8', newline='')
-
-
-def write_report(paths: Sequence[str | Path], output: str | Path | None = None) -> Path:
-    """Writes the report of all runs at or below the paths; returns report.md."""
-    runs, faults = find_runs(paths)
-    own = REPORT_FILES | {f'{stem}_*.png': PICTURE for stem in _stems(runs)}
-    output = check_folder(output, own) if output else runs[0].folder / 'report'
-    output.mkdir(parents=True, exist_ok=True)
-    blocks: list[Block] = [Heading('Results', 1), main_table(runs), notes(runs, faults)]
-    for metric, group in _by_first_metric(runs).items():
-        if len(group) > 1:
-            draw_comparison(metric, group, output / f'comparison_{metric}.png')
-            blocks.append(Picture(f'{metric} of all runs', f'comparison_{metric}.png'))
-    for run, stem in zip(runs, _stems(runs), strict=True):
-        blocks += [Heading(run.name), *draw(run, stem, output)]
-    write_csv(runs, output)
-    (output / 'report.md').write_text(markdown(blocks), encoding='utf-8')
-    return output / 'report.md'
 
 
 def _by_first_metric(runs: Sequence[Run]) -> dict[str, list[Run]]:
@@ -195,6 +133,7 @@ def draw_comparison(metric: str, runs: Sequence[Run], path: Path) -> None:
         path,
         published=[None if value is None else scale * value for value in published],
         label=f'test {about(metric).title}{unit_of(metric)}',
+        title=f'Test {about(metric).title}',
         decimals=decimals_of(metric),
     )
 
@@ -203,11 +142,22 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog='python -m mmer_jax.report', description=__doc__.split('\n')[0])
     parser.add_argument('runs', nargs='+', help='workdirs, or folders that hold some')
     parser.add_argument('--output', help='folder of the report; report/ in the first run by default')
+    parser.add_argument('--html', action='store_true', help='also report.html: one file with tests and all pictures')
+    parser.add_argument('--latex', action='store_true', help='also report.tex: the tables, for the package booktabs')
+    parser.add_argument('--tests', action='store_true', help='intervals, and paired tests between runs')
+    parser.add_argument('--format', choices=canvas.FORMATS, default='png', help='of the pictures; png by default')
+    parser.add_argument('--where', action='append', default=[], metavar='KEY=VALUE', help='only runs with this value')
+    parser.add_argument('--group_by', default='', metavar='KEY', help='headings in the table, by a key of the configs')
+    parser.add_argument('--sort', default='', metavar='METRIC', help='the best run by this metric comes first')
     return parser.parse_args(argv)
 
 
 def work(arguments: argparse.Namespace) -> None:
-    print(f'report: {write_report(arguments.runs, arguments.output)}')
+    path = write_report(
+        arguments.runs, arguments.output, page=arguments.html, tex=arguments.latex, tests=arguments.tests,
+        picture=arguments.format, where=arguments.where, group_by=arguments.group_by, sort=arguments.sort,
+    )  # fmt: skip
+    print(f'report: {path}')
 
 
 def main(argv: list[str] | None = None) -> int:

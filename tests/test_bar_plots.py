@@ -5,10 +5,16 @@ import numpy as np
 import pytest
 from matplotlib.colors import to_rgb
 
-from mmer_jax.results import bar_plots
+from mmer_jax.results import bar_plots, canvas
 from mmer_jax.results.bar_plots import COLOURS, Bar
 
 SERIES = ('voice', 'face', 'face and voice')
+
+
+@pytest.fixture(autouse=True)
+def at_100_dpi(monkeypatch):
+    """Pictures are counted in pixels here, and drawn sooner."""
+    monkeypatch.setattr(canvas, 'DPI', 100)
 
 
 def bars(groups=8):

@@ -9,7 +9,13 @@ from matplotlib.axes import Axes
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 
-from mmer_jax.results import plots
+from mmer_jax.results import canvas, curves, plots
+
+
+@pytest.fixture(autouse=True)
+def at_100_dpi(monkeypatch):
+    """Pictures are counted in pixels here, and drawn sooner."""
+    monkeypatch.setattr(canvas, 'DPI', 100)
 
 
 def rows(seeds, folds, epochs=4):
@@ -23,8 +29,8 @@ def rows(seeds, folds, epochs=4):
 def lines_of(seeds, folds):
     """Lines of the loss as plots.curves draws them: (alpha, width, values)."""
     axes: Axes = Figure().add_subplot()
-    series = plots._series(rows(seeds, folds), 'validation', 'loss', 1.0)
-    plots._draw_series(axes, series, plots.BLUE, 'validation')
+    series = curves.series_of(rows(seeds, folds), 'validation', 'loss', 1.0)
+    curves.draw_series(axes, series, plots.BLUE, 'validation')
     return [(line.get_alpha(), line.get_linewidth(), list(line.get_ydata())) for line in axes.lines]
 
 
@@ -45,7 +51,7 @@ def test_the_folds_of_several_seeds_are_faint_behind_the_seeds():
 def test_folds_are_seen_in_the_picture(tmp_path):
     def blue_to_vermilion(count):
         path = tmp_path / f'{count}.png'
-        plots.curves(rows(1, count), path, 'title', metric='accuracy', scale=100, label='accuracy, %')
+        curves.curves(rows(1, count), path, 'title', metric='accuracy', scale=100, label='accuracy, %')
         pixels = matplotlib.image.imread(path)[..., :3]
         assert pixels.shape[:2] == (420, 1000)
         half = 0.5 + 0.5 * np.array(to_rgb(plots.VERMILION))  # a thin line on white

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from mmer_jax import report
-from mmer_jax.results import plots, runs, summary
+from mmer_jax.results import canvas, curves, plots, run_page, runs, summary
 
 # accuracy by (fold, seed): per seed the mean over folds is .5, .6, .7
 ACCURACY = {
@@ -20,6 +20,12 @@ ACCURACY = {
     ('fold_1', 2): 0.8,
 }
 CLASSES = ['calm', 'happy', 'sad']
+
+
+@pytest.fixture(autouse=True)
+def at_100_dpi(monkeypatch):
+    """Pictures are counted in pixels here, and drawn sooner."""
+    monkeypatch.setattr(canvas, 'DPI', 100)
 
 
 def curve_rows(seeds, epochs=3):
@@ -131,9 +137,9 @@ def test_metrics_of_another_split_are_found_where_the_run_has_them(tmp_path):
     after = runs.read_run(folder)
     np.testing.assert_allclose(after.values('train/accuracy'), after.values('accuracy') + 0.1)
     assert np.isnan(after.values('train/accuracy', 'floor')).all()
-    assert report.column_title('train/loss') == 'train loss ↓'
-    assert report.column_title('train/accuracy', 'Acc') == 'Acc, %'
-    assert report.format_number('train/loss', 1.06) == '1.060'
+    assert summary.column_title('train/loss') == 'train loss ↓'
+    assert summary.column_title('train/accuracy', 'Acc') == 'Acc, %'
+    assert summary.format_number('train/loss', 1.06) == '1.060'
     report.write_report([folder], tmp_path / 'out')
     with open(tmp_path / 'out' / 'rows.csv') as file:
         lines = list(csv.DictReader(file))
@@ -188,8 +194,8 @@ def class_rows(text):
 
 
 def test_the_confusion_matrix_sums_folds_for_each_seed(tmp_path):
-    (run,), _ = report.find_runs([classification_run(tmp_path / 'run')])
-    np.testing.assert_array_equal(report.confusions(run), [[[2, 2, 0], [0, 2, 0], [0, 0, 2]]] * 3)
+    (run,), _ = runs.find_runs([classification_run(tmp_path / 'run')])
+    np.testing.assert_array_equal(run_page.confusions(run), [[[2, 2, 0], [0, 2, 0], [0, 0, 2]]] * 3)
 
 
 def test_a_perfect_classifier_has_100_where_a_fold_lacks_a_class(tmp_path):
@@ -304,8 +310,8 @@ def test_an_unfinished_cross_validation_says_so(tmp_path):
 
 def test_a_fold_of_a_run_that_is_shown_is_not_shown_again(tmp_path):
     folder = classification_run(tmp_path / 'run')
-    runs, _ = report.find_runs([folder / 'fold_0', folder, folder])
-    assert [run.folder for run in runs] == [folder]
+    found, _ = runs.find_runs([folder / 'fold_0', folder, folder])
+    assert [run.folder for run in found] == [folder]
 
 
 def damage(folder, **changes):
@@ -331,7 +337,7 @@ def test_one_bad_run_is_a_note_below_the_others(tmp_path):
 def test_damaged_predictions_are_named(tmp_path):
     folder = classification_run(tmp_path / 'run')
     (folder / 'fold_1' / 'predictions' / 'test.npz').write_bytes(b'PK nothing')
-    with pytest.raises(report.ReportError, match=r'fold_1/predictions/test.npz is damaged'):
+    with pytest.raises(runs.ReportError, match=r'fold_1/predictions/test.npz is damaged'):
         report.write_report([folder])
 
 
@@ -365,7 +371,7 @@ def test_confusion_of_any_number_of_classes(tmp_path, count):
 
 def test_plots_refuse_what_they_cannot_draw(tmp_path):
     with pytest.raises(ValueError, match='no curve to draw'):
-        plots.curves([{'split': 'train', 'loss': 1.0}], tmp_path / 'x.png', 'title')
+        curves.curves([{'split': 'train', 'loss': 1.0}], tmp_path / 'x.png', 'title')
     with pytest.raises(ValueError, match=r'expected \(2, 2\)'):
         plots.confusion(np.eye(3), ['a', 'b'], tmp_path / 'x.png', 'title')
     with pytest.raises(ValueError, match='1 names with'):

@@ -11,7 +11,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 MADE_BY = 'mmer_jax'  # in the field Software of pictures
-PICTURE = b'Software\0' + MADE_BY.encode()
+PICTURES = {  # format of a picture -> what one of ours holds near one of its ends
+    'png': b'Software\0' + MADE_BY.encode(),
+    'svg': b'<dc:title>' + MADE_BY.encode() + b'</dc:title>',
+    'pdf': b'/Creator (' + MADE_BY.encode() + b')',
+}
+PICTURE = PICTURES['png']
 FEATURES, MANIFEST = 'features.json', 'manifest.csv'
 SHARD = re.compile(r'data-\d{5}-of-\d{5}\.tfrecord')
 ENDS = 1 << 20  # bytes at each end of a file in which its marks are looked for
@@ -122,10 +127,12 @@ def check_file(path: str | os.PathLike, *marks: bytes) -> None:
 
 # Files of the commands that write several into a folder, and what each holds near its beginning or its end.
 REPORT_FILES = {
-    'report.md': b'| run | modalities | parameters |',
+    'report.md': b' modalities | parameters |',
     'results.csv': b'run,workdir,protocol',
     'rows.csv': b'run,workdir,protocol',
-    'comparison_*.png': PICTURE,
+    'report.html': b'Made by mmer_jax.report',
+    'report.tex': b'% Tables made by mmer_jax',
+    **{f'comparison_*.{kind}': mark for kind, mark in PICTURES.items()},
 }
 TABLE_FILES = {
     'table.md': b'Made, and to be continued or made again, by',

@@ -47,17 +47,23 @@ def per_class(confusion: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray
 
 def summary(confusion: np.ndarray) -> dict[str, float]:
     """Accuracy, UAR, macro-F1 and weighted F1 of a confusion matrix; all 0 where it is empty."""
-    true = confusion.sum(axis=1)
-    if not true.sum():
-        return dict.fromkeys(SUMMARY, 0.0)
+    return {name: float(value) for name, value in summaries(confusion).items()}
+
+
+def summaries(confusion: np.ndarray) -> dict[str, np.ndarray]:
+    """`summary` of many confusion matrices (..., C, C): each value (...)."""
+    confusion = np.asarray(confusion)
+    true = confusion.sum(axis=-1)
     recall, _, f1 = per_class(confusion)
     # A class that no label has cannot be recalled: counted as 0 it would pull the mean down for want of data.
     occurs = true > 0
+    classes, records = np.maximum(occurs.sum(-1), 1), np.maximum(true.sum(-1), 1)
+    found, f1 = np.where(occurs, recall, 0), np.where(occurs, f1, 0)
     return {
-        'accuracy': float(np.trace(confusion) / true.sum()),
-        'uar': float(recall[occurs].mean()),
-        'macro_f1': float(f1[occurs].mean()),
-        'weighted_f1': float((f1[occurs] * true[occurs]).sum() / true.sum()),
+        'accuracy': np.trace(confusion, axis1=-2, axis2=-1) / records,
+        'uar': found.sum(-1) / classes,
+        'macro_f1': f1.sum(-1) / classes,
+        'weighted_f1': (f1 * true).sum(-1) / records,
     }
 
 

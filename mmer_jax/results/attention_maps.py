@@ -26,6 +26,7 @@ UNITS = {  # in a title; '' where sides and layer say all
     'message': '',
 }
 TEXT_COLUMNS = ('tokens', 'text', 'raw_text')  # of the manifest; tokens: what stands at each step, where it is no word
+UNIFORM = 0.5  # the share of the largest weight that the smallest one of a nearly uniform map has
 Modalities = tuple[str, ...]
 
 
@@ -148,7 +149,8 @@ def counterpart(one: AttentionMap, maps: Mapping[str, AttentionMap]) -> Attentio
 def drawing(sides: Sequence[Side], keys: Sequence[str], heads: str, *, contrast: bool = False) -> Drawing:
     """The chosen maps of the first side with their counterparts of the others; those of one key share a scale.
 
-    The scale goes from 0, or with `contrast` from the smallest weight drawn, to the largest.
+    The scale goes from 0 to the largest weight drawn; with `contrast`, and where the map is nearly uniform, from the
+    smallest one.
     """
     chosen, left_out = choose_maps(sides[0].maps, keys)
     result = Drawing({}, {}, {}, [])
@@ -168,7 +170,10 @@ def drawing(sides: Sequence[Side], keys: Sequence[str], heads: str, *, contrast:
             }  # fmt: skip
             group += _pictures(side, one, values, heads, name_run=len(sides) > 1)
         low, high = (float(end([end(picture.values) for picture in group])) for end in (np.min, np.max))
-        span = (low if contrast and low < high else 0.0, high)
+        uniform = low > UNIFORM * high
+        span = (low if (contrast or uniform) and low < high else 0.0, high)
+        if uniform and low < high and not contrast:
+            result.notes.append(f'{key} is nearly uniform: its colours go from {low:.3g}, not from 0, to {high:.3g}.')
         result.pictures[key] = [dataclasses.replace(picture, span=span) for picture in group]
     return result
 

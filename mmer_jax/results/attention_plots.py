@@ -1,4 +1,4 @@
-"""The drawing of figures.py: attention maps as heat maps, and points of representations. PNG at 100 dpi.
+"""The drawing of figures.py: attention maps as heat maps, and points of representations. PNG, SVG or PDF.
 
 Drawn as plots.py draws: through matplotlib's objects on the Agg canvas, in colours that readers with a colour vision
 deficiency tell apart.
@@ -11,12 +11,10 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from mmer_jax.files.outputs import MADE_BY
-from mmer_jax.results.plots import BLUES, DPI, GREY
+from mmer_jax.results import canvas
+from mmer_jax.results.plots import BLUES, GREY, component_titles
 
 CELL = 0.21  # inches of a word's row or column
 CHARACTER = 0.075  # inches of a character at LABEL_SIZE points
@@ -98,7 +96,7 @@ def attention_page(
 
     Args:
         pictures: the maps, from left to right and from the top down.
-        path: the PNG file; its size follows the number of words.
+        path: the picture's file; its size follows the number of words.
         heading: stands above all.
         notes: small lines at the foot, such as why an axis has no words.
 
@@ -114,14 +112,14 @@ def attention_page(
     width = max(*widths, 5.0)
     titles = textwrap.wrap(heading, int(width / 0.11))
     head, foot = 0.2 + 0.22 * len(titles), 0.1 + 0.17 * len(lines)
-    figure = _figure(width, sum(heights) + head + foot)
+    figure = canvas.new_figure(width, sum(heights) + head + foot)
     parts = _split(figure, [head, *heights, foot], down=True)
     parts[0].text(0.12 / width, 0.5, '\n'.join(titles), fontsize=12, fontweight='bold', va='center', parse_math=False)
     parts[-1].text(0.12 / width, 0.95, '\n'.join(lines), fontsize=LABEL_SIZE, color=GREY, va='top', parse_math=False)
     for part, row, used, height in zip(parts[1:-1], rows, widths, heights, strict=True):
         for cell, picture in zip(_split(part, [*(p.size[0] for p in row), width - used]), row, strict=False):
             _draw_map(_split(cell, [picture.size[1], height - picture.size[1]], down=True)[0], picture)
-    _save(figure, path)
+    canvas.save(figure, path)
 
 
 def _split(part: Any, inches: Sequence[float], *, down: bool = False) -> list[Any]:
@@ -158,7 +156,7 @@ def _draw_map(part: Any, picture: Picture) -> None:
         for (j, values), source in zip(enumerate(columns), sources, strict=True):
             panel = axes[i, j]
             extent = (*source.edges, *target.edges[::-1])
-            fits = all(axis.steps <= axis.inches * DPI for axis in (source, target))
+            fits = all(axis.steps <= axis.inches * canvas.DPI for axis in (source, target))
             image = panel.imshow(
                 values, cmap=BLUES, vmin=low, vmax=high, aspect='auto', extent=extent,
                 interpolation='nearest' if fits else 'antialiased',
@@ -197,18 +195,23 @@ def _label(side: Any, axis: Axis, text: str | None) -> None:
 
 @dataclasses.dataclass(frozen=True)
 class Cloud:
-    """Points of one run: specific and agnostic (M, R, 2), in the order of `modalities`."""
+    """Points of one run: specific and agnostic (M, R, 2), in the order of `modalities`.
+
+    explained: the shares (2,) of the variance along the axes, where they are principal components.
+    """
 
     title: str
     subtitle: str
     modalities: tuple[str, ...]
     specific: np.ndarray
     agnostic: np.ndarray
+    explained: tuple[float, ...] = ()
 
 
 def representations(clouds: Sequence[Cloud], path: str | os.PathLike, heading: str) -> None:
     """Draws runs side by side, at most three in a row: colour and marker are the modality, light is specific, dark
-    agnostic. The two directions of an embedding have no unit, so they have no numbers.
+    agnostic. The two directions of an embedding have no unit, so they have no numbers; principal components say how
+    much of the variance they show.
 
     Raises:
         ValueError: there is no run.
@@ -217,7 +220,7 @@ def representations(clouds: Sequence[Cloud], path: str | os.PathLike, heading: s
         raise ValueError(f'{path}: no representations to draw')
     columns = min(len(clouds), 3)
     rows = -(-len(clouds) // columns)
-    figure = _figure(max(4.6 * columns, 6.4), 4.7 * rows + 0.9)
+    figure = canvas.new_figure(max(4.6 * columns, 6.4), 4.7 * rows + 0.9)
     figure.suptitle(heading, fontsize=12, fontweight='bold')
     for number, cloud in enumerate(clouds):
         panel = figure.add_subplot(rows, columns, number + 1)
@@ -233,6 +236,10 @@ def representations(clouds: Sequence[Cloud], path: str | os.PathLike, heading: s
         panel.text(
             0.5, 1.02, cloud.subtitle, fontsize=LABEL_SIZE, color=GREY, ha='center', transform=panel.transAxes
         )  # fmt: skip
+        if cloud.explained:
+            first, second = component_titles(cloud.explained)
+            panel.set_xlabel(first, fontsize=LABEL_SIZE)
+            panel.set_ylabel(second, fontsize=LABEL_SIZE)
         panel.set_xticks([])
         panel.set_yticks([])
         for spine in panel.spines.values():
@@ -248,14 +255,4 @@ def representations(clouds: Sequence[Cloud], path: str | os.PathLike, heading: s
     )  # type: ignore[call-overload]  # fmt: skip
     for handle in legend.legend_handles:
         handle.set_alpha(1)  # type: ignore[union-attr]
-    _save(figure, path)
-
-
-def _figure(width: float, height: float) -> Figure:
-    figure = Figure(figsize=(width, height), dpi=DPI, facecolor='white', layout='constrained')
-    FigureCanvasAgg(figure)
-    return figure
-
-
-def _save(figure: Figure, path: str | os.PathLike) -> None:
-    figure.savefig(path, dpi=DPI, facecolor='white', format='png', metadata={'Software': MADE_BY})
+    canvas.save(figure, path)

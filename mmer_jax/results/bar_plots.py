@@ -1,4 +1,4 @@
-"""Bars in groups: one metric of many runs, or counts of records, side by side by what they share. PNG at 100 dpi."""
+"""Bars in groups: one metric of many runs, or counts of records, side by side by what they share. PNG, SVG or PDF."""
 
 import dataclasses
 import os
@@ -8,14 +8,13 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 
-from mmer_jax.files.outputs import MADE_BY
-from mmer_jax.results.plots import DPI, GREY, PALETTE
+from mmer_jax.results import canvas
+from mmer_jax.results.plots import GREY, PALETTE
 
 INK = '#1A1A1A'
 # An order in which the first three, made pale, are still far apart.
@@ -59,7 +58,7 @@ def grouped(
 
     Args:
         bars: any number; a group may lack a series, and its bars then stay in its middle.
-        path: the PNG file, 460 pixels high, as wide as the bars need.
+        path: the picture's file, 4.6 inches high, as wide as the bars need.
         label: the axis, with its unit.
         title: stands above.
         decimals: of the numbers at the foot of the bars; 0 for counts, which stand above the bars.
@@ -76,8 +75,7 @@ def grouped(
             f'most {len(COLOURS)} series, and one bar a place'
         )
     room = max(sizes[0] * len(series), sizes[1])
-    figure = Figure(figsize=(max(1.3 + len(groups) * room, 5.0), 4.6), dpi=DPI, facecolor='white', layout='constrained')
-    FigureCanvasAgg(figure)
+    figure = canvas.new_figure(max(1.3 + len(groups) * room, 5.0), 4.6)
     axes = figure.add_subplot()
     step = FILL / len(series)
     longest = max(len(f'{bar.mean or 0:.{decimals}f}') for bar in bars)
@@ -98,7 +96,7 @@ def grouped(
     if title:
         axes.set_title(title, fontsize=12, fontweight='bold')
     _legend(figure, axes, bars, series)
-    figure.savefig(path, dpi=DPI, facecolor='white', format='png', metadata={'Software': MADE_BY})
+    canvas.save(figure, path)
 
 
 def counts(table: Mapping[str, Mapping[str, int]], path: str | os.PathLike, *, label: str, title: str = '') -> None:

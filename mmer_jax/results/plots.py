@@ -1,22 +1,16 @@
-"""The pictures of a report: training curves, a confusion matrix, a comparison of runs. PNG at 100 dpi.
+"""The pictures of a report: a confusion matrix, points of classes, a comparison of runs. PNG, SVG or PDF.
 
-Drawn through matplotlib's objects on the Agg canvas: no pyplot, no global state, no display needed. Most
-colours are those of Okabe and Ito; readers with a colour vision deficiency can tell all of PALETTE apart.
+Most colours are those of Okabe and Ito; readers with a colour vision deficiency can tell all of PALETTE apart.
 """
 
-import collections
 import os
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import LinearSegmentedColormap
-from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
 
-from mmer_jax.files.outputs import MADE_BY
+from mmer_jax.results import canvas
 
 BLUE, VERMILION, GREEN, GREY = '#0072B2', '#D55E00', '#009E73', '#5F5F5F'
 BLUES = LinearSegmentedColormap.from_list('white_to_blue', ['#FFFFFF', '#9CC9E5', BLUE, '#003A5D'])
@@ -25,68 +19,7 @@ PALETTE = (
     '#7FDCC4', '#000000',
 )  # fmt: skip
 MARKERS = 'osv^DPX*<>dp'
-DPI = 100
 NAME_WIDTH = 34  # characters of a run's name on one line
-
-Series = dict[int, float]  # epoch -> value
-
-
-def curves(
-    rows: Sequence[Mapping[str, Any]],
-    path: str | os.PathLike,
-    title: str,
-    *,
-    metric: str | None = None,
-    scale: float = 1.0,
-    label: str | None = None,
-) -> None:
-    """Draws the loss, and the metric that selects the checkpoint, against the epoch (1000 x 420 pixels).
-
-    Each seed is a thin line and their mean a thick one; with several folds a seed's line is its mean over the
-    folds, and each fold is drawn faintly behind. The folds of a single seed are the thin lines themselves. A mean
-    ends where the first of its lines ends.
-
-    Args:
-        rows: lines of `metrics.jsonl`, each with `epoch`, `split` and `seed`, and `fold` if there are several;
-            `train_epoch` and `validation` rows are drawn, others ignored.
-        path: the PNG file.
-        title: stands above both panels.
-        metric: key of the right panel; without it there is only the loss.
-        scale: the metric is multiplied by it (100 for percent).
-        label: the right panel's axis; `metric` by default.
-
-    Raises:
-        ValueError: no row can be drawn.
-    """
-    panels = [('loss', 1.0, 'loss')]
-    if metric not in (None, 'loss') and any(row.get(metric) is not None for row in rows):
-        panels.append((metric, scale, label or metric))
-    figure = _figure(10, 4.2)
-    figure.suptitle(title, fontsize=12, fontweight='bold')
-    drawn = 0
-    for number, (key, factor, name) in enumerate(panels):
-        axes = figure.add_subplot(1, len(panels), number + 1)
-        for split, colour, text in (('train_epoch', BLUE, 'train'), ('validation', VERMILION, 'validation')):
-            series = _series(rows, split, key, factor)
-            if series:
-                drawn += 1
-                _draw_series(axes, series, colour, text)
-        axes.set_xlabel('epoch')
-        axes.set_ylabel(name)
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-        axes.margins(x=0.02)
-        if axes.lines and all(len(line.get_xdata()) == 1 for line in axes.lines):  # type: ignore[arg-type]
-            epoch = float(axes.lines[0].get_xdata()[0])  # type: ignore[index, arg-type]
-            axes.set_xlim(epoch - 1, epoch + 1)
-        _plain(axes, grid='both')
-        if axes.lines:
-            axes.legend(frameon=False, fontsize=10)
-    if not drawn:
-        raise ValueError(
-            f"{path}: no curve to draw: none of the {len(rows)} rows has split 'train_epoch' or 'validation' with "
-            "an 'epoch' and a 'loss'"
-        )
-    _save(figure, path)
 
 
 def confusion(matrix: np.ndarray, class_names: Sequence[str], path: str | os.PathLike, title: str) -> None:
@@ -95,19 +28,19 @@ def confusion(matrix: np.ndarray, class_names: Sequence[str], path: str | os.Pat
     Args:
         matrix: (C, C) counts, rows true and columns predicted; may be fractional (a mean over seeds).
         class_names: C names.
-        path: the PNG file; a square that grows with C, from 500 to 1000 pixels or so.
+        path: the picture's file; a square that grows with C, from 5 to 10 inches or so.
         title: stands above.
 
     Raises:
         ValueError: the matrix is not (C, C).
     """
-    matrix, count = np.asarray(matrix, float), len(class_names)
+    matrix, count, class_names = np.asarray(matrix, float), len(class_names), list(map(canvas.short, class_names))
     if matrix.shape != (count, count):
         raise ValueError(f'confusion: matrix of shape {matrix.shape}, expected ({count}, {count}): {class_names}')
     totals = matrix.sum(axis=1, keepdims=True)
     shares = np.divide(matrix, totals, out=np.zeros_like(matrix), where=totals > 0)
     side = 2.6 + 0.72 * max(count, 3)
-    figure = _figure(side + 0.5, side)
+    figure = canvas.new_figure(side + 0.5, side)
     axes = figure.add_subplot()
     image = axes.imshow(shares, cmap=BLUES, vmin=0, vmax=1)
     small = count > 8
@@ -135,15 +68,21 @@ def confusion(matrix: np.ndarray, class_names: Sequence[str], path: str | os.Pat
     bar = figure.colorbar(image, ax=axes, fraction=0.046, pad=0.03, ticks=[0, 0.25, 0.5, 0.75, 1])
     bar.ax.set_yticklabels(['0%', '25%', '50%', '75%', '100%'], fontsize=9)
     bar.outline.set_visible(False)  # type: ignore[operator]
-    _save(figure, path)
+    canvas.save(figure, path)
 
 
 def scatter(
-    points: np.ndarray, labels: np.ndarray, class_names: Sequence[str], path: str | os.PathLike, title: str
+    points: np.ndarray,
+    labels: np.ndarray,
+    class_names: Sequence[str],
+    path: str | os.PathLike,
+    title: str,
+    explained: Sequence[float] | None = None,
 ) -> None:
-    """Draws points (R, 2) coloured by class (R,), at most twelve classes (600 x 500 pixels).
+    """Draws points (R, 2) coloured by class (R,), at most twelve classes (6 x 5 inches).
 
-    The two directions of an embedding have no unit, so the axes have no numbers.
+    The two directions of an embedding have no unit, so the axes have no numbers. explained: the shares (2,) of the
+    variance that the components have, from 0 to 1.
 
     Raises:
         ValueError: points are not (R, 2), or there are more classes than colours.
@@ -153,7 +92,7 @@ def scatter(
             f'scatter: points {points.shape}, {len(labels)} labels of {len(class_names)} classes; expected (R, 2), R '
             f'labels and at most {len(PALETTE)} classes'
         )
-    figure = _figure(6, 5)
+    figure = canvas.new_figure(6, 5)
     axes = figure.add_subplot()
     size = float(np.clip(8000 / max(len(points), 1), 10, 30))
     for number, name in enumerate(class_names):
@@ -164,10 +103,11 @@ def scatter(
         )  # fmt: skip
     axes.set_xticks([])
     axes.set_yticks([])
-    axes.set_xlabel('first principal component')
-    axes.set_ylabel('second')
+    first, second = component_titles(explained)
+    axes.set_xlabel(first)
+    axes.set_ylabel(second)
     axes.set_title(title, fontsize=11, fontweight='bold')
-    _plain(axes, grid='both')
+    plain(axes, grid='both')
     figure.legend(
         loc='outside lower center',
         ncols=min(len(class_names), 4),
@@ -175,7 +115,13 @@ def scatter(
         fontsize=10,
         markerscale=float(np.sqrt(50 / size)),
     )
-    _save(figure, path)
+    canvas.save(figure, path)
+
+
+def component_titles(explained: Sequence[float] | None) -> tuple[str, str]:
+    """Titles of the axes of two principal components, with their shares of the variance where these are known."""
+    shares = [f' ({100 * share:.1f} % of the variance)' for share in explained] if explained is not None else ['', '']
+    return f'first principal component{shares[0]}', f'second principal component{shares[1]}'
 
 
 def comparison(
@@ -187,18 +133,20 @@ def comparison(
     *,
     published: Sequence[float | None] | None = None,
     label: str = '',
+    title: str = '',
     decimals: int = 1,
 ) -> None:
-    """Draws one horizontal bar for each run, from the top in the given order (900 pixels wide).
+    """Draws one horizontal bar for each run, from the top in the given order (9 inches wide).
 
     Args:
         names: (R,) of the runs.
         means: (R,) lengths of the bars, in the unit of `label`.
         sds: (R,) error bars to both sides; None for none.
         floors: (R,) what the majority class alone scores; None for none.
-        path: the PNG file.
+        path: the picture's file.
         published: (R,) the papers' numbers; None for none.
         label: the axis, with its unit.
+        title: stands above.
         decimals: of the numbers on the right.
 
     Raises:
@@ -208,7 +156,7 @@ def comparison(
     lengths = [len(means), len(sds), len(floors), len(published)]
     if not names or set(lengths) != {len(names)}:
         raise ValueError(f'comparison: {len(names)} names with {lengths} means, sds, floors and published numbers')
-    figure = _figure(9, 1.6 + 0.62 * len(names))
+    figure = canvas.new_figure(9, 1.6 + 0.62 * len(names))
     axes = figure.add_subplot()
     places = np.arange(len(names))
     axes.barh(places, means, height=0.56, color='#8CBFDD', edgecolor=BLUE, linewidth=0.8, zorder=2)
@@ -218,16 +166,18 @@ def comparison(
             axes.errorbar(mean, place, xerr=spread, color='#1A1A1A', capsize=4, linewidth=1.4, zorder=4)
     _marks(axes, places, floors, colour=GREY, marker='|', label='majority floor')
     _marks(axes, places, published, colour=VERMILION, marker='D', label='published')
+    if title:
+        figure.suptitle(title, fontsize=12, fontweight='bold', x=0.01, ha='left')
     _bar_numbers(axes, means, sds, decimals)
     axes.set_yticks(places, [_wrap(name) for name in names], fontsize=10)
     axes.set_ylim(len(names) - 0.45, -0.55)
     axes.axvline(0, color='#444444', linewidth=0.8, zorder=3)
     axes.set_xlabel(label)
-    _plain(axes, grid='x')
+    plain(axes, grid='x')
     axes.tick_params(axis='y', length=0)
     if axes.get_legend_handles_labels()[0]:
         figure.legend(loc='outside upper right', ncols=2, frameon=False, fontsize=10)
-    _save(figure, path)
+    canvas.save(figure, path)
 
 
 def _bar_numbers(axes: Axes, means: Sequence[float], sds: Sequence[float | None], decimals: int) -> None:
@@ -262,41 +212,6 @@ def _marks(
         axes.scatter(x, y, s=46, marker=marker, color=colour, edgecolor='white', linewidth=0.8, label=label, zorder=5)
 
 
-def _series(rows: Iterable[Mapping[str, Any]], split: str, key: str, factor: float) -> dict[Any, dict[Any, Series]]:
-    """seed -> fold -> {epoch: value}, without the values that are undefined."""
-    series: dict[Any, dict[Any, Series]] = collections.defaultdict(lambda: collections.defaultdict(dict))
-    for row in rows:
-        if row.get('split') == split and row.get(key) is not None and row.get('epoch') is not None:
-            series[row.get('seed')][row.get('fold')][row['epoch']] = factor * row[key]
-    return series
-
-
-def _draw_series(axes: Axes, series: dict[Any, dict[Any, Series]], colour: str, label: str) -> None:
-    thin: dict = {'color': colour, 'alpha': 0.5, 'linewidth': 1.0}
-    seeds = []
-    for folds in series.values():
-        if len(folds) > 1:
-            for line in folds.values():
-                axes.plot(*_points(line), **(thin if len(series) == 1 else {**thin, 'alpha': 0.15, 'linewidth': 0.8}))
-        seeds.append(_mean(list(folds.values())))
-    if len(seeds) > 1:
-        for line in seeds:
-            axes.plot(*_points(line), **{**thin, 'alpha': 0.45})
-    mean = _mean(seeds)
-    # A single epoch is a point, which a line alone would not show.
-    axes.plot(*_points(mean), color=colour, linewidth=2.6, marker='o' if len(mean) == 1 else '', label=label)
-
-
-def _mean(lines: list[Series]) -> Series:
-    shared = set.intersection(*(set(line) for line in lines))
-    return {epoch: float(np.mean([line[epoch] for line in lines])) for epoch in sorted(shared)}
-
-
-def _points(line: Series) -> tuple[list[int], list[float]]:
-    epochs = sorted(line)
-    return epochs, [line[epoch] for epoch in epochs]
-
-
 def _count(value: float) -> str:
     return f'{value:.0f}' if value == round(value) or value >= 100 else f'{value:.1f}'
 
@@ -311,19 +226,8 @@ def _wrap(name: str) -> str:
     return '\n'.join([*lines, rest])
 
 
-def _figure(width: float, height: float) -> Figure:
-    figure = Figure(figsize=(width, height), dpi=DPI, facecolor='white', layout='constrained')
-    FigureCanvasAgg(figure)
-    return figure
-
-
-def _plain(axes: Axes, grid: str) -> None:
+def plain(axes: Axes, grid: str) -> None:
     axes.spines[['top', 'right']].set_visible(False)
     axes.spines[['left', 'bottom']].set_color('#888888')
     axes.grid(axis=grid, color='#E4E4E4', linewidth=0.8)  # type: ignore[arg-type]
     axes.set_axisbelow(True)
-
-
-def _save(figure: Figure, path: str | os.PathLike) -> None:
-    # Without the version of matplotlib in it the same numbers give the same file; by the mark it may be replaced.
-    figure.savefig(path, dpi=DPI, facecolor='white', format='png', metadata={'Software': MADE_BY})

@@ -1,7 +1,9 @@
 """Finished and unfinished runs as tables read them: results.json checked, folds found, published numbers matched."""
 
 import dataclasses
-from collections.abc import Iterable, Sequence
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +46,19 @@ class Run:
         name = self.results['config'] + (f':{variant}' if variant else '')
         return f'{name} ({self.folder.name})' if self.show_folder else name
 
+    @cached_property
+    def config(self) -> dict[str, Any]:
+        """Every value of config.json by its dotted key; empty where there is no such file."""
+        for folder in (self.folder, *self.folds.values()):
+            if (folder / 'config.json').is_file():
+                return dict(flat(read_json(folder / 'config.json')))
+        return {}
+
+    @cached_property
+    def stem(self) -> str:
+        """The name, as the beginning of a file's."""
+        return re.sub(r'[^\w.-]+', '_', self.name).strip('_')
+
     def values(self, metric: str, part: str = 'test') -> np.ndarray:
         """(folds, seeds) of one metric, 'train/loss' for that of another split; NaN where a row lacks it."""
         rows = self.results['rows']
@@ -53,6 +68,15 @@ class Run:
         found = {(r['fold'], r['seed']): r.get(part, {}).get(name) for r in rows}
         table = [[found.get((fold, seed)) for seed in seeds] for fold in folds]
         return np.array([[np.nan if x is None else x for x in line] for line in table], float)
+
+
+def flat(values: Mapping[str, Any], prefix: str = '') -> Iterator[tuple[str, Any]]:
+    """('optimizer.learning_rate', 0.001), ... of nested dictionaries; nothing of an empty one."""
+    for name, value in values.items():
+        if isinstance(value, Mapping):
+            yield from flat(value, f'{prefix}{name}.')
+        else:
+            yield f'{prefix}{name}', value
 
 
 def is_of(dataset: str, name: str) -> bool:

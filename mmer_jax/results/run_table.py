@@ -1,0 +1,151 @@
+"""The table of all runs, what stands below it, and the same numbers as rows for csv files and pandas."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from mmer_jax.metrics import about
+from mmer_jax.results.choice import difference_cells, grouped
+from mmer_jax.results.page import Group, Notes, Table
+from mmer_jax.results.runs import EXPLANATION, NOT_HONEST, Run, marks_of, published_of, unique
+from mmer_jax.results.statistics import Comparison, Tested
+from mmer_jax.results.summary import column_title, finite_mean, format_number, format_summary, scale_of, summarise
+
+
+def main_table(
+    runs: Sequence[Run], tested: Mapping[str, Tested] | None = None, group_by: str = '', *, inner: bool = False
+) -> Table:
+    """The results table: one row per run, columns from the runs' headline metrics.
+
+    tested: by a run's name, adds intervals. group_by: a key of the configs whose values are headings. inner: with the
+    numbers of folds and seeds behind each row.
+    """
+    metrics = unique(metric for run in runs for metric in run.results['headline'])
+    differences = difference_cells(runs)
+    titles = [column_title(metric) for metric in metrics]
+    extra = ['differs in'] if any(differences) else []
+    header = ['run', *extra, 'modalities', 'parameters', 'folds x seeds', *titles, 'floor', 'published', 'protocol']
+    by_name = {run.name: text for run, text in zip(runs, differences, strict=True)}
+    rows: list[Sequence[Any] | Group] = []
+    behind: dict[int, Table] = {}
+    for title, members in (grouped(runs, group_by) if group_by else {'': runs}).items():
+        if title:
+            rows.append(Group(title))
+        for run in members:
+            if inner and run.results['rows'][1:]:
+                behind[len(rows)] = _rows_of(run)
+            differs = [by_name[run.name]] if extra else []
+            rows.append([run.name, *differs, *_cells(run, metrics, (tested or {}).get(run.name))])
+    return Table(header, rows, inner=behind)
+
+
+def _cells(run: Run, metrics: Sequence[str], tested: Tested | None) -> list[str]:
+    results, first = run.results, run.results['headline'][0]
+    folds, seeds = run.values(first).shape
+    cells = [', '.join(results['modalities']), f'{results["parameters"]:,}', f'{folds} x {seeds}']
+    own = results['headline']
+    for metric in metrics:
+        text = format_summary(metric, summarise(run.values(metric))) if metric in own else ''
+        text = text.replace(' (over folds)', '\n(over folds)') if tested else text
+        interval = tested.interval(metric) if tested and metric in own else None
+        cells.append(f'{text}\n[{_span(metric, interval)}]' if interval else text)
+    # The floor and the published number are named by metric where a table mixes them.
+    floor = finite_mean(run.values(first, 'floor'))
+    published = published_of(results)
+    quoted = [f'{format_number(m, published[m])} ({about(m).title})' for m in own if m in published]
+    cells += [f'{format_number(first, floor)} ({about(first).title})', ', '.join(quoted) or '–']
+    marks = marks_of(run)
+    return [*cells, results['protocol'] + (f' ⚠ {"; ".join(marks)}' if marks else '')]
+
+
+def _span(metric: str, interval: tuple[float, float]) -> str:
+    low, high = (format_number(metric, end) for end in interval)
+    return f'{low} to {high}'
+
+
+def _rows_of(run: Run) -> Table:
+    """Every fold and seed of a run."""
+    own = run.results['headline']
+    rows = [
+        [row['fold'], str(row['seed']), *(format_number(m, _number(row['test'].get(m))) for m in own),
+         format_number(own[0], _number(row['floor'].get(own[0]))), f'{row["best_epoch"]} of {row["epochs"]}']
+        for row in run.results['rows']
+    ]  # fmt: skip
+    return Table(['fold', 'seed', *map(column_title, own), 'floor', 'chosen epoch'], rows)
+
+
+def _number(value: Any) -> float | None:
+    return None if value is None else float(value)
+
+
+def notes(runs: Sequence[Run], faults: Sequence[str]) -> Notes:
+    """What stands under the table: sources of published numbers, marks, unfinished runs, those that are not shown."""
+    points = []
+    for run in runs:
+        published = run.results['published'] or {}
+        if published_of(run.results):
+            points.append(f'{run.name}: published in {published.get("source", "a source that is not named")}.')
+        elif published:
+            whose = published.get('dataset') or 'a data set that is not named (key dataset of config.published)'
+            points.append(f'{run.name}: published numbers are of {whose}, this run is on {run.results["dataset"]}.')
+        if marks_of(run):
+            points.append(f'{run.name}: {NOT_HONEST}{"; ".join(marks_of(run))}.')
+        if run.unfinished:
+            points.append(f'{run.name}: {run.unfinished}.')
+    return Notes(EXPLANATION, [*points, *(f'Not shown: {fault}.' for fault in faults)])
+
+
+def tests_table(comparisons: Sequence[Comparison]) -> Table:
+    """Paired tests between runs; one row per pair and metric."""
+    rows = []
+    for one in comparisons:
+        low, high = (scale_of(one.metric) * end for end in one.interval)
+        decimals = 1 if about(one.metric).percent else 3
+        difference = f'{scale_of(one.metric) * one.difference:+.{decimals}f}'
+        span = f'{low:+.{decimals}f} to {high:+.{decimals}f}'
+        clear = 'yes' if one.corrected < 0.05 else 'not shown'
+        p = [_p(one.p), _p(one.corrected)]
+        rows.append([column_title(one.metric), one.first, one.second, difference, span, *p, clear])
+    return Table(
+        ['metric', 'first run', 'second run', 'first minus second', '95 % interval', 'p', 'p (Holm)', 'differ'], rows
+    )
+
+
+def _p(value: float) -> str:
+    return f'{value:.4f}' if value < 0.01 else f'{value:.2f}'
+
+
+# ---- the same numbers for files ------------------------------------------------------------------------------
+
+
+def identity(run: Run) -> dict[str, Any]:
+    """What names a run in a file of rows."""
+    named = {'run': run.name, 'workdir': run.folder.name, 'protocol': run.results['protocol']}
+    return named | {'modalities': ' '.join(run.results['modalities']), 'marks': '; '.join(marks_of(run))}
+
+
+def summary_rows(runs: Sequence[Run], tested: Mapping[str, Tested] | None = None) -> list[dict[str, Any]]:
+    """One row for each run and headline metric."""
+    lines = []
+    for run in runs:
+        for metric in run.results['headline']:
+            values = run.values(metric)
+            summary, found = summarise(values), (tested or {}).get(run.name)
+            interval = found.interval(metric) if found else None
+            lines.append({
+                **identity(run), 'parameters': run.results['parameters'], 'folds': values.shape[0],
+                'seeds': values.shape[1], 'metric': metric, 'mean': summary.mean, 'sd': summary.deviation,
+                'sd_over': summary.over, 'floor': finite_mean(run.values(metric, 'floor')),
+                'published': published_of(run.results).get(metric),
+                **({'low': interval[0], 'high': interval[1]} if interval else {}),
+            })  # fmt: skip
+    return lines
+
+
+def fold_rows(run: Run) -> list[dict[str, Any]]:
+    """One row for each fold and seed of a run, with every metric that was measured."""
+    rows = []
+    for row in run.results['rows']:
+        keys = {key: row[key] for key in ('fold', 'seed', 'best_epoch', 'epochs')}
+        train = {f'train/{key}': value for key, value in row.get('train', {}).items()}
+        rows.append({**identity(run), **keys, **row['test'], **train})
+    return rows
