@@ -15,6 +15,7 @@ import jax.numpy as jnp
 from mmer_jax.layers import call_block, in_order, orders_of
 
 Call = Callable[..., Any]  # call(name of a block, *arrays)
+STACKED = 'stacked'  # the collection in which a module finds the parameters of its layers put together
 
 
 def repeat_layers(
@@ -45,7 +46,7 @@ def repeat_layers(
     if not count:
         return carry, []
     names = {name: [str(layer.name) for layer in layers] for name, layers in blocks.items()}
-    kinds = {kind for kind, held in module.variables.items() for own in names.values() if own[0] in held}
+    kinds = {kind for kind, held in module.variables.items() for own in names.values() if own[0] in held} - {STACKED}
     if count == 1 or not loop or module.is_initializing() or kinds != {'params'}:
         seen = []
         for number in range(count):
@@ -58,8 +59,7 @@ def repeat_layers(
         return carry, seen
 
     loose = {name: layers[0].clone(parent=None, name=None) for name, layers in blocks.items()}
-    held = module.variables['params']
-    stacked = {name: jax.tree.map(lambda *x: jnp.stack(x), *(held[own] for own in names[name])) for name in blocks}
+    stacked = {name: _stacked(module.variables, own) for name, own in names.items()}
     keys = jax.random.split(module.make_rng('dropout'), count) if train and module.has_rng('dropout') else None
 
     def body(carry, layer):
@@ -79,6 +79,15 @@ def repeat_layers(
 
     carry, seen = jax.lax.scan(body, carry, (stacked, keys, each))
     return carry, [_of(seen, number) for number in range(count)]
+
+
+def _stacked(variables: Mapping[str, Any], names: Sequence[str]) -> Any:
+    """The parameters of the layers put together: as a training step has them already, or stacked here."""
+    held = [variables['params'][name] for name in names]
+    ready = variables.get(STACKED, {}).get(names[0])
+    if ready is not None and len(jax.tree.leaves(ready)[0]) == len(names):
+        return ready
+    return jax.tree.map(lambda *x: jnp.stack(x), *held)
 
 
 def _of(tree: Any, number: int) -> Any:

@@ -13,6 +13,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from mmer_jax.run.vectors import HeldParams, Layout, Place
+
 Tree = Any
 Vectors = Mapping[str, Any]
 
@@ -22,7 +24,8 @@ class FlatOptimizer(NamedTuple):
 
     gather(tree) -> vectors; update_vectors(vectors of the gradient, state, params) -> vectors of updates, state;
     apply(params, updates, scale) -> params, where scale is a factor of all updates; members(params) -> the names of the
-    parameters in each vector, in order.
+    parameters in each vector, in order. hold(params) -> the same in vectors, which all of these but members take too:
+    the form of params between two steps of training.
     """
 
     init: Callable[[Tree], Any]
@@ -31,6 +34,7 @@ class FlatOptimizer(NamedTuple):
     update_vectors: Callable[[Any, Any, Tree], tuple[Any, Any]]
     apply: Callable[[Tree, Any, Any], Tree]
     members: Callable[[Tree], dict[str, list[str]]]
+    hold: Callable[[Tree], Any]
 
 
 def over_vectors(
@@ -51,6 +55,8 @@ def over_vectors(
         return groups, list(dict.fromkeys(group for group in groups if group is not None))
 
     def gather(tree):
+        if isinstance(tree, HeldParams):
+            return tree.vectors
         groups, known = layout(tree)
         leaves = jax.tree.leaves(tree)
         parts = {key: [leaf for leaf, group in zip(leaves, groups, strict=True) if group == key] for key in known}
@@ -79,10 +85,14 @@ def over_vectors(
 
     def update(gradient, state, params):
         vectors, state = update_vectors(gather(gradient), state, params)
+        if isinstance(gradient, HeldParams):
+            return gradient.replace(vectors=vectors), state
         return scatter(vectors, gradient, lambda leaf, part: jnp.zeros_like(leaf) if part is None else part), state
 
     def apply(params, updates, scale):
         scaled = {key: vector * scale for key, vector in updates.items()}
+        if isinstance(params, HeldParams):
+            return params.replace(vectors={key: p + scaled[key].astype(p.dtype) for key, p in params.vectors.items()})
         return scatter(scaled, params, lambda p, u: p if u is None else p + u.astype(p.dtype))
 
     def members(tree):
@@ -90,7 +100,19 @@ def over_vectors(
         names = [name_of(path) for path, _ in jax.tree_util.tree_leaves_with_path(tree)]
         return {key: [name for name, group in zip(names, groups, strict=True) if group == key] for key in known}
 
-    return FlatOptimizer(init, update, gather, update_vectors, apply, members)
+    def hold(params):
+        groups, known = layout(params)
+        taken, places, apart = dict.fromkeys(known, 0), [], []
+        for (path, leaf), group in zip(jax.tree_util.tree_leaves_with_path(params), groups, strict=True):
+            start = 0 if group is None else taken[group]
+            places.append(Place(tuple(name_of(path).split('/')), tuple(leaf.shape), group, start))
+            if group is None:
+                apart.append(leaf)
+            else:
+                taken[group] += leaf.size
+        return HeldParams(gather(params), tuple(apart), Layout(tuple(places), jax.tree.structure(params)))
+
+    return FlatOptimizer(init, update, gather, update_vectors, apply, members, hold)
 
 
 def as_flat(optimizer: optax.GradientTransformation | FlatOptimizer) -> FlatOptimizer:
@@ -101,7 +123,10 @@ def as_flat(optimizer: optax.GradientTransformation | FlatOptimizer) -> FlatOpti
     def apply(params, updates, scale):
         return optax.apply_updates(params, jax.tree.map(lambda u: u * scale, updates))
 
-    return FlatOptimizer(optimizer.init, optimizer.update, lambda tree: tree, optimizer.update, apply, lambda tree: {})
+    def same(tree):
+        return tree
+
+    return FlatOptimizer(optimizer.init, optimizer.update, same, optimizer.update, apply, lambda tree: {}, same)
 
 
 def name_of(path: Sequence[Any]) -> str:

@@ -202,9 +202,8 @@ def make_program(config: ConfigDict, model: nn.Module, fold_data: FoldData) -> P
         raise ValueError(f'config.seeds_by {config.seeds_by!r}: expected one of {", ".join(SEEDS_BY)}')
     turns = config.seeds_by == 'turns' or (config.seeds_by == 'auto' and on_cpu and not sharding.splits_seeds(mesh))
     background = Background()
-    plan = seeds.Plan(
-        config.seeds, by_seed, everywhere, KEEP_REMAT if on_cpu else None, lambda: shapes(config.seeds), background
-    )
+    options = KEEP_REMAT if on_cpu else None
+    plan = seeds.Plan(config.seeds, optimizer, by_seed, everywhere, options, lambda: shapes(config.seeds), background)
     ways = seeds.in_turns if turns and config.seeds > 1 else seeds.by_vmap
     functions: dict[str, Any] = ways(train_step, eval_step, plan)
 

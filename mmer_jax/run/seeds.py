@@ -10,8 +10,9 @@ import numpy as np
 from jax.sharding import Sharding
 
 from mmer_jax.run.compiling import Background, ByShape
+from mmer_jax.run.flat import FlatOptimizer
 from mmer_jax.run.initialise import CHEAP
-from mmer_jax.run.step import StepParts, over_seeds, take_seed, variables_of
+from mmer_jax.run.step import StepParts, held, over_seeds, take_seed, unheld, variables_of
 
 Tree = Any
 
@@ -20,6 +21,7 @@ class Plan(NamedTuple):
     """What both ways need: N seeds, where arrays lie, XLA's options of a training step, the shapes of all states."""
 
     seeds: int
+    optimizer: FlatOptimizer
     by_seed: Sharding
     everywhere: Sharding
     options: dict[str, Any] | None
@@ -38,7 +40,9 @@ def in_turns(train_step: Any, eval_step: Callable[..., Any], plan: Plan) -> dict
     predict = jax.jit(lambda v, batch, number: eval_step(take_seed(v, number), batch), out_shardings=everywhere)
 
     def lower_train(batch):
-        one = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype, sharding=everywhere), plan.states())
+        shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), plan.states())
+        shapes = jax.eval_shape(partial(held, optimizer=plan.optimizer), shapes)
+        one = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=everywhere), shapes)
         compile_one = lower_one(one, batch)
 
         def compile_all():
@@ -66,10 +70,12 @@ def in_turns(train_step: Any, eval_step: Callable[..., Any], plan: Plan) -> dict
         'train': ByShape('the training step', lower_train, plan.background),
         'predict': ByShape('the evaluation', lower_predict, plan.background),
         'unstack': jax.jit(
-            lambda state: [take_seed(state, n) for n in range(seeds)], out_shardings=everywhere, compiler_options=cheap
+            lambda state: [held(take_seed(state, n), plan.optimizer) for n in range(seeds)],
+            out_shardings=everywhere,
+            compiler_options=cheap,
         ),
         'stack': jax.jit(
-            lambda states: jax.tree.map(lambda *x: jnp.stack(x), *states),
+            lambda states: jax.tree.map(lambda *x: jnp.stack(x), *map(unheld, states)),
             out_shardings=plan.by_seed,
             compiler_options=cheap,
         ),
@@ -77,7 +83,7 @@ def in_turns(train_step: Any, eval_step: Callable[..., Any], plan: Plan) -> dict
 
 
 def by_vmap(train_step: Any, eval_step: Callable[..., Any], plan: Plan) -> dict[str, Callable[..., Any]]:
-    """train and predict over N seeds as one program; the state stays whole."""
+    """train and predict over N seeds as one program; unstack and stack put parameters into vectors and back."""
     lift = partial(over_seeds, seeds=plan.seeds)
     lower_train = step_compiler(train_step, lift, (plan.by_seed, plan.everywhere), plan.options)
     predict = jax.jit(lift(eval_step), out_shardings=plan.everywhere)
@@ -85,12 +91,17 @@ def by_vmap(train_step: Any, eval_step: Callable[..., Any], plan: Plan) -> dict[
     def lower_predict(batch):
         return predict.lower(variables_of(plan.states()), batch).compile
 
-    train = ByShape('the training step', lambda batch: lower_train(plan.states(), batch), plan.background)
+    def lower_step(batch):
+        shapes = jax.eval_shape(hold, plan.states())
+        states = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=plan.by_seed), shapes)
+        return lower_train(states, batch)
+
+    hold, cheap = jax.vmap(partial(held, optimizer=plan.optimizer)), options_of_copies()
     return {
-        'train': train,
+        'train': ByShape('the training step', lower_step, plan.background),
         'predict': ByShape('the evaluation', lower_predict, plan.background),
-        'unstack': lambda state: state,
-        'stack': lambda state: state,
+        'unstack': jax.jit(hold, out_shardings=plan.by_seed, compiler_options=cheap),
+        'stack': jax.jit(jax.vmap(unheld), out_shardings=plan.by_seed, compiler_options=cheap),
     }
 
 

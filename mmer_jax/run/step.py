@@ -20,6 +20,7 @@ from jax.typing import ArrayLike
 from mmer_jax.losses import Loss, WeightedLoss, check_outputs, keys_read, total_loss
 from mmer_jax.run.flat import FlatOptimizer, as_flat
 from mmer_jax.run.optimizer import without_frozen
+from mmer_jax.run.vectors import HeldParams
 
 Batch = Mapping[str, Array | np.ndarray]
 
@@ -27,7 +28,8 @@ Batch = Mapping[str, Array | np.ndarray]
 class TrainState(flax.struct.PyTreeNode):
     """Everything that training changes; a pytree of arrays.
 
-    key is raw key data, uint32; the key of a step is fold_in(key, step), so resuming needs no more than this.
+    key is raw key data, uint32; the key of a step is fold_in(key, step), so resuming needs no more than this. params is
+    the model's tree, or while steps follow each other the same in vectors (`held`).
     lr_scale multiplies the update (plateau decay). model_state holds batch statistics and the like. average is the
     exponential moving average of params that evaluation sees, or None where it sees params themselves.
     """
@@ -110,8 +112,9 @@ def make_step_parts(
         own, coupled = loss.own, loss.coupled
 
     def apply(params, model_state, batch, key):
+        held = params.variables() if isinstance(params, HeldParams) else {'params': params}
         outputs, changed = model.apply(
-            {'params': params, **model_state}, batch, train=True, rngs={'dropout': key}, mutable=list(model_state)
+            {**held, **model_state}, batch, train=True, rngs={'dropout': key}, mutable=list(model_state)
         )
         check_outputs(outputs, batch)
         return outputs, changed
@@ -160,7 +163,7 @@ def make_step_parts(
         (value, (model_state, loss_B)), gradient = jax.value_and_grad(loss_fn, has_aux=True)(
             state.params, gathered.model_state, part, key, batch, gathered.seen, number
         )
-        if freeze:
+        if freeze and not isinstance(gradient, HeldParams):
             gradient = without_frozen(gradient, freeze)
         if accumulate == 1:
             return Gathered(value, model_state, gradient, loss_B[None], {})
@@ -246,6 +249,21 @@ def make_eval_step(model: nn.Module, loss: Loss) -> Callable[[Any, Batch], dict[
         return {'prediction': outputs['prediction'], 'loss': loss(outputs, batch)}
 
     return eval_step
+
+
+def held(state: TrainState, optimizer: optax.GradientTransformation | FlatOptimizer) -> TrainState:
+    """The state of one seed in the form in which steps follow each other: params, and their average, in vectors."""
+    hold = as_flat(optimizer).hold
+    return state.replace(params=hold(state.params), average=None if state.average is None else hold(state.average))
+
+
+def unheld(state: TrainState) -> TrainState:
+    """What `held` was given."""
+
+    def tree(params):
+        return params.tree() if isinstance(params, HeldParams) else params
+
+    return state.replace(params=tree(state.params), average=tree(state.average))
 
 
 def variables_of(state: TrainState) -> dict[str, Any]:
