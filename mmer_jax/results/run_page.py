@@ -24,6 +24,7 @@ LOSSES = {  # titles, with units, of those that are told by more than their name
     'cross_entropy': 'cross-entropy, nats', 'binary_cross_entropy': 'binary cross-entropy, nats',
     'l1': 'absolute error', 'mse': 'squared error',
 }  # fmt: skip
+TITLE = 80  # letters of a picture's title
 WORST = 10  # clips in the table
 MOST_PICTURES = 12  # of figures/, on a page
 LARGEST = 4 << 20  # bytes of one of them
@@ -42,7 +43,7 @@ def draw(run: Run, stem: str, output: Path, kind: str = 'png', *, explain: bool 
     if run.results['metrics'] == 'classification':
         counts, names = confusions(run), run.results['class_names']
         folds = f', {len(run.folds)} folds together' if len(run.folds) > 1 else ''
-        title = f'{run.name}: test{folds}' + (f', mean of {len(counts)} seeds' if len(counts) > 1 else '')
+        title = f'{canvas.short(run.name, TITLE // 2)}: test{folds}' + (f', mean of {len(counts)} seeds' if len(counts) > 1 else '')
         plots.confusion(counts.mean(0), names, output / f'{stem}_confusion.{kind}', title)
         blocks.append(Picture(f'confusion matrix of {run.name}', f'{stem}_confusion.{kind}'))
         blocks += [class_table(counts, names), *([Text(CLASSES_EXPLANATION)] if explain else [])]
@@ -56,7 +57,7 @@ def draw_curves(run: Run, path: Path) -> None:
     values = [scale * row[metric] for row in rows if row.get(metric) is not None and row['split'] == 'validation']
     chosen = {(row['seed'], row['fold']): row['best_epoch'] for row in run.results['rows']}
     curves.curves(
-        rows, path, run.name, metric=metric, scale=scale, label=f'validation {about(metric).title}{unit_of(metric)}',
+        rows, path, canvas.short(run.name, TITLE), metric=metric, scale=scale, label=f'validation {about(metric).title}{unit_of(metric)}',
         loss=loss_title(run), limits=_limits(metric, values), floor=validation_floor(run, metric), chosen=chosen,
     )  # fmt: skip
 
