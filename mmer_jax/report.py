@@ -20,7 +20,7 @@ from mmer_jax.results.page import Block, Details, Heading, Notes, Picture, Text,
 from mmer_jax.results.run_page import draw, more_of
 from mmer_jax.results.run_table import fold_rows, main_table, notes, summary_rows, tests_table
 from mmer_jax.results.runs import Run, find_runs, published_of, unique
-from mmer_jax.results.statistics import Tested, compare, read_tested
+from mmer_jax.results.statistics import Predicted, compare, read_predicted
 from mmer_jax.results.summary import decimals_of, finite_mean, scale_of, summarise, unit_of
 from mmer_jax.settings import command
 
@@ -81,12 +81,12 @@ def _stems(runs: Sequence[Run]) -> list[str]:
     return [stem if plain.count(stem) == 1 else f'{stem}_{number}' for number, stem in enumerate(plain)]
 
 
-def _tested(runs: Sequence[Run]) -> dict[str, Tested]:
-    found = {run.name: read_tested(run) for run in runs}
+def _tested(runs: Sequence[Run]) -> dict[str, Predicted]:
+    found = {run.name: read_predicted(run) for run in runs}
     return {name: one for name, one in found.items() if one is not None}
 
 
-def _tests(runs: Sequence[Run], tested: Mapping[str, Tested]) -> list[Block]:
+def _tests(runs: Sequence[Run], tested: Mapping[str, Predicted]) -> list[Block]:
     """Paired tests of the first headline metric of each run, below the table; the others can be opened."""
     blocks: list[Block] = []
     firsts = list(_by_first_metric(runs))
@@ -103,11 +103,11 @@ def _tests(runs: Sequence[Run], tested: Mapping[str, Tested]) -> list[Block]:
     return blocks
 
 
-def _has_partner(one: Tested, all_of_them: Iterable[Tested]) -> bool:
+def _has_partner(one: Predicted, all_of_them: Iterable[Predicted]) -> bool:
     return any(other is not one and other.records == one.records for other in all_of_them)
 
 
-def write_csv(runs: Sequence[Run], output: Path, tested: Mapping[str, Tested] | None = None) -> None:
+def write_csv(runs: Sequence[Run], output: Path, tested: Mapping[str, Predicted] | None = None) -> None:
     """results.csv: one line for each run and headline metric. rows.csv: one for each run, fold and seed."""
     rows = [row for run in runs for row in fold_rows(run)]
     for name, content in (('results.csv', summary_rows(runs, tested)), ('rows.csv', rows)):

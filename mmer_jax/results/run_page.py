@@ -12,7 +12,7 @@ from mmer_jax.metrics import KINDS, about, confusion_matrix, floors, is_better_h
 from mmer_jax.results import canvas, curves, plots
 from mmer_jax.results.page import Block, Code, Details, Heading, Picture, Table, Text
 from mmer_jax.results.runs import ReportError, Run, flat
-from mmer_jax.results.statistics import Tested
+from mmer_jax.results.statistics import Predicted
 from mmer_jax.results.summary import finite_mean, format_summary, is_plain, over, scale_of, unit_of
 
 CLASSES_EXPLANATION = """\
@@ -43,7 +43,9 @@ def draw(run: Run, stem: str, output: Path, kind: str = 'png', *, explain: bool 
     if run.results['metrics'] == 'classification':
         counts, names = confusions(run), run.results['class_names']
         folds = f', {len(run.folds)} folds together' if len(run.folds) > 1 else ''
-        title = f'{canvas.short(run.name, TITLE // 2)}: test{folds}' + (f', mean of {len(counts)} seeds' if len(counts) > 1 else '')
+        title = f'{canvas.short(run.name, TITLE // 2)}: test{folds}' + (
+            f', mean of {len(counts)} seeds' if len(counts) > 1 else ''
+        )
         plots.confusion(counts.mean(0), names, output / f'{stem}_confusion.{kind}', title)
         blocks.append(Picture(f'confusion matrix of {run.name}', f'{stem}_confusion.{kind}'))
         blocks += [class_table(counts, names), *([Text(CLASSES_EXPLANATION)] if explain else [])]
@@ -56,9 +58,10 @@ def draw_curves(run: Run, path: Path) -> None:
     metric, scale = run.results['selection'], scale_of(run.results['selection'])
     values = [scale * row[metric] for row in rows if row.get(metric) is not None and row['split'] == 'validation']
     chosen = {(row['seed'], row['fold']): row['best_epoch'] for row in run.results['rows']}
+    label = f'validation {about(metric).title}{unit_of(metric)}'
     curves.curves(
-        rows, path, canvas.short(run.name, TITLE), metric=metric, scale=scale, label=f'validation {about(metric).title}{unit_of(metric)}',
-        loss=loss_title(run), limits=_limits(metric, values), floor=validation_floor(run, metric), chosen=chosen,
+        rows, path, canvas.short(run.name, TITLE), metric=metric, scale=scale, label=label, loss=loss_title(run),
+        limits=_limits(metric, values), floor=validation_floor(run, metric), chosen=chosen,
     )  # fmt: skip
 
 
@@ -129,7 +132,7 @@ def class_table(confusions: np.ndarray, class_names: Sequence[str]) -> Table:
 # ---- what only a page shows ------------------------------------------------------------------------------------
 
 
-def more_of(run: Run, tested: Tested | None) -> list[Block]:
+def more_of(run: Run, tested: Predicted | None) -> list[Block]:
     """Worst clips, pictures in the run's folder, config, and where the numbers come from."""
     blocks: list[Block] = []
     if tested:
@@ -142,7 +145,7 @@ def more_of(run: Run, tested: Tested | None) -> list[Block]:
     return blocks
 
 
-def worst_clips(tested: Tested) -> Table:
+def worst_clips(tested: Predicted) -> Table:
     """The test clips whose right answer the seeds gave least, by their mean; the answer is that of the mean."""
     kind, names = KINDS[tested.run.results['metrics']], tested.run.results['class_names']
     found = []

@@ -7,12 +7,12 @@ from mmer_jax.metrics import about
 from mmer_jax.results.choice import difference_cells, grouped
 from mmer_jax.results.page import Group, Notes, Table
 from mmer_jax.results.runs import EXPLANATION, NOT_HONEST, Run, marks_of, published_of, unique
-from mmer_jax.results.statistics import Comparison, Tested
+from mmer_jax.results.statistics import Comparison, Predicted
 from mmer_jax.results.summary import column_title, finite_mean, format_number, format_summary, scale_of, summarise
 
 
 def main_table(
-    runs: Sequence[Run], tested: Mapping[str, Tested] | None = None, group_by: str = '', *, inner: bool = False
+    runs: Sequence[Run], tested: Mapping[str, Predicted] | None = None, group_by: str = '', *, inner: bool = False
 ) -> Table:
     """The results table: one row per run, columns from the runs' headline metrics.
 
@@ -38,7 +38,7 @@ def main_table(
     return Table(header, rows, inner=behind)
 
 
-def _cells(run: Run, metrics: Sequence[str], tested: Tested | None) -> list[str]:
+def _cells(run: Run, metrics: Sequence[str], tested: Predicted | None) -> list[str]:
     results, first = run.results, run.results['headline'][0]
     folds, seeds = run.values(first).shape
     cells = [', '.join(results['modalities']), f'{results["parameters"]:,}', f'{folds} x {seeds}']
@@ -123,7 +123,7 @@ def identity(run: Run) -> dict[str, Any]:
     return named | {'modalities': ' '.join(run.results['modalities']), 'marks': '; '.join(marks_of(run))}
 
 
-def summary_rows(runs: Sequence[Run], tested: Mapping[str, Tested] | None = None) -> list[dict[str, Any]]:
+def summary_rows(runs: Sequence[Run], tested: Mapping[str, Predicted] | None = None) -> list[dict[str, Any]]:
     """One row for each run and headline metric."""
     lines = []
     for run in runs:

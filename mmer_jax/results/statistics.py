@@ -32,7 +32,7 @@ or more is not shown to be one."""
 
 
 @dataclasses.dataclass(frozen=True)
-class Tested:
+class Predicted:
     """The test predictions of one run: of each fold ids (R,), labels (R, ...) and predictions (N, R, ...)."""
 
     run: Run
@@ -75,7 +75,7 @@ class Comparison:
     corrected: float
 
 
-def read_tested(run: Run) -> Tested | None:
+def read_predicted(run: Run) -> Predicted | None:
     """The test predictions of a run, sorted by id; None where a fold has none, as of a run without some modality."""
     folds = []
     for folder in run.folds.values():
@@ -92,7 +92,7 @@ def read_tested(run: Run) -> Tested | None:
             'prediction': found['prediction'][:, order],
         })  # fmt: skip
     # By their records, so that folds of another order or name are paired all the same.
-    return Tested(run, tuple(sorted(folds, key=_digest)))
+    return Predicted(run, tuple(sorted(folds, key=_digest)))
 
 
 def _digest(fold: dict[str, np.ndarray]) -> bytes:
@@ -126,7 +126,7 @@ def _measured(
     return {name: column for name, column in zip(names, np.array(rows).T, strict=True) if np.isfinite(column).any()}
 
 
-def compare(tested: Sequence[Tested], names: Sequence[str], metric: str) -> list[Comparison]:
+def compare(tested: Sequence[Predicted], names: Sequence[str], metric: str) -> list[Comparison]:
     """Paired tests of one metric between runs of the same test records; `names` are those of the runs.
 
     All pairs of up to MOST_PAIRED runs; of more, each against the first. Runs without a partner are left out.
