@@ -12,7 +12,7 @@ def get_base(name: str, variant: str = '', variants: tuple[str, ...] = ('smoke',
     config.variant = variant
     config.debug = False  # True: errors with their traceback
 
-    # Data. One to three of text, audio, vision.
+    # Data. One to three of text, audio, vision; (): all that the data have.
     config.modalities = ()
     config.data = ConfigDict()
     config.data.directory = ''  # shard directory
@@ -20,7 +20,7 @@ def get_base(name: str, variant: str = '', variants: tuple[str, ...] = ('smoke',
     config.data.eval_batch_size = 0  # 0: batch_size
     config.data.max_shapes = 6  # padded shapes, each compiled once
     config.data.max_length = _open({})  # steps by modality; longer records are cut on the right
-    config.data.normalize = ()  # modalities brought to mean 0, deviation 1 by training statistics
+    config.data.normalize = ()  # modalities brought to mean 0, deviation 1 by training statistics; ('auto',): vectors
     config.data.augment = ()  # (('time_mask', {'modality': 'audio', 'steps': 20}), ...), training only
     config.data.workers = 0  # reading processes; 0: threads
     config.data.threads = 1  # more pay where reading decodes media (benchmarks/input_pipeline.py)
@@ -43,7 +43,7 @@ def get_base(name: str, variant: str = '', variants: tuple[str, ...] = ('smoke',
     config.seeds_by = 'auto'  # vmap: one program; turns: one compiled step, seed after seed; auto: turns on CPU
     config.data_seed = 0  # order of the batches and augmentation
     config.epochs = 10
-    config.losses = _open({})  # name: weight
+    config.losses = _open({})  # name: weight; task: the loss of the kind of label that the data have
     config.accumulate = 1  # parts into which a batch is split to save memory
     config.optimizer = ConfigDict()
     config.optimizer.name = 'adam'  # adam, adamw, sgd
@@ -64,7 +64,7 @@ def get_base(name: str, variant: str = '', variants: tuple[str, ...] = ('smoke',
 
     # Model selection, on validation only.
     config.selection = ConfigDict()
-    config.selection.metric = 'loss'
+    config.selection.metric = 'loss'  # auto: by the kind of label
     config.selection.patience = 0  # epochs without improvement until a seed stops; 0: never
     config.selection.plateau_patience = 0  # epochs without improvement until the rate falls; 0: never
     config.selection.plateau_factor = 0.1
@@ -78,7 +78,7 @@ def get_base(name: str, variant: str = '', variants: tuple[str, ...] = ('smoke',
     config.log_every = 10  # steps between two training rows
     config.checkpoint_every = 0  # steps; 0: at the end of every epoch
     config.tensorboard = True
-    config.headline = ('accuracy', 'uar', 'macro_f1')  # metrics of the results table
+    config.headline = ('accuracy', 'uar', 'macro_f1')  # metrics of the results table; ('auto',): by the kind of label
     config.evaluate_train = False  # True: the chosen epoch is measured on the training split too, not augmented
     config.published = _open({})  # metric: value, source, and dataset, beside which alone they are shown ('mosi')
     return config.lock()

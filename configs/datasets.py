@@ -94,6 +94,18 @@ def mosi_tokens(config: ConfigDict) -> None:
     config.seeds = 5
 
 
+def own(config: ConfigDict) -> None:
+    """Data of one's own, written by data_prep.clips: the records decide (mmer_jax/settings/follow_data.py)."""
+    config.data.directory = 'data/mine'
+    config.data.normalize = ('auto',)
+    config.data.max_shapes = 3
+    config.protocol.name = 'by_what_is_known'
+    config.losses = ConfigDict({'task': 1.0})
+    config.optimizer.clip_norm = 1.0
+    config.selection.metric = 'auto'
+    config.headline = ('auto',)
+
+
 def ravdess_folds(config: ConfigDict) -> None:
     """Four actors, two men and two women, are tested in turn; of the others two, a man and a woman, validate.
 

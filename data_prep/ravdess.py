@@ -24,12 +24,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from data_prep import ravdess_video
 from data_prep.pool import PreparationError, Remark, Skipped, missing, nothing_usable, process, run_command, summary
-from mmer_jax.data.records import Feature, Label, RecordWriter, Schema
-from mmer_jax.media import audio
+from mmer_jax import readers
+from mmer_jax.data.records import Label, RecordWriter, Schema
 from mmer_jax.settings import ranges
 
 EMOTIONS = ('neutral', 'calm', 'happy', 'sad', 'angry', 'fearful', 'disgust', 'surprised')
@@ -37,7 +35,7 @@ FEATURES = ('mfcc', 'log_mel', 'waveform', 'none')
 SUFFIXES = ('.wav', '.flac', '.mp4')
 NUM_MELS = 128
 MFCC = ranges.Number(int, low=1, high=NUM_MELS)
-PCM_SCALE = 32768  # int16 = float * 32768, so 16-bit files come back unchanged
+SOUND = ('features', 'sample_rate', 'num_mfcc', 'hop_length', 'offset', 'duration')  # fields of a reader of sound
 NAME = re.compile(r'(0[1-3])-(0[12])-(0[1-8])-(0[12])-(0[12])-(0[12])-(0[1-9]|1\d|2[0-4])')
 LAYOUT = 'expected Actor_01 .. Actor_24 folders below it, with files such as Actor_01/03-01-01-01-01-01-01.wav'
 
@@ -90,6 +88,13 @@ class Settings:
     offset: float = 0.5
     duration: float = 2.45
     vision: ravdess_video.Vision | None = None
+
+    @property
+    def sound(self) -> readers.Sound | None:
+        """The reader of the sound, None where only pictures are stored."""
+        if self.features == 'none':
+            return None
+        return readers.Sound(*(getattr(self, name) for name in SOUND))
 
 
 # The defaults of --features waveform; the others' are Settings().
@@ -185,8 +190,12 @@ def read_clip(job: Job) -> dict[str, Any]:
     record: dict[str, Any] = {'id': clip.id, 'label': int(clip.emotion) - 1}
     columns: dict[str, Any] = clip.columns()
     remarks: list[Remark] = []
-    if settings.features != 'none':
-        record['audio'], columns['duration'] = _read_sound(clip.path, settings)
+    if settings.sound is not None:
+        found = settings.sound.read(readers.Clip(clip.id, clip.path))
+        if found.fault is not None:
+            raise found.fault
+        record['audio'] = found.array
+        columns |= found.columns
     if settings.vision is not None:
         record['vision'], added, remarks = ravdess_video.read_pictures(clip.path, settings.vision, job.landmarks)
         columns |= added
@@ -196,42 +205,15 @@ def read_clip(job: Job) -> dict[str, Any]:
     return {'record': record, 'columns': columns, 'remarks': remarks + missing(lacks, set(why) & set(record))}
 
 
-def _read_sound(path: Path, settings: Settings) -> tuple[np.ndarray | None, float]:
-    """The array of 'audio', None for silence, and the seconds of sound it was made from."""
-    samples, rate = audio.load_audio(
-        path, settings.sample_rate, offset=settings.offset, duration=settings.duration or None
-    )
-    if audio.is_silent(samples):
-        return None, round(len(samples) / rate, 6)
-    if settings.features == 'mfcc':
-        array = audio.mfcc(samples, rate, num_mfcc=settings.num_mfcc, hop_length=settings.hop_length)
-    elif settings.features == 'log_mel':
-        # Decibels of full scale, not of the clip's own maximum: loudness tells anger from sadness.
-        array = audio.log_mel(samples, rate, hop_length=settings.hop_length, num_mels=NUM_MELS, reference=1.0)
-    else:
-        array = np.clip(np.round(samples * PCM_SCALE), -PCM_SCALE, PCM_SCALE - 1).astype(np.int16)
-    return array, round(len(samples) / rate, 6)
-
-
 def make_schema(settings: Settings, *, song: bool = False) -> Schema:
     """The schema of the records that read_clip makes under these settings."""
-    frames = f'one frame every {settings.hop_length} samples at {settings.sample_rate} Hz'
-    features = {}
-    if settings.features == 'mfcc':
-        description = f'MFCC (librosa defaults), {frames}'
-        features['audio'] = Feature((None, settings.num_mfcc), description=description, optional=True)
-    elif settings.features == 'log_mel':
-        description = f'mel power in dB of full scale, {frames}'
-        features['audio'] = Feature((None, NUM_MELS), description=description, optional=True)
-    elif settings.features == 'waveform':
-        description = f'{settings.sample_rate} Hz mono, float = int16 / {PCM_SCALE}'
-        features['audio'] = Feature((None,), 'int16', description=description, optional=True)
+    chosen = [reader for reader in (settings.sound, settings.vision) if reader is not None]
+    features = {reader.modality: reader.feature() for reader in chosen}
     info = {'dataset': 'ravdess', 'made_by': 'data_prep.ravdess', 'song': song, **dataclasses.asdict(settings)}
     parts = [settings.features] if settings.features != 'none' else []
     if settings.vision is None:
         del info['vision']
     else:
-        features['vision'] = ravdess_video.make_feature(settings.vision)
         parts.append('frames')
     return Schema('_'.join(['ravdess', *parts]), features, Label('classes', EMOTIONS), info)
 

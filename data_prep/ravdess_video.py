@@ -1,8 +1,7 @@
-"""The pictures of a RAVDESS clip: which frames, where the face is, how they are stored; data_prep.ravdess uses it."""
+"""The flags of pictures, and where RAVDESS has the landmarks of a clip; data_prep.ravdess and crema_d use it."""
 
 import argparse
 import dataclasses
-import functools
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -10,39 +9,12 @@ from typing import Any
 import numpy as np
 
 from data_prep.pool import PreparationError, Remark, compare_spans
-from mmer_jax.data.records import Feature, encode_frames
-from mmer_jax.media import faces, video
+from mmer_jax.media import faces
+from mmer_jax.readers import Clip, Pictures
+from mmer_jax.readers.pictures import FRAME_CHOICES, make_detector
 from mmer_jax.settings import command, ranges
 
-FRAME_CHOICES = {
-    'even': 'spread evenly over the clip',
-    'starts': 'at the beginning of equal parts of the clip',
-    'consecutive': 'from the beginning on',
-}
-QUALITY = 95
-
-
-@dataclasses.dataclass(frozen=True)
-class Vision:
-    """How a clip becomes pictures: number and size of CFN-SR, each frame from the middle of its part of the clip.
-
-    CFN-SR's code takes the frames at the beginning of the parts (`frame_choice='starts'`) and crops by landmark tables;
-    it shrinks a frame to 224 x 224 before it crops, here the face is cut out of the whole frame.
-    """
-
-    frames: int = 30
-    frame_choice: str = 'even'
-    crop: str = 'none'
-    size: int = 224
-    quality: int = QUALITY
-    min_face: int = 20
-
-
-def make_feature(vision: Vision) -> Feature:
-    """The schema's entry 'vision'."""
-    frames = f'{vision.frames} RGB frames {FRAME_CHOICES[vision.frame_choice]}'
-    description = f'{frames}, crop {vision.crop!r}, JPEG quality {vision.quality}'
-    return Feature((None, vision.size, vision.size, 3), 'uint8', 'jpeg', description, optional=True)
+Vision = Pictures
 
 
 def find_inputs(vision: Vision | None, folder: Path | None) -> dict[str, Path]:
@@ -67,47 +39,22 @@ def find_inputs(vision: Vision | None, folder: Path | None) -> dict[str, Path]:
     return tables
 
 
-@functools.lru_cache(maxsize=1)
-def make_detector(min_face: int) -> faces.Detector:
-    """MTCNN, loaded once in every process."""
-    from mmer_jax.media import mtcnn
-
-    return dataclasses.replace(mtcnn.load(), min_size=min_face)
-
-
 def read_pictures(
     path: Path, vision: Vision, landmarks: Mapping[str, Path]
-) -> tuple[Any, dict[str, Any], list[Remark]]:
+) -> tuple[Any, Mapping[str, Any], list[Remark]]:
     """(Frames, manifest columns, remarks). MediaError where the file cannot be used; None for pictures all black.
 
     The columns: frame rate, start and length in seconds, those of the file's own sound, share of frames with a face,
     distinct frames.
     """
-    frames, info = video.read_frames(path, vision.frames, vision.frame_choice)
-    columns: dict[str, Any] = {
-        'video_fps': round(info.fps, 3),
-        'video_start': round(info.start, 3),
-        'video_duration': round(info.duration, 3),
-    }
-    remarks = []
-    if info.sound is not None:
-        start, end = info.sound
-        columns |= {'sound_start': round(start, 3), 'sound_duration': round(end - start, 3)}
-        remarks = compare_spans(info.sound, (info.start, info.end))
-    columns |= {'face_share': 0.0, 'distinct_frames': len(np.unique(info.timestamps))}
-    if video.is_black(frames):
-        return None, columns, remarks
-    cropped, share = faces.crop_faces(
-        frames,
-        vision.crop,
-        vision.size,
-        path=path,
-        times=[time - info.start for time in info.timestamps],  # the tables count from the first picture
-        landmarks=landmarks.get(path.stem[3:], path.with_suffix('.csv')) if vision.crop == 'landmarks' else None,
-        detector=make_detector(vision.min_face) if vision.crop == 'mtcnn' else None,
-    )
-    columns['face_share'] = round(share, 4)
-    return encode_frames(cropped, vision.quality), columns, remarks
+    found = vision.read(Clip(path.stem, path, landmarks=landmarks.get(path.stem[3:])))
+    if found.fault is not None:
+        raise found.fault
+    columns, remarks = found.columns, []
+    if 'sound_start' in columns:
+        spans = [(columns[f'{m}_start'], columns[f'{m}_start'] + columns[f'{m}_duration']) for m in ('sound', 'video')]
+        remarks = compare_spans(*spans)
+    return found.array, columns, remarks
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

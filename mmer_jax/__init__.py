@@ -1,6 +1,16 @@
 """Multimodal emotion recognition in JAX and Flax. BUILD.md is the map of the package."""
 
 import time
+from typing import Any
 
 __version__ = '0.2.0'
 BEGUN = time.perf_counter()  # when the package was first imported: from here a command's imports are measured
+
+
+def __getattr__(name: str) -> Any:
+    """`load_predictor`, whose imports (jax, the readers of media) only those who ask for it wait for."""
+    if name == 'load_predictor':
+        from mmer_jax.prediction import load_predictor
+
+        return load_predictor
+    raise AttributeError(f'module {__name__!r} has no attribute {name!r}')

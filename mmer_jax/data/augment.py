@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from mmer_jax.data.schema import Edit, Frames
+from mmer_jax.data.schema import MODALITIES, Edit, Frames
 
 Record = dict[str, Any]
 Augmentation = Callable[[Record, np.random.Generator], Record]
@@ -167,6 +167,23 @@ def random_box(
     return left, top, left + w, top + h
 
 
+def modality_dropout(probability: float) -> Augmentation:
+    """Each modality that a record has is missing with this probability, at random, but never all of them.
+
+    What is missing has no step, and a mask that is False throughout, as in a record that lacks it: so trained, a model
+    can do without a modality (`evaluate --every_subset`).
+    """
+
+    def augment(record, generator):
+        present = [m for m in MODALITIES if m in record and len(record[m])]
+        dropped = generator.random(len(present)) < probability
+        if dropped.all() and present:
+            dropped[generator.integers(len(present))] = False
+        return {**record, **{m: record[m][:0] for m, drop in zip(present, dropped, strict=True) if drop}}
+
+    return augment
+
+
 AUGMENTATIONS: dict[str, Callable[..., Augmentation]] = {
     'gaussian_noise': gaussian_noise,
     'random_crop': random_crop,
@@ -174,6 +191,7 @@ AUGMENTATIONS: dict[str, Callable[..., Augmentation]] = {
     'frequency_mask': frequency_mask,
     'random_resized_crop': random_resized_crop,
     'horizontal_flip': horizontal_flip,
+    'modality_dropout': modality_dropout,
 }
 
 

@@ -205,7 +205,8 @@ class LoadBatch:
         return batch
 
     def _load(self, number: int, epoch: int) -> Record:
-        record = self.source.read(number, lazy=True)
+        found = self.source.read(number, lazy=True)
+        record = {key: found[key] for key in ('id', 'label', *self.modalities)}
         for m in self.modalities:
             array = _with_time(record[m], self.source.schema.features[m])
             if m in self.statistics:

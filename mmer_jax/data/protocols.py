@@ -21,6 +21,8 @@ import numpy as np
 
 from mmer_jax.data.folds import SPLITS, Fold, Manifest, check_folds, records_of, text_column
 
+LEAST_SPEAKERS = 3  # one to test, one to validate, one to train on
+
 
 def _natural(values: np.ndarray) -> list[str]:
     """Different values in natural order: '2' before '10', so that actor numbers without zeros stay in order."""
@@ -261,6 +263,42 @@ def resubstitution(manifest: Manifest) -> list[Fold]:
     return [Fold('all', record, record, record)]
 
 
+def by_what_is_known(manifest: Manifest, *, folds: int = 5, seed: int = 0) -> list[Fold]:
+    """For data of one's own: the official split where the column `split` has all three of its sets; else
+    cross-validation over speakers, at most `folds` groups, where three or more are known; else over random clips, whose
+    voices and faces are then trained on and tested, which marks each row.
+
+    Clips without a speaker count as one speaker, so that nobody who may be among them is on both sides.
+    """
+    protocol = 'by_what_is_known'
+    _whole(protocol, 'folds', folds, 2)
+    _whole(protocol, 'seed', seed, 0)
+    empty = np.full(len(records_of(manifest)), '')
+    if set(SPLITS) <= set(np.asarray(manifest.get('split', empty)).astype(str).tolist()):
+        return official_split(manifest)
+    speaker = np.asarray(manifest.get('speaker', empty)).astype(str)
+    if len(set(speaker.tolist()) - {''}) >= LEAST_SPEAKERS:
+        known = {**manifest, 'speaker': np.where(speaker == '', '(unknown)', speaker)}
+        count = len(set(known['speaker'].tolist()))
+        number = min(folds, count)
+        # The validation speakers and the largest test group must leave somebody to train on.
+        validation = max(1, min(count // 6, count - math.ceil(count / number) - 1))
+        return leave_speakers_out(known, folds=number, validation_speakers=validation)
+    record = np.sort(records_of(manifest))
+    if len(record) < LEAST_SPEAKERS:
+        raise ValueError(f'{protocol}: {len(record)} records are too few; expected {LEAST_SPEAKERS} or more')
+    groups = np.array_split(record[np.random.RandomState(seed).permutation(len(record))], min(folds, len(record)))
+    return [
+        Fold(
+            f'fold_{k}' if len(groups) > 1 else 'all',
+            np.sort(np.concatenate([g for n, g in enumerate(groups) if n not in (k, (k + 1) % len(groups))])),
+            np.sort(groups[(k + 1) % len(groups)]),
+            np.sort(groups[k]),
+        )
+        for k in range(len(groups))
+    ]
+
+
 PROTOCOLS: dict[str, Callable[..., list[Fold]]] = {
     'official_split': official_split,
     'leave_sessions_out': leave_sessions_out,
@@ -268,6 +306,7 @@ PROTOCOLS: dict[str, Callable[..., list[Fold]]] = {
     'speaker_disjoint_random': speaker_disjoint_random,
     'random_clips_shared_speakers': random_clips_shared_speakers,
     'resubstitution': resubstitution,
+    'by_what_is_known': by_what_is_known,
 }
 
 

@@ -3,6 +3,7 @@
 from mmer_jax.encoders.bert import Bert, DistilBert, Roberta
 from mmer_jax.encoders.conv_videomae import ConvVideoMae
 from mmer_jax.encoders.erann import Erann
+from mmer_jax.encoders.frame_cnn import FrameCnn
 from mmer_jax.encoders.googlenet import GoogLeNet
 from mmer_jax.encoders.i3d import I3D
 from mmer_jax.encoders.mfcc_cnn import MfccCnn
@@ -21,6 +22,7 @@ ENCODERS: dict[str, type[Encoder]] = {
     'conv_videomae': ConvVideoMae,
     'distilbert': DistilBert,
     'erann': Erann,
+    'frame_cnn': FrameCnn,
     'googlenet': GoogLeNet,
     'hubert': Hubert,
     'i3d': I3D,
@@ -45,6 +47,7 @@ __all__ = [
     'DistilBert',
     'Encoder',
     'Erann',
+    'FrameCnn',
     'GoogLeNet',
     'Hubert',
     'MfccCnn',

@@ -7,6 +7,7 @@ from typing import Any
 import flax.linen as nn
 
 from mmer_jax.encoders import ENCODERS
+from mmer_jax.models.any_input import AnyInput
 from mmer_jax.models.audio_visual import AudioVisual
 from mmer_jax.models.cfn_sr import CfnSr
 from mmer_jax.models.ef_lstm import EfLstm
@@ -22,6 +23,7 @@ from mmer_jax.models.stacked_input import StackedInput
 from mmer_jax.models.unimodal import Unimodal
 
 MODELS = {
+    'any_input': AnyInput,
     'audio_visual': AudioVisual,
     'cfn_sr': CfnSr,
     'ef_lstm': EfLstm,
@@ -39,6 +41,7 @@ MODELS = {
 
 __all__ = [
     'MODELS',
+    'AnyInput',
     'AudioVisual',
     'CfnSr',
     'EfLstm',

@@ -224,6 +224,14 @@ def _choose(
     return places
 
 
+def choose_trained(workdir: Path, parent: Path, fold: int | None) -> Sequence[Place]:
+    """The finished folds of a run, or the one numbered or given, by its folder alone: its data are not opened."""
+    places = places_of(parent)
+    chosen = _choose(workdir, parent, places, fold, several=True)
+    _check_trained(chosen, places, must_be_finished=True)
+    return chosen
+
+
 def _check_trained(chosen: Sequence[Place], places: Sequence[Place], *, must_be_finished: bool) -> None:
     """ValueError where a chosen fold has no variables yet, or is unfinished and must be finished."""
 

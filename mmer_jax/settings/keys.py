@@ -15,6 +15,7 @@ from mmer_jax.data.schema import MODALITIES
 from mmer_jax.run.choices import COMPUTE_DTYPES, OPTIMIZERS, SCHEDULES, SEEDS_BY
 from mmer_jax.settings import ranges
 
+AUTO, TASK = 'auto', 'task'  # what settings/follow_data.py fills in
 NAMES, PATTERNS = ranges.Items(ranges.NAME), ranges.Items(ranges.Text(pattern=True, filled=True))
 KEYS: dict[str, ranges.Kind] = {
     'name': ranges.NAME,
@@ -25,7 +26,7 @@ KEYS: dict[str, ranges.Kind] = {
     'data.batch_size': ranges.COUNT,
     'data.eval_batch_size': ranges.COUNT_OR_0,
     'data.max_shapes': ranges.COUNT,
-    'data.normalize': ranges.Items(ranges.Text(MODALITIES)),
+    'data.normalize': ranges.Items(ranges.Text((*MODALITIES, AUTO))),
     'data.augment': ranges.Items(ranges.Anything("('name', {options})")),
     'data.workers': ranges.PROCESSES,
     'data.threads': ranges.Number(int, low=1, high=1024),
@@ -183,7 +184,7 @@ def _each(where: str, values: Mapping[str, Any], kinds: Mapping[str, ranges.Kind
 def open_kinds(key: str, flat: Mapping[str, Any]) -> Mapping[str, ranges.Kind] | None:
     """The kinds by name below an open dictionary other than the model; None where any name is good."""
     if key == 'losses':
-        return dict.fromkeys(_losses(), ranges.NOT_NEGATIVE)
+        return dict.fromkeys((*_losses(), TASK), ranges.NOT_NEGATIVE)
     if key == 'data.max_length':
         return dict.fromkeys(MODALITIES, ranges.COUNT)
     if key == 'protocol.options':
@@ -231,7 +232,7 @@ def _together(flat: Mapping[str, Any]) -> Iterator[str]:
     modalities = flat['modalities']
     if isinstance(modalities, tuple | list):
         wrong = [m for m in modalities if m not in MODALITIES]
-        if wrong or not modalities or len(set(modalities)) < len(modalities):
+        if wrong or len(set(modalities)) < len(modalities):
             yield f'config.modalities: found {tuple(modalities)}, expected one to three of {", ".join(MODALITIES)}'
     if isinstance(flat['data.augment'], tuple | list):
         yield from _augment_faults(flat['data.augment'])

@@ -1,0 +1,26 @@
+"""Your own clips: classes from sound and pictures, or whatever of sound, pictures and words the data have.
+
+    python -m data_prep.clips --csv labels.csv --media FOLDER --output data/mine
+    python -m mmer_jax.main --config=configs/own_audio_vision.py --config.data.directory=data/mine --workdir=runs/mine
+
+Modalities, sizes, classes, loss and metrics follow the data. Folds too: the column split where it is whole, else five
+groups of speakers, else of clips, which is marked. One LSTM per modality, their states joined (LF-LSTM), behind a small
+CNN for pictures and mel bands for samples. Small and without pretrained weights: a first number, not the last one.
+
+Ours: on data of yours.
+"""
+
+from ml_collections import ConfigDict
+
+from configs import datasets
+from configs.base import get_base
+
+
+def get_config(variant: str = '') -> ConfigDict:
+    config = get_base('own_audio_vision', variant, ())
+    datasets.own(config)
+    config.data.batch_size = 16
+    config.model = ConfigDict({'name': 'any_input', 'model': {'name': 'lf_lstm', 'hidden_size': 48, 'mlp_size': 64}})
+    config.optimizer.learning_rate = 1e-3
+    config.epochs = 30
+    return config

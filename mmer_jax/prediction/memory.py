@@ -1,0 +1,60 @@
+"""Records in memory in place of a shard directory, so that a clip goes into a batch the way a record does."""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mmer_jax.data.batches import Batch, BatchPlan, LoadBatch
+from mmer_jax.data.schema import Frames, Schema, count_steps
+
+
+@dataclasses.dataclass
+class MemorySource:
+    """What LoadBatch reads of a RecordSource: a schema and `read`. Records hold None where a modality is missing."""
+
+    schema: Schema
+    records: Sequence[Mapping[str, Any]]
+    directory: Path = Path('memory')
+
+    def __len__(self) -> int:
+        return len(self.records)
+
+    def read(self, number: int, *, lazy: bool = False) -> dict[str, Any]:
+        """Record `number` as RecordSource.read gives it; pictures stay Frames, which decode as stored ones do."""
+        del lazy
+        record = dict(self.records[number])
+        for key, feature in self.schema.features.items():
+            value = record[key]
+            if isinstance(value, Frames):
+                record[key] = Frames(value.encoded, f'{record["id"]}, {key}', value.edits, feature.step_shape)
+            elif value is None:
+                empty = Frames((), f'{record["id"]}, {key}', step_shape=feature.step_shape)
+                record[key] = empty if feature.encoding == 'jpeg' else feature.missing()
+        return record
+
+    def steps(self, modalities: Sequence[str], max_length: Mapping[str, int]) -> dict[str, np.ndarray]:
+        """(R,) steps of each modality in every record, after the cut to max_length; 0 where it is missing."""
+        found = {}
+        for m in modalities:
+            counts = [count_steps(record[m], self.schema.features[m]) for record in self.records]
+            found[m] = np.minimum(counts, max_length[m]) if max_length.get(m) else np.array(counts, np.int64)
+        return found
+
+
+def one_batch(
+    source: MemorySource,
+    modalities: Sequence[str],
+    statistics: Mapping[str, Any],
+    max_length: Mapping[str, int],
+    shape: Mapping[str, int],
+    rows: int,
+) -> Batch:
+    """All records of `source` as one batch of `rows` rows and `shape` steps, normalised and padded as in training."""
+    numbers = np.arange(len(source))
+    plan = BatchPlan(numbers, source.steps(modalities, max_length), [dict(shape)], rows)
+    load = LoadBatch(source, tuple(modalities), plan, statistics, max_length)  # type: ignore[arg-type]
+    batch = load((0, 0, numbers))
+    return {key: value for key, value in batch.items() if key not in ('id', 'label')}
