@@ -28,6 +28,7 @@ from data_prep.pool import Skipped, process
 from mmer_jax.data.batches import BatchPlan, LoadBatch, plan_shapes, read_batches, record_lengths
 from mmer_jax.data.records import RecordSource, RecordWriter, encode_frames
 from mmer_jax.media import audio, faces, video
+from mmer_jax.readers.pictures import make_detector
 from mmer_jax.settings import command, ranges
 
 REPEATS = 3
@@ -49,7 +50,7 @@ def peak_memory() -> float:
 
 def measure_parts(jobs: list[ravdess.Job], vision: ravdess_video.Vision) -> None:
     """Prints clips per second of decoding, cropping and encoding alone, once through."""
-    detector = ravdess_video.make_detector(vision.min_face) if vision.crop == 'mtcnn' else None
+    detector = make_detector(vision.min_face) if vision.crop == 'mtcnn' else None
     seconds: dict[str, float] = dict.fromkeys(('decode', 'crop', 'encode'), 0.0)
     for number, job in enumerate([jobs[0], *jobs]):
         marks = [time.perf_counter()]

@@ -43,6 +43,7 @@ from data_prep.pool import (
 )
 from mmer_jax.data.records import Feature, Label, RecordWriter, Schema, encode_frames
 from mmer_jax.media import MediaError, audio, faces, spectrogram_image, video
+from mmer_jax.readers.pictures import QUALITY, make_detector
 from mmer_jax.settings import ranges
 
 CHOICES = {
@@ -79,7 +80,7 @@ class Settings:
     strips: str = 'stored'
     num_mels: int = 128
     encoding: str = 'jpeg'
-    quality: int = ravdess_video.QUALITY
+    quality: int = QUALITY
     min_face: int = 20
 
     @property
@@ -158,7 +159,7 @@ def _crop(frames: np.ndarray, path: Path, settings: Settings) -> tuple[Any, floa
     """(The pictures as they are stored, share of them with a face); (None, 0) where they are black."""
     if video.is_black(frames):
         return None, 0.0
-    detector = ravdess_video.make_detector(settings.min_face) if settings.crop == 'mtcnn' else None
+    detector = make_detector(settings.min_face) if settings.crop == 'mtcnn' else None
     cropped, share = faces.crop_faces(frames, settings.crop, settings.size, path=path, detector=detector)
     pictures = _convert(cropped, settings.vision_width or settings.size, settings.color)
     return _store(pictures, settings), share

@@ -268,7 +268,7 @@ def test_faces(source, tmp_path, monkeypatch, capsys):
             return [found if self.calls > 1 else found[:0]] * len(frames)
 
     fake = Fake()
-    monkeypatch.setattr(crema_d.ravdess_video, 'make_detector', lambda min_face: fake)
+    monkeypatch.setattr(crema_d, 'make_detector', lambda min_face: fake)
     assert run(source, tmp_path / 'out', '--crop', 'mtcnn') == 0
     assert f'no face found: {NAMES[0]}' in capsys.readouterr().out
     assert np.abs(RecordSource(tmp_path / 'out')[0]['vision'][:, 4:-4, 4:-4].astype(int) - [250, 20, 20]).max() < 40
