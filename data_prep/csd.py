@@ -16,13 +16,17 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import h5py
 import numpy as np
 
 from data_prep.pool import PreparationError
 from mmer_jax.media import MediaError
 from mmer_jax.media.download import check_download
 from mmer_jax.media.textfile import decode_word, read_json, read_text
+
+try:
+    import h5py
+except ImportError:  # told where a file is opened
+    h5py = None
 
 EXPECTED = 'a computational sequence (.csd), which is HDF5'
 LAYOUT = 'expected /<root>/data/<video id>/{features, intervals}'
@@ -41,6 +45,8 @@ class Sequence:
     def __init__(self, path: str | os.PathLike):
         self.path = Path(path)
         check_download(self.path, EXPECTED)
+        if h5py is None:
+            raise ImportError(f"{self.path}: reading it needs h5py, the extra csd: pip install 'mmer_jax[csd]'")
         try:
             self._file = h5py.File(self.path, 'r', locking=False)  # some network folders cannot lock
         except OSError as error:
@@ -72,7 +78,7 @@ class Sequence:
         except (OSError, RuntimeError, KeyError) as error:
             raise MediaError(self.path, 'damaged', f'{place or "the file"}: {error}; {AGAIN}') from error
 
-    def _find_data(self) -> tuple[str, h5py.Group]:
+    def _find_data(self) -> tuple[str, 'h5py.Group']:
         roots = [name for name, node in self._file.items() if isinstance(node, h5py.Group)]
         found = [name for name in roots if isinstance(self._file[name].get('data'), h5py.Group)]
         if len(found) != 1:

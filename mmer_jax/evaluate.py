@@ -17,7 +17,7 @@ from mmer_jax.data.records import RecordSource
 from mmer_jax.files import read_json, save_arrays, write_json
 from mmer_jax.files.outputs import check_ablation, check_folder
 from mmer_jax.metrics import KINDS, about, floors, metric_kind
-from mmer_jax.run import finished, sharding
+from mmer_jax.run import cache, finished, sharding
 from mmer_jax.run.finished import Run
 from mmer_jax.run.program import Program, fetch, make_program
 from mmer_jax.run.workdir import hold, read_results
@@ -239,6 +239,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     add('--other_preparation', action='store_true', help='test other data also where they were prepared in another way')
     add('--without', nargs='+', default=[], metavar='MODALITY', help='modalities to hide')
     add('--output', type=Path, help='with --without or other data: write results.json of the whole run there')
+    cache.add_flag(parser)
     arguments = parser.parse_args(argv)
     if (arguments.all or arguments.leave_out_seen or arguments.other_preparation) and not arguments.data:
         parser.error('--all, --leave_out_seen and --other_preparation say what of --data is tested: give --data')
@@ -286,6 +287,7 @@ def _shown(value: Any) -> str:
 
 
 def work(arguments: argparse.Namespace) -> None:
+    cache.keep_programs(keep=not arguments.no_cache)
     for row in _with_mean(run(arguments)):
         print(', '.join(f'{key} {_shown(value)}' for key, value in row.items()))
 

@@ -32,7 +32,7 @@ from mmer_jax.data.leakage import EXTRACTED, SUFFIX
 from mmer_jax.data.records import Feature, RecordSource, RecordWriter, Schema
 from mmer_jax.files import read_arrays, read_json, write_json
 from mmer_jax.files.outputs import check_shards
-from mmer_jax.run import finished
+from mmer_jax.run import cache, finished
 from mmer_jax.run.finished import Run
 from mmer_jax.run.workdir import hold, read_results
 from mmer_jax.settings import command, ranges
@@ -245,6 +245,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument('--seed', type=ranges.SEED, help='one of the seeds of the run; its first by default')
     parser.add_argument('--num_processes', type=ranges.COUNT, default=1, help='processes that share the work')
     parser.add_argument('--process_id', type=ranges.COUNT_OR_0, default=0, help='number of this one, from 0')
+    cache.add_flag(parser)
     arguments = parser.parse_args(argv)
     if not 0 <= arguments.process_id < arguments.num_processes:
         parser.error(f'--process_id {arguments.process_id}: expected 0 to {arguments.num_processes - 1}')
@@ -252,6 +253,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
 
 
 def work(arguments: argparse.Namespace) -> None:
+    cache.keep_programs(keep=not arguments.no_cache)
     output = arguments.output or arguments.workdir / 'features'
     options = {'level': arguments.level, 'fold': arguments.fold, 'seed': arguments.seed, 'directory': arguments.data}
     options |= {'leave_out': arguments.leave_out_seen, 'allow': arguments.other_preparation}

@@ -1,8 +1,10 @@
 """Trains and evaluates one config: `python -m mmer_jax.main --config=configs/quickstart.py [--workdir=DIR]`.
 
-`--config=FILE:VARIANT` takes a named variant, `--config.optimizer.learning_rate=1e-4` changes one value, also of a
-field that the file does not spell out (`--config.model.dropout=0.3`). On a pod, start the same command once on every
-host with --distributed (or with the three coordinator flags).
+`--config=FILE:VARIANT` takes a named variant, `--config=quickstart` a shipped file by its name,
+`--config.optimizer.learning_rate=1e-4` changes one value, also of a field that the file does not spell out
+(`--config.model.dropout=0.3`). With `--help` all keys of the config are shown, with `--dry_run` what it would do.
+`--prune RUN` makes a finished run smaller. On a pod, start the same command once on every host with --distributed (or
+with the three coordinator flags).
 """
 
 import argparse
@@ -10,11 +12,13 @@ import dataclasses
 import sys
 import time
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from ml_collections import ConfigDict
 
 from mmer_jax import BEGUN
+from mmer_jax.run.cache import add_flag, keep_programs
 from mmer_jax.run.first_step import LATEST
 from mmer_jax.settings import command, overrides, ranges
 from mmer_jax.settings.keys import KEYS, OPEN, check_config_values
@@ -24,26 +28,36 @@ from mmer_jax.settings.keys import KEYS, OPEN, check_config_values
 FOLDS = ranges.Listed(ranges.COUNT_OR_0)
 
 
-def make_parser() -> argparse.ArgumentParser:
-    keys = [f'  --config.{key}  {kind.words}' for key, kind in KEYS.items()]
-    keys += [f'  --config.{key}.NAME' for key in OPEN]
+def make_parser(config: ConfigDict | None = None, file: str = '') -> argparse.ArgumentParser:
+    """The parser; its help lists the keys and their ranges, or with a config the values and comments of that one."""
+    if config is None:
+        title = 'keys of a config, set by --config.KEY=VALUE; --config=FILE --help shows those of a file with comments:'
+        keys = [f'  --config.{key}  {kind.words}' for key, kind in KEYS.items()]
+        keys += [f'  --config.{key}.NAME' for key in OPEN]
+    else:
+        from mmer_jax.settings import shown
+
+        title, keys = f'keys of {file}, set by --config.KEY=VALUE:', list(shown.lines(config))
     parser = argparse.ArgumentParser(
         prog='python -m mmer_jax.main',
         description=__doc__.split('\n')[0],
-        epilog='\n'.join(['keys of a config (comments in configs/base.py), set by --config.KEY=VALUE:', *keys]),
+        epilog='\n'.join([title, *keys]),
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
     add = parser.add_argument
-    add('--config', required=True, metavar='FILE[:VARIANT]', help='file of the experiment')
+    add('--config', metavar='FILE[:VARIANT]', help='file of the experiment, or the name of a shipped one: quickstart')
     add('--workdir', help='folder of results and checkpoints; default runs/<config>[_<variant>]')
     add('--folds', type=FOLDS, metavar='K[,K...]', help='numbers of the folds to run, all by default: --folds=0,2')
-    add('--distributed', action='store_true', help='join the other processes of a pod that the cluster describes')
+    add('--dry_run', action='store_true', help='show config, folds, shapes, parameters and memory, and stop')
     add(
-        '--no_cache',
-        action='store_true',
-        help='compile anew; programs are kept in JAX_COMPILATION_CACHE_DIR, or ~/.cache',
+        '--prune',
+        nargs='*',
+        metavar='RUN',
+        help='drop the optimiser state of these finished runs; with --config, of its run when it is finished',
     )
+    add('--distributed', action='store_true', help='join the other processes of a pod that the cluster describes')
+    add_flag(parser)
     add('--coordinator', metavar='HOST:PORT', help='of process 0, to join processes by hand')
     add('--num_processes', type=ranges.COUNT, help='number of processes, with --coordinator')
     add('--process_id', type=ranges.COUNT_OR_0, help='number of this process from 0, with --coordinator')
@@ -70,14 +84,19 @@ def work(call: Call) -> None:
     with command.wrong_call():
         rest, changes = overrides.split_arguments(call.words)
         call.debug = dict(changes).get('debug', 'false') != 'false'
-        arguments = make_parser().parse_args(rest)
+        if {'-h', '--help'} & set(rest) and (file := file_of(rest)):
+            make_parser(read_config(file, changes), file).print_help()
+            return
+        arguments = parse(rest)
         check_processes(arguments)
-        config = read_config(arguments.config, changes)
+        config = read_config(arguments.config, changes) if arguments.config else None
+    if config is None:
+        prune(arguments.prune)
+        return
     call.debug = config.debug
     import jax
     from absl import logging
 
-    from mmer_jax.run.cache import keep_programs
     from mmer_jax.train import train_and_evaluate
 
     logging.set_verbosity(logging.WARNING)  # orbax and jax tell of every save
@@ -85,9 +104,44 @@ def work(call: Call) -> None:
     keep_programs(keep=not arguments.no_cache)
     workdir = arguments.workdir or f'runs/{config.name}' + (f'_{config.variant}' if config.variant else '')
     join_processes(arguments)
+    if arguments.dry_run:
+        from mmer_jax import dry_run
+
+        for line in dry_run.lines(config, workdir, arguments.folds):
+            print(line, flush=True)
+        return
     results = train_and_evaluate(config, workdir, folds=arguments.folds)
     if jax.process_index() == 0:
         show(results, workdir)
+        if arguments.prune is not None:
+            prune([workdir])
+
+
+def file_of(words: Sequence[str]) -> str:
+    """The value of --config, '' where it is not given."""
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument('--config', default='')
+    return parser.parse_known_args(words)[0].config
+
+
+def parse(words: Sequence[str]) -> argparse.Namespace:
+    """The flags, checked together; argparse ends the process where they are wrong."""
+    parser = make_parser()
+    arguments = parser.parse_args(words)
+    if arguments.config and arguments.prune:
+        parser.error('--prune: give the runs, or --config and no run')
+    if not arguments.config and not arguments.prune:
+        parser.error('the following arguments are required: --config (or --prune with runs)')
+    return arguments
+
+
+def prune(workdirs: Sequence[str]) -> None:
+    """Makes finished runs smaller; ValueError at the first that is none."""
+    from mmer_jax.run.prune import prune as prune_run
+
+    for workdir in workdirs:
+        before, after = prune_run(Path(workdir))
+        print(f'{workdir}: {before / 1e6:.1f} MB -> {after / 1e6:.1f} MB; it can be used as before, not trained on')
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -28,11 +28,11 @@ from ml_collections import ConfigDict
 
 from mmer_jax import evaluate, train
 from mmer_jax.files.outputs import TABLE_FILES, check_folder
-from mmer_jax.results import bar_plots, page
+from mmer_jax.results import bar_plots, canvas, latex, page
 from mmer_jax.results.runs import EXPLANATION, NOT_HONEST, Run, marks_of, read_run
 from mmer_jax.results.summary import column_title, finite_mean, format_number, format_summary, is_plain, summarise
 from mmer_jax.results.table_config import OTHER_SPLITS, Row, Table, TableError, read_table, row_config
-from mmer_jax.run import warm_start
+from mmer_jax.run import cache
 from mmer_jax.settings import command, ranges
 
 MISTAKES = (ValueError, TypeError, FloatingPointError, FileNotFoundError)  # told in one line, without a traceback
@@ -60,7 +60,7 @@ def look(config: ConfigDict | None, folder: Path) -> Outcome:
             return Outcome('failed', f'{folder} has results but no config.json to compare; remove the folder')
         return Outcome('not run')
     try:
-        train.check_config(warm_start.with_sizes(config), folder)
+        train.check_config(train.completed(config), folder)
         if results.is_file():
             return Outcome('finished', run=read_run(folder))
     except (ValueError, FileNotFoundError) as error:
@@ -133,17 +133,22 @@ class Job:
 # ---- table.md and table.csv ----------------------------------------------------------------------------------
 
 
-def write_table(job: Job, command: str) -> Path:
-    """Writes table.md, table.csv and bars.png from what is in the rows' folders; returns table.md."""
+def write_table(job: Job, command: str, *, picture: str = 'png', tex: bool = False) -> Path:
+    """Writes table.md, table.csv and bars.png from what is in the rows' folders; returns table.md.
+
+    picture: format of the bars. tex: also table.tex.
+    """
     outcomes = {row.label: job.outcome(row) for row in job.table.rows}
     blocks: list[page.Block] = [page.Heading(job.table.title, 1), table_of(job.table, outcomes), notes(job, outcomes)]
     job.output.mkdir(parents=True, exist_ok=True)
     if job.table.bars and any(outcome.run for outcome in outcomes.values()):
-        draw_bars(job.table, outcomes, job.output / 'bars.png')
-        blocks.append(page.Picture(f'{job.table.bars} of all rows', 'bars.png'))
+        draw_bars(job.table, outcomes, job.output / f'bars.{picture}')
+        blocks.append(page.Picture(f'{job.table.bars} of all rows', f'bars.{picture}'))
     blocks += [page.Text('Made, and to be continued or made again, by'), page.Code(command)]
     _replace_text(job.output / 'table.csv', page.csv_text(csv_rows(job, outcomes)))
     _replace_text(job.output / 'table.md', page.markdown(blocks))
+    if tex:
+        _replace_text(job.output / 'table.tex', latex.latex(blocks))
     return job.output / 'table.md'
 
 
@@ -302,7 +307,7 @@ def csv_rows(job: Job, outcomes: Mapping[str, Outcome]) -> list[dict[str, Any]]:
 
 def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog='python -m mmer_jax.table', description=__doc__.split('\n')[0])
-    parser.add_argument('--table', required=True, help='file of the table, for instance configs/tables/synthetic.py')
+    parser.add_argument('--table', required=True, help='file of the table, or the name of a shipped one: synthetic')
     parser.add_argument('--output', type=Path, help='folder of the table and its runs; default runs/tables/<table>')
     parser.add_argument('--seeds', type=ranges.COUNT, help="number of seeds of every row, instead of the table's")
     parser.add_argument('--rows', help='labels of the rows to run, all by default: --rows=MFSA,MulT')
@@ -312,6 +317,8 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     )  # fmt: skip
     parser.add_argument('--list', action='store_true', help='show the rows and what is there of them, and stop')
     parser.add_argument('--no-run', action='store_true', help='write the table from what is there')
+    canvas.add_flags(parser, 'table.tex')
+    cache.add_flag(parser)
     return parser.parse_args(argv)
 
 
@@ -319,6 +326,7 @@ def _command(arguments: argparse.Namespace) -> str:
     """The command that makes the whole table."""
     parts = ['python', '-m', 'mmer_jax.table', f'--table={arguments.table}']
     parts += [f'--{name}={value}' for name in ('output', 'seeds') if (value := getattr(arguments, name)) is not None]
+    parts += [f'--format={arguments.format}'] * (arguments.format != 'png') + ['--latex'] * arguments.latex
     return shlex.join([*parts, *(['--set', *arguments.settings] if arguments.settings else [])])
 
 
@@ -348,10 +356,12 @@ def work(arguments: argparse.Namespace) -> int:
             detail = f' ({outcome.detail})' if outcome.detail else ''
             print(f'{row.label}: {outcome.state}{detail}' + (f', {job.folder(row)}' if row.config else ''))
         return command.OK
-    path = write_table(job, _command(arguments))
+    cache.keep_programs(keep=not arguments.no_cache)
+    options = {'picture': arguments.format, 'tex': arguments.latex}
+    path = write_table(job, _command(arguments), **options)
     for row in [] if arguments.no_run else rows:
         job.run(row)
-        write_table(job, _command(arguments))
+        write_table(job, _command(arguments), **options)
     failed = [row.label for row in rows if job.outcome(row).state == 'failed']
     print(f'table: {path}' + (f'; failed: {", ".join(failed)}' if failed else ''))
     return command.FAILED if failed else command.OK

@@ -24,7 +24,7 @@ from mmer_jax.data.records import RecordSource
 from mmer_jax.files import write_json
 from mmer_jax.metrics import floors, is_better_high, names, unfit
 from mmer_jax.models import check_module
-from mmer_jax.run import sharding, warm_start, writer
+from mmer_jax.run import provenance, sharding, warm_start, writer
 from mmer_jax.run.checkpoint import Checkpoints
 from mmer_jax.run.first_step import LATEST as FIRST
 from mmer_jax.run.first_step import Stopwatch
@@ -43,6 +43,7 @@ from mmer_jax.run.program import (
 from mmer_jax.run.selection import Selection
 from mmer_jax.run.step import TrainState, variables_of
 from mmer_jax.run.workdir import alone, check_config, read_results
+from mmer_jax.settings.follow_data import follow_data
 from mmer_jax.settings.keys import check_config_values
 
 
@@ -59,15 +60,8 @@ def train_and_evaluate(
     check_config_values(config, own_model=model is not None)
     if config.data.workers:
         check_main_guard()
-    workdir, config = Path(workdir), warm_start.with_sizes(config)
-    source = open_source(config)
-    all_folds = folds_of(config, source)
-    chosen = range(len(all_folds)) if folds is None else list(folds)
-    unknown = [k for k in chosen if type(k) is not int or not 0 <= k < len(all_folds)]
-    if unknown or not chosen or len(set(chosen)) < len(chosen):
-        known = f'protocol {config.protocol.name!r} has folds 0..{len(all_folds) - 1}'
-        raise ValueError(f'folds {unknown or chosen}: {known}; name one or more, each once')
-    check_metrics(config, source)
+    workdir, config = Path(workdir), completed(config)
+    source, all_folds, chosen = folds_to_run(config, folds)
     module, example = make_model(config, source) if model is None else check_module(model), None
     if model is not None:
         example = example_batch(load_fold(config, source, all_folds[chosen[0]], statistics={}).loaders['train'])
@@ -76,6 +70,8 @@ def train_and_evaluate(
     rows, described, program = [], None, None
     with alone(workdir, unfinished):
         check_config(config, workdir, model, example)
+        origin = provenance.Provenance(source) if unfinished and jax.process_index() == 0 else None
+        origins = []
         for number in chosen:
             if (folders[number] / 'results.json').is_file():
                 described = read_results(folders[number] / 'results.json')
@@ -88,13 +84,34 @@ def train_and_evaluate(
                 if program is None or program.total_steps != len(fold_data.loaders['train'].plan):
                     program = make_program(config, module, fold_data)
                 name = config.model.name if model is None else type(model).__name__
-                described = train_fold(config, folders[number], fold_data, program, name, tell=tell)
+                described = train_fold(config, folders[number], fold_data, program, name, tell=tell, origin=origin)
             rows += described['rows']
+            origins.append(described.get(provenance.KEY))
         assert described is not None
         described, whole = {**described, 'rows': rows}, len(rows) == len(all_folds) * config.seeds
+        if len(all_folds) > 1 and provenance.KEY in described:
+            described[provenance.KEY] = provenance.combined(origins)
         if unfinished and whole and len(all_folds) > 1 and jax.process_index() == 0:
             write_json(workdir / 'results.json', described)
     return described
+
+
+def completed(config: ConfigDict) -> ConfigDict:
+    """The config with all filled in that its data and its converted weights decide."""
+    return warm_start.with_sizes(follow_data(config, open_source))
+
+
+def folds_to_run(config: ConfigDict, folds: Sequence[int] | None) -> tuple[RecordSource, list[Fold], Sequence[int]]:
+    """A config's data, all folds of its protocol, and the numbers of those that are asked for; ValueError."""
+    source = open_source(config)
+    all_folds = folds_of(config, source)
+    chosen = range(len(all_folds)) if folds is None else list(folds)
+    unknown = [k for k in chosen if type(k) is not int or not 0 <= k < len(all_folds)]
+    if unknown or not chosen or len(set(chosen)) < len(chosen):
+        known = f'protocol {config.protocol.name!r} has folds 0..{len(all_folds) - 1}'
+        raise ValueError(f'folds {unknown or chosen}: {known}; name one or more, each once')
+    check_metrics(config, source)
+    return source, all_folds, chosen
 
 
 def check_metrics(config: ConfigDict, source: RecordSource) -> None:
@@ -111,11 +128,18 @@ def check_metrics(config: ConfigDict, source: RecordSource) -> None:
 
 
 def train_fold(
-    config: ConfigDict, workdir: Path, fold_data: FoldData, program: Program, name: str, *, tell: bool = False
+    config: ConfigDict,
+    workdir: Path,
+    fold_data: FoldData,
+    program: Program,
+    name: str,
+    *,
+    tell: bool = False,
+    origin: provenance.Provenance | None = None,
 ) -> dict[str, Any]:
     """Trains one fold, resuming where workdir stands; writes its predictions and results.json, and returns these.
 
-    name: of the model, for results.json. tell: print what the variables begin with.
+    name: of the model, for results.json, as is `origin`. tell: print what the variables begin with.
     """
     first = jax.process_index() == 0
     workdir.mkdir(parents=True, exist_ok=True)
@@ -130,10 +154,18 @@ def train_fold(
         program.background.listener = progress.wait
         try:
             loop = Loop(config, fold_data, program, checkpoints, log, progress, tell=tell)
+            resumed_at = loop.step
             loop.run()
         finally:
             program.background.forget()
-        return write_results(config, workdir, fold_data, program, name, loop.best, loop.selection, seeds)
+        predictions, results = measure(config, fold_data, program, name, loop.best, loop.selection, seeds)
+        if first:
+            for split, values in predictions.items():
+                evaluate.save_predictions(workdir / 'predictions' / f'{split}.npz', values, seeds)
+            if origin is not None:
+                results[provenance.KEY] = origin.of_fold(resumed_at)
+            write_json(workdir / 'results.json', results)
+        return results
 
 
 class Loop:
@@ -301,29 +333,17 @@ def _finite(value: float) -> float | None:
     return float(value) if np.isfinite(value) else None
 
 
-def write_results(
-    config: ConfigDict,
-    workdir: Path,
-    fold_data: FoldData,
-    program: Program,
-    name: str,
-    best: Any,
-    selection: Selection,
-    seeds: Any,
-) -> dict[str, Any]:
-    """Reads the test split once, with the variables that validation chose; predictions/*.npz and results.json."""
+def measure(
+    config: ConfigDict, fold_data: FoldData, program: Program, name: str, best: Any, selection: Selection, seeds: Any
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Reads the test split once, with the variables that validation chose -> predictions by split, results.json."""
     source, fold = fold_data.source, fold_data.fold
     splits = SPLITS if config.evaluate_train else [split for split in SPLITS if split != 'train']
     predictions = {split: evaluate.predict(program, best, fold_data.whole(split)) for split in splits}
     floor = floors(evaluate.kind_of(source), predictions['test']['label'], names=source.schema.label.names)
     parameters = sum(int(np.prod(x.shape[1:])) for x in jax.tree.leaves(best['params']))
     rows = [result_row(fold, predictions, source, selection, n, int(seed), floor) for n, seed in enumerate(seeds)]
-    results = {**describe(config, fold_data, name, parameters), 'rows': rows}
-    if jax.process_index() == 0:
-        for split, values in predictions.items():
-            evaluate.save_predictions(workdir / 'predictions' / f'{split}.npz', values, seeds)
-        write_json(workdir / 'results.json', results)
-    return results
+    return predictions, {**describe(config, fold_data, name, parameters), 'rows': rows}
 
 
 def describe(config: ConfigDict, fold_data: FoldData, name: str, parameters: int) -> dict[str, Any]:

@@ -5,6 +5,8 @@ from importlib.metadata import version
 from pathlib import Path
 
 os.environ.setdefault('JAX_PLATFORMS', 'cpu')
+# The cache of compiled programs that `make test` names, also for pytest alone: never the one in the user's home.
+os.environ.setdefault('JAX_COMPILATION_CACHE_DIR', str(Path(__file__).resolve().parents[1] / '.cache' / 'jax'))
 # Two workers share two cores: with more threads each, BLAS and torch spend their time waiting for each other.
 os.environ.setdefault('OMP_NUM_THREADS', '1')
 # Tests compile much and compute little: without LLVM's optimisations they compile three times as fast, and a third
@@ -36,8 +38,7 @@ SHARED_DATA = REPOSITORY.parent / 'shared' / 'data'
 
 def pytest_configure(config):
     # A cache of compiled programs halves the suite on a second run; JAX_COMPILATION_CACHE_DIR names it.
-    if os.environ.get('JAX_COMPILATION_CACHE_DIR'):
-        jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.2)
+    jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.2)
 
 
 def write_dataset(

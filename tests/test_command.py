@@ -40,6 +40,7 @@ MISSING = {
 # They read nothing, or say of each row by itself what is missing (tests/test_table.py).
 WITHOUT_INPUT = {
     'data_prep.synthetic': '--output=x',
+    'mmer_jax.doctor': '',
     'mmer_jax.table': '--table=x',
     **dict.fromkeys((f'benchmarks.{name}' for name in (
         'conv3d', 'convert', 'encoders', 'encoders_2d_3d', 'seeds', 'separation', 'sequence_models'

@@ -130,7 +130,7 @@ def test_the_time_to_the_first_step_is_written_and_told(tiny, tmp_path, monkeypa
 
 def test_programs_are_kept_in_the_users_cache_folder(tmp_path, monkeypatch):
     found = {}
-    monkeypatch.setattr(cache.jax, 'config', SimpleNamespace(update=lambda name, value: found.update({name: value})))
+    monkeypatch.setattr(jax, 'config', SimpleNamespace(update=lambda name, value: found.update({name: value})))
     monkeypatch.delenv('JAX_COMPILATION_CACHE_DIR', raising=False)
     monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path))
     cache.keep_programs()

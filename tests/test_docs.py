@@ -84,9 +84,10 @@ def parse(module, argv):
     """Parses a command line as the command itself does; ValueError or SystemExit where it is wrong."""
     if module is main_command:
         rest, changes = overrides.split_arguments(argv)
-        arguments = module.make_parser().parse_args(rest)
+        arguments = module.parse([word for word in rest if word != '--help'])
         module.check_processes(arguments)
-        module.read_config(arguments.config, changes)
+        if arguments.config:
+            module.read_config(arguments.config, changes)
         return arguments
     return (module.parse if hasattr(module, 'parse') else module.parse_arguments)(list(argv))
 

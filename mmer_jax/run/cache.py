@@ -1,9 +1,8 @@
 """Compiled programs are kept between runs: in the user's cache folder, or where JAX_COMPILATION_CACHE_DIR says."""
 
+import argparse
 import os
 from pathlib import Path
-
-import jax
 
 LARGEST = 4 << 30  # bytes; what was used longest ago goes first
 WORTH_KEEPING = 0.2  # seconds of compilation
@@ -17,11 +16,19 @@ def folder() -> Path:
     return Path(os.environ.get('XDG_CACHE_HOME') or Path.home() / '.cache') / 'mmer_jax' / 'jax'
 
 
+def add_flag(parser: argparse.ArgumentParser) -> None:
+    """--no_cache, of every command that compiles; its value goes to keep_programs."""
+    where = 'programs are kept in JAX_COMPILATION_CACHE_DIR, or ~/.cache'
+    parser.add_argument('--no_cache', action='store_true', help=f'compile anew; {where}')
+
+
 def keep_programs(*, keep: bool = True) -> None:
     """Turns jax's persistent cache on for this process, or off. To be called before anything is compiled.
 
     A folder that cannot be made, as where there is no home, leaves the cache off: it is a convenience.
     """
+    import jax  # not before: the help of a command does not wait for it
+
     jax.config.update('jax_enable_compilation_cache', keep)
     if not keep:
         return

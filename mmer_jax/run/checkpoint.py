@@ -26,6 +26,7 @@ Tree = Any
 Convert = Callable[[Tree, Tree], Tree]
 KEPT = 2  # the newest checkpoint, and the one before for when that is damaged
 SUMS = 'sums.json'
+STATE = 'state'  # folder of what only training reads (run/prune.py drops it)
 FORMAT = 2  # 1, of version 0.1, had an optimiser state per parameter and did not say so
 
 
@@ -41,6 +42,10 @@ def _shapes(tree: Tree) -> dict[str, list]:
     return {
         jax.tree_util.keystr(path): [*x.shape, str(x.dtype)] for path, x in jax.tree_util.tree_leaves_with_path(tree)
     }
+
+
+class Pruned(ValueError):
+    """A checkpoint holds the chosen variables only."""
 
 
 class Checkpoints:
@@ -143,7 +148,7 @@ class Checkpoints:
             return {}, known
         try:
             return self._restore(step, best, state, convert), ''
-        except DoesNotFit:
+        except (DoesNotFit, Pruned):
             raise
         except Exception as error:  # orbax and tensorstore have many kinds for a file that is cut, empty or missing
             if known is not None:  # every byte is as it was written: the fault lies elsewhere
@@ -152,6 +157,11 @@ class Checkpoints:
 
     def _restore(self, step: int, best: Tree, state: Tree, convert: Convert | None) -> dict[str, Any]:
         host = self._checked_host(step, best)
+        if state is not None and not (self.directory / str(step) / STATE).is_dir():
+            raise Pruned(
+                f'{self.directory} was pruned: its optimiser state is gone, and training cannot go on from it; remove '
+                f'{self.directory.parent} to train again, or bring its results.json back'
+            )
         items = {'best': ocp.args.StandardRestore(_abstract(best))}
         old = host.get('format', 1) < FORMAT and convert is not None
         if state is not None:

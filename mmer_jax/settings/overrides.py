@@ -5,6 +5,7 @@ the model's module, of a protocol's option. Keys that the config file does not s
 reads them; for any other one the known ones are listed.
 """
 
+import importlib
 import importlib.util
 import re
 import sys
@@ -19,40 +20,54 @@ from ml_collections import ConfigDict
 from mmer_jax.settings import ranges
 from mmer_jax.settings.keys import KEYS, OPEN, leaves, named_kind, open_kinds, suggestion
 
-ROOT = Path(__file__).resolve().parents[2]  # of the checkout, where configs/ lies
+ROOT = Path(__file__).resolve().parents[2]  # of the checkout or the installed packages, where configs/ lies
+FOLDERS = {'get_config': 'configs', 'get_table': 'configs/tables'}  # where files are found by their name alone
 Override = tuple[str, str]  # dotted key, text
 
 
 # ---- files -----------------------------------------------------------------------------------------------------
 
 
-def find_file(path: str) -> Path:
-    """A file of the working directory or, where there is none, of the checkout; FileNotFoundError."""
+def find_file(path: str, function: str = 'get_config') -> Path:
+    """A file of the working directory, else a shipped one; 'quickstart' is configs/quickstart.py. FileNotFoundError."""
+    names = [path] if path.endswith('.py') else [path, f'{FOLDERS[function]}/{path}.py']
     for folder in (Path(), ROOT):
-        if (folder / path).is_file():
-            return folder / path
+        for name in names:
+            if (folder / name).is_file():
+                return folder / name
     looked = dict.fromkeys((str(Path.cwd()), str(ROOT)))
-    folder = ROOT / Path(path).parent
-    near = suggestion(Path(path).name, [file.name for file in folder.glob('*.py')]) if folder.is_dir() else ''
-    raise FileNotFoundError(f'{path}: no such file in {" or ".join(looked)}{near}')
+    folder = ROOT / Path(names[-1]).parent
+    near = suggestion(Path(names[-1]).name, [file.name for file in folder.glob('*.py')]) if folder.is_dir() else ''
+    raise FileNotFoundError(f'{" or ".join(names)}: no such file in {" or ".join(looked)}{near}')
 
 
 def load_module(path: str, function: str) -> ModuleType:
     """The Python file as a module, which must define `function`; what it raises itself is told with its line."""
-    file = find_file(path)
+    file = find_file(path, function)
     specification = importlib.util.spec_from_file_location(file.stem, file)
     if specification is None or specification.loader is None:
         raise ValueError(f'{path} is no Python file: its name must end in .py')
-    if str(ROOT) not in sys.path:  # configs import configs.base
-        sys.path.append(str(ROOT))
     module = importlib.util.module_from_spec(specification)
     try:
+        _join_configs()
         specification.loader.exec_module(module)
     except Exception as error:
         raise ValueError(f'{path}{_line_of(error, file)}: {type(error).__name__}: {error}') from error
     if not hasattr(module, function):
         raise ValueError(f'{path} defines no {function}()')
     return module
+
+
+def _join_configs() -> None:
+    """`import configs` finds the shipped ones and those of a folder `configs` of the user's, which come first.
+
+    Else one of the two would hide the other: which one follows from how the toolkit is installed, and from whether
+    the user's folder has an __init__.py. The working directory is no place of imports where a console script runs.
+    """
+    sys.path += [place for place in (str(Path.cwd()), str(ROOT)) if place not in sys.path]
+    package = importlib.import_module('configs')
+    places = [str(Path.cwd() / 'configs'), *getattr(package, '__path__', ()), str(ROOT / 'configs')]
+    package.__path__ = list(dict.fromkeys(place for place in places if Path(place).is_dir()))
 
 
 def load_config(path: str, variant: str = '') -> ConfigDict:
