@@ -78,6 +78,7 @@ def get_base(name: str, variant: str = '', variants: tuple[str, ...] = ('smoke',
     config.log_every = 10  # steps between two training rows
     config.checkpoint_every = 0  # steps; 0: at the end of every epoch
     config.tensorboard = True
+    config.tracker = 'none'  # wandb or mlflow: curves and results are sent there too
     config.headline = ('accuracy', 'uar', 'macro_f1')  # metrics of the results table; ('auto',): by the kind of label
     config.evaluate_train = False  # True: the chosen epoch is measured on the training split too, not augmented
     config.published = _open({})  # metric: value, source, and dataset, beside which alone they are shown ('mosi')

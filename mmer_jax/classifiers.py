@@ -22,7 +22,7 @@ from sklearn.decomposition import PCA
 from mmer_jax.data.schema import MODALITIES
 from mmer_jax.files.outputs import CLASSIFIER_FILES, check_folder
 from mmer_jax.metrics import confusion_matrix, per_class
-from mmer_jax.results import plots
+from mmer_jax.results import canvas, latex, plots
 from mmer_jax.results.page import Block, Table, Text, csv_text, markdown
 from mmer_jax.results.runs import NOT_HONEST, is_of
 from mmer_jax.results.summary import format_number, format_summary, over, summarise
@@ -251,10 +251,10 @@ def write_rows(results: Results, path: Path) -> None:
 
 
 def draw(
-    folds: Sequence[FoldFeatures], results: Results, seeds: Sequence[int], detail: str, output: Path
+    folds: Sequence[FoldFeatures], results: Results, seeds: Sequence[int], detail: str, output: Path, kind: str = 'png'
 ) -> list[Path]:
     """The confusion matrix, and PCA scatters of the first fold's test records (fitted on its training records)."""
-    files = [output / 'confusion.png']
+    files = [output / f'confusion.{kind}']
     matrix = confusions(results, folds, seeds, detail).mean(0)
     plots.confusion(matrix, folds[0].class_names, files[0], detail)
     fold = folds[0]
@@ -265,7 +265,7 @@ def draw(
             continue  # one value a record has no plane to be shown in
         pca = PCA(2, random_state=0).fit(x[fold.train])
         points = pca.transform(x[fold.test])
-        files.append(output / f'pca_{name}.png')
+        files.append(output / f'pca_{name}.{kind}')
         title = f'{"all modalities" if name == "fusion" else name}: test records of {fold.name}'
         plots.scatter(
             points, fold.labels[fold.test], fold.class_names, files[-1], title, pca.explained_variance_ratio_.tolist()
@@ -292,6 +292,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         f'{DETAIL} with the first classifier, the final model of the paper by its text; by its Table 5 early sum',
     )
     add('--published', choices=list(PUBLISHED), help='put the published numbers of this data set beside ours')
+    canvas.add_flags(parser, 'tables.tex')
     return parser.parse_args(argv)
 
 
@@ -337,10 +338,13 @@ def work(arguments: argparse.Namespace) -> None:
     if results.values(folds, seeds, detail, 'accuracy') is None:
         raise ValueError(f'--detail {arguments.detail!r} does not exist here: the vectors have different sizes')
     published = PUBLISHED.get(arguments.published, {})
-    text = '\n'.join([markdown(tables(results, folds, seeds, classifiers, detail, published)).rstrip(), *notes])
+    blocks = tables(results, folds, seeds, classifiers, detail, published)
+    text = '\n'.join([markdown(blocks).rstrip(), *notes])
     (arguments.output / 'tables.md').write_text(text + '\n', encoding='utf-8')
+    if arguments.latex:
+        (arguments.output / 'tables.tex').write_text(latex.latex(blocks), encoding='utf-8')
     write_rows(results, arguments.output / 'rows.csv')
-    files = draw(folds, results, seeds, detail, arguments.output)
+    files = draw(folds, results, seeds, detail, arguments.output, arguments.format)
     print(text)
     print('\nwritten: ' + ', '.join(map(str, [arguments.output / 'tables.md', *files])))
 

@@ -29,13 +29,14 @@ from mmer_jax.data.batches import labels_of
 from mmer_jax.data.folds import SPLITS
 from mmer_jax.data.records import RecordSource
 from mmer_jax.files import read_arrays, write_json
-from mmer_jax.files.outputs import ATTENTION_FILES, PICTURE, check_beside, check_file, check_folder
+from mmer_jax.files.outputs import ATTENTION_FILES, PICTURES, check_beside, check_file, check_folder
 from mmer_jax.metrics import KINDS, Kind, metric_kind
 from mmer_jax.models import MODELS
 from mmer_jax.models.mfsa import REPRESENTATIONS
-from mmer_jax.results import attention_plots, bar_plots
+from mmer_jax.results import attention_plots, bar_plots, canvas
 from mmer_jax.results.attention_maps import HEADS, Side, axes_of_record, drawing, maps_of_record
 from mmer_jax.results.page import Table
+from mmer_jax.run import cache
 from mmer_jax.run.finished import Run, apply, chosen_variables, open_run
 from mmer_jax.run.program import example_batch
 from mmer_jax.settings import command, ranges
@@ -132,13 +133,14 @@ def draw_attention(
     compare: Run | None = None,
     contrast: bool = False,
     glove: str | None = None,
+    picture: str = 'png',
 ) -> list[Path]:
     """Draws the maps of one record (`keys`, by default those of choose_maps) and returns the files written into
     `output` (by default figures/attention_<record> in the run's folder).
 
-    One PNG a map, overview.png with all of them, attention.npz with the numbers by key (those of `compare` by
-    'compare/<key>') and attention.json with what they mean. compare: another run, whose map of the same key, or the
-    last between the same modalities, stands beside each. contrast: see drawing.
+    One picture a map and an overview with all of them, in the format `picture`; attention.npz with the numbers by key
+    (those of `compare` by 'compare/<key>') and attention.json with what they mean. compare: another run, whose map of
+    the same key, or the last between the same modalities, stands beside each. contrast: see drawing.
     """
     if heads not in HEADS:
         raise ValueError(f'heads {heads!r}: expected one of {", ".join(HEADS)}')
@@ -155,16 +157,16 @@ def draw_attention(
     pages = {key.replace('/', '_'): pictures for key, pictures in drawn.pictures.items()}
     pages['overview'] = [picture for pictures in drawn.pictures.values() for picture in pictures]
     if output:
-        check_folder(output, ATTENTION_FILES | {f'{name}.png': PICTURE for name in pages})
+        check_folder(output, ATTENTION_FILES | {f'{name}.{picture}': PICTURES[picture] for name in pages})
         check_beside(output / 'attention.npz', output / 'attention.json')
     output = output or run.folder / 'figures' / stem
     output.mkdir(parents=True, exist_ok=True)
     for name, pictures in pages.items():
-        attention_plots.attention_page(pictures, output / f'{name}.png', heading, notes)
+        attention_plots.attention_page(pictures, output / f'{name}.{picture}', heading, notes)
     np.savez(output / 'attention.npz', **drawn.arrays)  # type: ignore[arg-type]
     content = {**about, 'record': record, 'split': split, 'heads': heads, 'maps': drawn.described, 'notes': notes}
     write_json(output / 'attention.json', content)
-    return [output / name for name in (*(f'{page}.png' for page in pages), 'attention.npz', 'attention.json')]
+    return [output / name for name in (*(f'{page}.{picture}' for page in pages), 'attention.npz', 'attention.json')]
 
 
 def names_of(runs: Sequence[Run]) -> list[str]:
@@ -225,8 +227,12 @@ def correlation(specific: np.ndarray, agnostic: np.ndarray) -> float:
     return float(np.mean(values))
 
 
-def embed(found: Mapping[str, np.ndarray], method: str) -> np.ndarray:
-    """Specific and agnostic vectors in one plane, (2, R, M, 2); t-SNE starts from the PCA and is seeded."""
+def embed(found: Mapping[str, np.ndarray], method: str) -> tuple[np.ndarray, tuple[float, ...]]:
+    """Specific and agnostic vectors in one plane, (2, R, M, 2), and the shares (2,) of the variance along its axes.
+
+    t-SNE starts from the PCA and is seeded; it has no such shares.
+    """
+    shares: tuple[float, ...] = ()
     vectors = np.stack([found[key] for key in REPRESENTATIONS])
     points = vectors.reshape(-1, vectors.shape[-1])
     if method == 'tsne':
@@ -234,10 +240,11 @@ def embed(found: Mapping[str, np.ndarray], method: str) -> np.ndarray:
         with threadpool_limits(1):  # several threads would add up in another order each time
             flat = TSNE(2, perplexity=perplexity, init='pca', random_state=0).fit_transform(points)
     elif method == 'pca':
-        flat = PCA(2, svd_solver='full').fit_transform(points)
+        pca = PCA(2, svd_solver='full')
+        flat, shares = pca.fit_transform(points), tuple(pca.explained_variance_ratio_.tolist())
     else:
         raise ValueError(f'method {method!r}: expected one of {", ".join(METHODS)}')
-    return flat.reshape(*vectors.shape[:-1], 2)
+    return flat.reshape(*vectors.shape[:-1], 2), shares
 
 
 def draw_representations(runs: Sequence[Run], path: Path, *, split: str = 'test', method: str = 'tsne') -> list[str]:
@@ -248,14 +255,14 @@ def draw_representations(runs: Sequence[Run], path: Path, *, split: str = 'test'
     clouds, lines, arrays = [], [], dict[str, np.ndarray]()
     for number, (run, title) in enumerate(zip(runs, names_of(runs), strict=True)):
         found = read_representations(run, split)
-        points = embed(found, method)
+        points, shares = embed(found, method)
         values = {key: separation(found[key]) for key in REPRESENTATIONS}
         shown = ', '.join(f'{key} {"undefined" if v is None else f"{v:.3f}"}' for key, v in values.items())
         alike = f'correlation of specific and agnostic {correlation(found["specific"], found["agnostic"]):.3f}'
         lines.append(f'{title}, seed {run.seed}, {split}: silhouette of the modalities {shown}; {alike}')
         specific, agnostic = points.swapaxes(1, 2)
         modalities = tuple(run.config.modalities)
-        clouds.append(attention_plots.Cloud(title, f'silhouette: {shown}', modalities, specific, agnostic))
+        clouds.append(attention_plots.Cloud(title, f'silhouette: {shown}', modalities, specific, agnostic, shares))
         arrays |= {f'{number}/{key}': value for key, value in found.items()} | {f'{number}/points': points}
     path.parent.mkdir(parents=True, exist_ok=True)
     heading = f'Representations of the {split} records ({"t-SNE" if method == "tsne" else "PCA"})'
@@ -312,10 +319,10 @@ def main(argv: list[str] | None = None) -> int:
 def draw(arguments: argparse.Namespace) -> list[str]:
     """What the command asks for; returns the lines to print."""
     if arguments.command == 'classes':
-        default = Path(f'classes_{Path(arguments.directory).resolve().name}_by_{arguments.by}.png')
-        path = check_png(arguments.output or default)
-        check_file(path, PICTURE)
+        stem = f'classes_{Path(arguments.directory).resolve().name}_by_{arguments.by}'
+        path = check_picture(arguments.output or Path(f'{stem}.{arguments.format}'))
         return [*draw_classes(arguments.directory, arguments.by, path), '', f'written: {path}']
+    cache.keep_programs(keep=not arguments.no_cache)
     options = {'fold': arguments.fold, 'seed': arguments.seed, 'directory': arguments.data}
     if arguments.command == 'attention':
         run = open_run(arguments.workdir, **options)
@@ -323,21 +330,24 @@ def draw(arguments: argparse.Namespace) -> list[str]:
         files = draw_attention(
             run, arguments.output, record=arguments.record,
             split=arguments.split, keys=[key for key in arguments.maps.split(',') if key], heads=arguments.heads,
-            compare=compare, contrast=arguments.contrast, glove=arguments.glove,
+            compare=compare, contrast=arguments.contrast, glove=arguments.glove, picture=arguments.format,
         )  # fmt: skip
         return [f'written: {file}' for file in files]
     runs = [open_run(workdir, **options) for workdir in arguments.workdirs]
-    path = check_png(arguments.output or runs[0].folder / 'figures' / f'representations_{arguments.method}.png')
+    name = f'representations_{arguments.method}.{arguments.format}'
+    path = check_picture(arguments.output or runs[0].folder / 'figures' / name)
     if arguments.output:
-        check_file(path, PICTURE)
         check_beside(path.with_suffix('.npz'), path)
     lines = draw_representations(runs, path, split=arguments.split, method=arguments.method)
     return [*lines, f'written: {path}', f'written: {path.with_suffix(".npz")}']
 
 
-def check_png(path: Path) -> Path:
-    if path.suffix != '.png':
-        raise command.WrongCall(f'--output {path}: expected a file that ends in .png')
+def check_picture(path: Path) -> Path:
+    """The path of a picture; WrongCall for another ending, FileExistsError where it would replace a file of others."""
+    kind = path.suffix[1:]
+    if kind not in PICTURES:
+        raise command.WrongCall(f'--output {path}: expected a file that ends in .{", .".join(PICTURES)}')
+    check_file(path, PICTURES[kind])
     return path
 
 
@@ -350,24 +360,29 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     attention.add_argument('--maps', default='', help='keys, by commas; by default the last layers')
     attention.add_argument('--heads', choices=HEADS, default='mean')
     attention.add_argument('--compare', help='another workdir, drawn beside it')
-    attention.add_argument('--contrast', action='store_true', help='scale from the smallest weight instead of 0')
+    attention.add_argument(
+        '--contrast',
+        action='store_true',
+        help='scale from the smallest weight instead of 0, also of maps with contrast',
+    )
     attention.add_argument('--glove', help='word vectors as text, to find the words of the vectors')
     attention.add_argument('--output', type=Path, help='folder; WORKDIR/figures/attention_<record> by default')
     vectors = subparsers.add_parser('representations', help='specific and agnostic vectors of a split')
     vectors.add_argument('workdirs', nargs='+', help='runs, drawn side by side')
     vectors.add_argument('--method', choices=METHODS, default='tsne')
-    vectors.add_argument(
-        '--output', type=Path, help='PNG file; WORKDIR/figures/representations_<method>.png by default'
-    )
+    vectors.add_argument('--output', type=Path, help='picture; WORKDIR/figures/representations_<method>.png by default')
     classes = subparsers.add_parser('classes', help='records of each class of a data set')
     classes.add_argument('directory', help='a shard directory')
     classes.add_argument('--by', choices=GROUPINGS, default='session')
-    classes.add_argument('--output', type=Path, help='PNG file; classes_<directory>_by_<column>.png here by default')
+    classes.add_argument('--output', type=Path, help='picture; classes_<directory>_by_<column>.png here by default')
+    for one in (attention, vectors, classes):
+        canvas.add_flags(one)
     for one in (attention, vectors):
         one.add_argument('--split', choices=SPLITS, default='test')
         one.add_argument('--seed', type=ranges.SEED, help='one of the seeds of the run; its first by default')
         one.add_argument('--fold', type=ranges.COUNT_OR_0, help='number of the fold of a run that has several')
         one.add_argument('--data', help='another shard directory')
+        cache.add_flag(one)
     return parser.parse_args(argv)
 
 

@@ -24,7 +24,7 @@ from mmer_jax.data.records import RecordSource
 from mmer_jax.files import write_json
 from mmer_jax.metrics import floors, is_better_high, names, unfit
 from mmer_jax.models import check_module
-from mmer_jax.run import provenance, sharding, warm_start, writer
+from mmer_jax.run import provenance, sharding, trackers, warm_start, writer
 from mmer_jax.run.checkpoint import Checkpoints
 from mmer_jax.run.first_step import LATEST as FIRST
 from mmer_jax.run.first_step import Stopwatch
@@ -150,10 +150,11 @@ def train_fold(
         Checkpoints(workdir / 'checkpoints') as checkpoints,
         writer.Writer(workdir, active=first, tensorboard=config.tensorboard) as log,
         writer.Progress(program.total_steps, active=first) as progress,
+        trackers.Tracker(config, workdir, active=first) as tracker,
     ):
         program.background.listener = progress.wait
         try:
-            loop = Loop(config, fold_data, program, checkpoints, log, progress, tell=tell)
+            loop = Loop(config, fold_data, program, checkpoints, log, progress, tracker, tell=tell)
             resumed_at = loop.step
             loop.run()
         finally:
@@ -165,6 +166,7 @@ def train_fold(
             if origin is not None:
                 results[provenance.KEY] = origin.of_fold(resumed_at)
             write_json(workdir / 'results.json', results)
+        tracker.end(results)
         return results
 
 
@@ -179,11 +181,12 @@ class Loop:
         checkpoints: Checkpoints,
         log: Any,
         progress: Any,
+        tracker: trackers.Tracker,
         *,
         tell: bool = False,
     ):
         self.config, self.fold_data, self.program = config, fold_data, program
-        self.checkpoints, self.log, self.progress = checkpoints, log, progress
+        self.checkpoints, self.log, self.progress, self.tracker = checkpoints, log, progress, tracker
         self.seeds = config.seed + np.arange(config.seeds)
         self.plan = fold_data.loaders['train'].plan
         self.selection = Selection(
@@ -322,6 +325,7 @@ class Loop:
             self.log.write({**row, 'loss': self.loss_sum[n] / examples})
             self.log.write({**row, 'split': 'validation', **{k: _finite(v) for k, v in measured[n].items()}})
         self.loss_sum = np.zeros(len(self.seeds))
+        self.tracker.sync()
         self.progress.update(self.step, epoch=epoch, **{f'validation {metric}': float(np.nanmean(values))})
         rate = examples / seconds if seconds else 0.0
         self.log.timing(

@@ -293,7 +293,7 @@ def drawn(monkeypatch):
     found = {}
     monkeypatch.setattr(classifiers.plots, 'confusion', lambda matrix, *_: found.update(confusion=matrix))
     monkeypatch.setattr(
-        classifiers.plots, 'scatter', lambda points, _, __, path, ___: found.update({path.stem: points})
+        classifiers.plots, 'scatter', lambda points, _, __, path, *___: found.update({path.stem: points})
     )
     return found
 

@@ -19,7 +19,7 @@ from mmer_jax.models.mfsa import Mfsa
 from mmer_jax.models.mica import Mica
 from mmer_jax.models.mult import Mult
 from mmer_jax.models.pmr import Pmr
-from mmer_jax.results import attention_maps, attention_plots
+from mmer_jax.results import attention_maps, attention_plots, canvas
 from mmer_jax.run import finished
 from mmer_jax.train import train_and_evaluate
 from tests.small_run import small_config
@@ -29,6 +29,12 @@ MODEL = {  # what is left out here would only take longer to compile
     'fusion_feed_forward': 8, 'discriminator_size': 4, 'weighted_attention': 'none', 'grains': ('mixed', 'fine'),
 }  # fmt: skip
 RECORD = 'clip_030'  # shorter than its batch in both modalities
+
+
+@pytest.fixture(autouse=True)
+def at_100_dpi(monkeypatch):
+    """Pictures are counted in pixels here, and drawn sooner."""
+    monkeypatch.setattr(canvas, 'DPI', 100)
 
 
 @pytest.fixture(scope='module')
@@ -196,7 +202,10 @@ def test_two_runs_side_by_side_share_a_scale(run, workdir, tmp_path):
     pair = attention_maps.drawing(sides, ['psa/1/text'], 'mean', contrast=True).pictures['psa/1/text']
     values = np.stack([picture.values for picture in pair])
     assert {picture.span for picture in pair} == {(values.min(), values.max())}
-    assert attention_maps.drawing(sides, ['psa/1/text'], 'mean').pictures['psa/1/text'][0].span == (0, values.max())
+    plain = attention_maps.drawing(sides, ['psa/1/text'], 'mean')  # nearly uniform: drawn with contrast by itself
+    assert values.min() > attention_maps.UNIFORM * values.max()
+    assert plain.pictures['psa/1/text'][0].span == (values.min(), values.max())
+    assert any('psa/1/text is nearly uniform' in note for note in plain.notes)
 
 
 ALL = {'text': 5, 'audio': 7, 'vision': 3}
@@ -372,7 +381,7 @@ def test_correlation_of_specific_and_agnostic_vectors():
 def test_embeddings_are_seeded_and_silhouettes_undefined_for_one_modality():
     generator = np.random.default_rng(0)
     found = {key: generator.standard_normal((6, 2, 4)).astype(np.float32) for key in figures.REPRESENTATIONS}
-    first, second = (figures.embed(found, 'tsne') for _ in range(2))
+    first, second = (figures.embed(found, 'tsne')[0] for _ in range(2))
     assert first.shape == (2, 6, 2, 2)
     np.testing.assert_array_equal(first, second)
     assert figures.separation(found['specific'][:, :1]) is None

@@ -368,6 +368,10 @@ def test_the_bar_plot_shows_all_rows_and_grows_with_the_table(place, finished, t
     assert bars['Both'].published == pytest.approx(43.75)
     assert bars['Text'].mean is None
     assert (bars['Coin'].mean, bars['Coin'].quoted) == (pytest.approx(33.33), True)
+    assert run(file, finished, '--no-run', '--latex', '--format=svg') == 0
+    assert 'all rows](bars.svg)' in (finished / 'table.md').read_text()
+    assert b'<dc:title>mmer_jax' in (finished / 'bars.svg').read_bytes()
+    assert 'Both & ' in (finished / 'table.tex').read_text()
     assert run(file, tmp_path / 'new', '--no-run') == 0
     assert not (tmp_path / 'new' / 'bars.png').exists()  # nothing measured
     assert 'bars.png' not in (tmp_path / 'new' / 'table.md').read_text()

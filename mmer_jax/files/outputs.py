@@ -137,14 +137,16 @@ REPORT_FILES = {
 TABLE_FILES = {
     'table.md': b'Made, and to be continued or made again, by',
     'table.csv': b'label,group,state',
-    'bars.png': PICTURE,
+    'table.tex': b'% Tables made by mmer_jax',
+    **{f'bars.{kind}': mark for kind, mark in PICTURES.items()},
 }
 CLASSIFIER_FILES = {
     'results.json': b'"job"',
     'tables.md': b'Own model: the ',
     'rows.csv': b'fold,seed,combination',
-    'confusion.png': PICTURE,
-    'pca_*.png': PICTURE,
+    'tables.tex': b'% Tables made by mmer_jax',
+    **{f'confusion.{kind}': mark for kind, mark in PICTURES.items()},
+    **{f'pca_*.{kind}': mark for kind, mark in PICTURES.items()},
 }
 ATTENTION_FILES = {'attention.json': b'"maps"'}
 

@@ -4,6 +4,7 @@ Drawn through matplotlib's objects on the Agg canvas: no global state, no displa
 same file: no date and no version of matplotlib is written into it.
 """
 
+import argparse
 import os
 from pathlib import Path
 from typing import Any
@@ -42,6 +43,13 @@ def save(figure: Figure, path: str | os.PathLike) -> None:
         text.set_parse_math(False)  # type: ignore[attr-defined]
     with matplotlib.rc_context({'svg.hashsalt': MADE_BY}):
         figure.savefig(path, dpi=DPI, facecolor='white', format=kind, metadata=METADATA[kind])
+
+
+def add_flags(parser: argparse.ArgumentParser, tables: str = '') -> None:
+    """--format, and --latex of a command that writes tables, into the file of that name."""
+    parser.add_argument('--format', choices=FORMATS, default='png', help='of the pictures; png by default')
+    if tables:
+        parser.add_argument('--latex', action='store_true', help=f'also {tables}: the tables, for the package booktabs')
 
 
 def format_of(path: str | os.PathLike) -> str:

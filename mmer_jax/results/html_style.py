@@ -7,7 +7,7 @@ STYLE = """
   --band: #1e2327; --link: #7cc0f0; --warn: #ffc078; --warn-band: #33270f; } }
 * { box-sizing: border-box; }
 html { scroll-padding-top: 1rem; }
-body { margin: 0 auto; max-width: 84rem; padding: 1.5rem 2rem 4rem; background: var(--paper); color: var(--ink);
+body { margin: 0 auto; max-width: 90rem; padding: 1.5rem 1.5rem 4rem; background: var(--paper); color: var(--ink);
   font: 16px/1.55 system-ui, -apple-system, 'Segoe UI', Roboto, 'Liberation Sans', sans-serif; }
 h1 { font-size: 1.7rem; line-height: 1.2; margin: 0 0 .4rem; }
 h2 { font-size: 1.3rem; margin: 2.8rem 0 .6rem; padding-top: 1rem; border-top: 1px solid var(--line); }

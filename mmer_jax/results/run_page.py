@@ -1,7 +1,7 @@
 """The part of a report that shows one run: curves, confusion matrix, worst clips, pictures, config, origin."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -136,7 +136,7 @@ def more_of(run: Run, tested: Predicted | None) -> list[Block]:
     """Worst clips, pictures in the run's folder, config, and where the numbers come from."""
     blocks: list[Block] = []
     if tested:
-        blocks += [Details(f'The {WORST} test clips it got most wrong', [worst_clips(tested)])]
+        blocks += [Details('The test clips it got most wrong', [worst_clips(tested)])]
     blocks += pictures_of(run)
     if run.config:
         lines = '\n'.join(f'{key} = {json.dumps(value, ensure_ascii=False)}' for key, value in run.config.items())
@@ -146,22 +146,27 @@ def more_of(run: Run, tested: Predicted | None) -> list[Block]:
 
 
 def worst_clips(tested: Predicted) -> Table:
-    """The test clips whose right answer the seeds gave least, by their mean; the answer is that of the mean."""
+    """The test clips whose right answer the seeds gave least, by their mean; the answer is that of the mean.
+
+    Of classes only those that a seed got wrong.
+    """
     kind, names = KINDS[tested.run.results['metrics']], tested.run.results['class_names']
-    found = []
-    for fold, arrays in zip(tested.folds, map(_by_seed, tested.folds), strict=True):
-        predictions, labels = arrays
+    of_classes, found = kind.labels == 'classes', []
+    for fold in tested.folds:
+        predictions, labels = fold['prediction'], fold['label']
         goodness = np.mean([kind.goodness(one, labels) for one in predictions], 0)
-        mean = predictions.mean(0)
-        for n in np.argsort(goodness, kind='stable')[:WORST]:
-            found.append((float(goodness[n]), str(fold['id'][n]), kind.tell(mean[n], labels[n], names)))
+        wrong = (predictions.argmax(-1) != labels).sum(0) if of_classes else np.full(len(labels), len(predictions))
+        order = [n for n in np.argsort(goodness, kind='stable') if wrong[n]][:WORST]
+        for n in order:
+            answer = kind.tell(predictions.mean(0)[n], labels[n], names)
+            found.append((float(goodness[n]), str(fold['id'][n]), answer, f'{wrong[n]} of {len(predictions)}'))
     worst = sorted(found)[:WORST]
-    how = 'log-probability of the right answer' if kind.labels == 'classes' else 'goodness, 0 is best'
-    return Table(['clip', 'answer', how], [[name, answer, f'{value:.2f}'] for value, name, answer in worst])
-
-
-def _by_seed(fold: Mapping[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
-    return fold['prediction'], fold['label']
+    if of_classes:
+        rows = [[name, answer, seeds, f'{value:.2f}'] for value, name, answer, seeds in worst]
+        return Table(['clip', 'answer', 'seeds that got it wrong', 'log-probability of the right class'], rows)
+    return Table(
+        ['clip', 'answer', 'goodness, 0 is best'], [[name, answer, f'{v:.2f}'] for v, name, answer, _ in worst]
+    )
 
 
 def pictures_of(run: Run) -> list[Block]:

@@ -16,8 +16,8 @@ def main_table(
 ) -> Table:
     """The results table: one row per run, columns from the runs' headline metrics.
 
-    tested: by a run's name, adds intervals. group_by: a key of the configs whose values are headings. inner: with the
-    numbers of folds and seeds behind each row.
+    tested: by a run's name, adds intervals. group_by: a key of the configs whose values are headings. inner: for a
+    page: the numbers of folds and seeds behind each row, and no column of published numbers where there are none.
     """
     metrics = unique(metric for run in runs for metric in run.results['headline'])
     differences = difference_cells(runs)
@@ -35,7 +35,15 @@ def main_table(
                 behind[len(rows)] = _rows_of(run)
             differs = [by_name[run.name]] if extra else []
             rows.append([run.name, *differs, *_cells(run, metrics, (tested or {}).get(run.name))])
-    return Table(header, rows, inner=behind)
+    table = Table(header, rows, inner=behind)
+    return _without(table, 'published') if inner and not any(published_of(run.results) for run in runs) else table
+
+
+def _without(table: Table, title: str) -> Table:
+    """The table without a column."""
+    place = list(table.header).index(title)
+    rows = [row if isinstance(row, Group) else [*row[:place], *row[place + 1 :]] for row in table.rows]
+    return Table([*table.header[:place], *table.header[place + 1 :]], rows, inner=table.inner)
 
 
 def _cells(run: Run, metrics: Sequence[str], tested: Predicted | None) -> list[str]:

@@ -12,7 +12,7 @@ from typing import Any
 from mmer_jax.data.augment import AUGMENTATIONS
 from mmer_jax.data.protocols import PROTOCOLS
 from mmer_jax.data.schema import MODALITIES
-from mmer_jax.run.choices import COMPUTE_DTYPES, OPTIMIZERS, SCHEDULES, SEEDS_BY
+from mmer_jax.run.choices import COMPUTE_DTYPES, OPTIMIZERS, SCHEDULES, SEEDS_BY, TRACKERS
 from mmer_jax.settings import ranges
 
 AUTO, TASK = 'auto', 'task'  # what settings/follow_data.py fills in
@@ -63,6 +63,7 @@ KEYS: dict[str, ranges.Kind] = {
     'log_every': ranges.COUNT,
     'checkpoint_every': ranges.COUNT_OR_0,
     'tensorboard': ranges.FLAG,
+    'tracker': ranges.Text(TRACKERS),
     'headline': NAMES,
     'evaluate_train': ranges.FLAG,
 }
