@@ -14,7 +14,7 @@ from mmer_jax.data.folds import SPLITS
 from mmer_jax.data.records import RecordSource
 from mmer_jax.run import sharding
 from mmer_jax.run.compiling import shapes_of
-from mmer_jax.run.program import FoldData, Program, load_fold, make_model, make_program
+from mmer_jax.run.program import FoldData, Program, load_fold, make_model, make_program, takes_turns
 from mmer_jax.run.step import variables_of
 from mmer_jax.settings import shown
 from mmer_jax.train import completed, folds_to_run
@@ -29,7 +29,8 @@ def lines(config: ConfigDict, workdir: str | Path, folds: Sequence[int] | None =
     source, all_folds, chosen = folds_to_run(config, folds)
     fold_data = load_fold(config, source, all_folds[chosen[0]], statistics={})
     program = make_program(config, make_model(config, source), fold_data)
-    yield from ('Config', *shown.lines(config), '', 'Data and folds')
+    yield f'Dry run of {workdir} ({_state_of(Path(workdir))}): nothing is trained, and nothing written there'
+    yield from ('', 'Config', *shown.lines(config), '', 'Data and folds')
     labels = ', '.join(source.schema.label.names) or source.schema.label.kind
     yield f'  {source.schema.name} in {source.directory}: {len(source):,} records; labels: {labels}'
     yield f'  protocol {config.protocol.name}; folds to run: {len(chosen)} of {len(all_folds)}'
@@ -43,8 +44,7 @@ def lines(config: ConfigDict, workdir: str | Path, folds: Sequence[int] | None =
     yield from ('', 'Model')
     yield from _parameter_lines(config, program)
     yield from ('', 'Memory, estimated')
-    yield from _memory_lines(config, source, fold_data, program)
-    yield from ('', f'Workdir: {workdir} ({_state_of(Path(workdir))}). Nothing was trained, nothing written there.')
+    yield from _memory_lines(config, fold_data, program)
 
 
 def _shape_lines(config: ConfigDict, source: RecordSource, fold_data: FoldData) -> Iterator[str]:
@@ -66,11 +66,11 @@ def _parameter_lines(config: ConfigDict, program: Program) -> Iterator[str]:
     yield f'  {", ".join(f"{name} {count:,}" for name, count in by_module.items())}'
 
 
-def _memory_lines(config: ConfigDict, source: RecordSource, fold_data: FoldData, program: Program) -> Iterator[str]:
+def _memory_lines(config: ConfigDict, fold_data: FoldData, program: Program) -> Iterator[str]:
     """Bytes on one device, by what they are for."""
     states, batch = program.shapes(config.seeds), _largest_batch(fold_data, program)
     rows = max(jax.device_count() // config.mesh.seed, 1) if config.mesh.data == -1 else config.mesh.data
-    step, together = _step_bytes(config, source, fold_data)
+    step, together = _step_bytes(config, fold_data, program)
     parts = {
         'parameters and optimiser state': _bytes(states) // config.mesh.seed,
         'variables of the best epoch so far': _bytes(variables_of(states)) // config.mesh.seed,
@@ -89,27 +89,22 @@ def _largest_batch(fold_data: FoldData, program: Program) -> Mapping[str, jax.Sh
     return shapes_of(empty, sharding.batch_sharding(program.mesh), load.process_count)
 
 
-def _step_bytes(config: ConfigDict, source: RecordSource, fold_data: FoldData) -> tuple[int, str]:
+def _step_bytes(config: ConfigDict, fold_data: FoldData, program: Program) -> tuple[int, str]:
     """What the compiled step of the largest shape takes for itself, gradients and activations, as XLA says.
 
     Of a step in parts one part is compiled, and where seeds take turns one seed: they do not need it at once.
     """
-    probe = copy.deepcopy(config)
+    probe, turns = copy.deepcopy(config), takes_turns(config, program.mesh)
     probe.data.batch_size //= config.accumulate
-    probe.data.eval_batch_size = probe.data.batch_size
-    probe.accumulate = 1
+    probe.data.eval_batch_size, probe.accumulate = probe.data.batch_size, 1
+    probe.seeds, probe.mesh.seed = (1, 1) if turns else (config.seeds, config.mesh.seed)
+    source = fold_data.source
     loaded = load_fold(probe, source, fold_data.fold, statistics={})
-    for seeds in dict.fromkeys((config.seeds, 1)):
-        probe.seeds, probe.mesh.seed = seeds, min(seeds, config.mesh.seed)
-        program = make_program(probe, make_model(probe, source), loaded)
-        train: Any = program.train
-        compiled = train.prepare(_largest_batch(loaded, program)).result()
-        if hasattr(compiled, 'memory_analysis'):  # else a function over seeds in turns
-            found = compiled.memory_analysis()
-            beyond = found.output_size_in_bytes - found.alias_size_in_bytes
-            turns = ' (seeds take turns)' if seeds < config.seeds else ''
-            return int(found.temp_size_in_bytes + max(beyond, 0)), turns
-    raise AssertionError('a step of one seed is one program')
+    one = make_program(probe, make_model(probe, source), loaded)
+    train: Any = one.train
+    found = train.prepare(_largest_batch(loaded, one)).result().memory_analysis()
+    beyond = max(found.output_size_in_bytes - found.alias_size_in_bytes, 0)
+    return int(found.temp_size_in_bytes + beyond), ' (seeds take turns)' if turns else ''
 
 
 def _available(device: jax.Device) -> str:

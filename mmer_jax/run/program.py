@@ -179,6 +179,13 @@ class Program:
         function.prepare(shapes_of(empty, sharding.batch_sharding(self.mesh), load.process_count))
 
 
+def takes_turns(config: ConfigDict, mesh: Any) -> bool:
+    """Whether the seeds of a run take turns, or are one program."""
+    on_cpu = jax.default_backend() == 'cpu'
+    turns = config.seeds_by == 'turns' or (config.seeds_by == 'auto' and on_cpu and not sharding.splits_seeds(mesh))
+    return turns and config.seeds > 1
+
+
 def make_program(config: ConfigDict, model: nn.Module, fold_data: FoldData) -> Program:
     """Builds the functions; each is compiled for a batch shape when `prepare` or its first call asks for it."""
     check_module(model)
@@ -200,11 +207,10 @@ def make_program(config: ConfigDict, model: nn.Module, fold_data: FoldData) -> P
     shapes = functools.cache(partial(shapes_of_states, *parts, by_seed=by_seed, average=average > 0))
     if config.seeds_by not in SEEDS_BY:
         raise ValueError(f'config.seeds_by {config.seeds_by!r}: expected one of {", ".join(SEEDS_BY)}')
-    turns = config.seeds_by == 'turns' or (config.seeds_by == 'auto' and on_cpu and not sharding.splits_seeds(mesh))
     background = Background()
     options = KEEP_REMAT if on_cpu else None
     plan = seeds.Plan(config.seeds, optimizer, by_seed, everywhere, options, lambda: shapes(config.seeds), background)
-    ways = seeds.in_turns if turns and config.seeds > 1 else seeds.by_vmap
+    ways = seeds.in_turns if takes_turns(config, mesh) else seeds.by_vmap
     functions: dict[str, Any] = ways(train_step, eval_step, plan)
 
     def keep_best(best, state, improved):
