@@ -13,7 +13,7 @@ from pathlib import Path
 from mmer_jax.files.outputs import PICTURES, REPORT_FILES, check_folder
 from mmer_jax.metrics import about
 from mmer_jax.results import canvas, plots, statistics
-from mmer_jax.results.choice import chosen, ordered
+from mmer_jax.results.choice import chosen, ordered, values_of
 from mmer_jax.results.html import html
 from mmer_jax.results.latex import latex
 from mmer_jax.results.page import Block, Details, Heading, Notes, Picture, Text, csv_text, markdown
@@ -49,6 +49,8 @@ def write_report(
     found, faults = find_runs(paths)
     runs = chosen(found, where)
     runs = ordered(runs, sort) if sort else runs
+    if group_by:
+        values_of(runs, group_by, '--group_by')  # an unknown key is told before anything is written
     stems = _stems(runs)
     own = {f'{stem}_*.{kind}': mark for stem in stems for kind, mark in PICTURES.items()}
     output = check_folder(output, REPORT_FILES | own) if output else found[0].folder / 'report'

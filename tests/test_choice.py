@@ -86,7 +86,9 @@ def test_conditions(runs, conditions, kept):
     ],
 )
 def test_mistakes_are_one_line_and_nothing_is_written(folder, tmp_path, capsys, options, message):
-    assert report.main([str(folder), '--output', str(tmp_path / 'out'), *options]) == 1
+    status = 2 if 'expected KEY=VALUE' in message else 1
+    assert report.main([str(folder), '--output', str(tmp_path / 'out'), *options]) == status
+    assert not (tmp_path / 'out').exists()
     error = capsys.readouterr().err
     assert message in error
     assert error.count('\n') == 1

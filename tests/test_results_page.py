@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from mmer_jax import report
+from mmer_jax.metrics import METRICS, floors
 from mmer_jax.results import canvas, html_style, latex, page, run_page, statistics
 from mmer_jax.results import html as html_page
 from mmer_jax.results.page import Code, Details, Group, Heading, Notes, Picture, Table, Text
@@ -271,3 +272,41 @@ def test_pictures_of_figures_are_shown_and_those_of_others_are_not(tmp_path):
         'attention, record clip: label a, predicted b', 'representations pca (fold_1)',
     ]  # fmt: skip
     assert html_page.html(pictures, 'T', tmp_path).count('src="data:image/') == 2
+
+
+@pytest.mark.parametrize('kind', ['sentiment', 'binary_emotions'])
+def test_a_page_of_real_numbers_and_of_emotions(tmp_path, monkeypatch, kind):
+    """Two runs, of which one is better: intervals, a test, worst clips, curves with the floor on validation."""
+    monkeypatch.setattr(canvas, 'DPI', 40)
+    monkeypatch.setattr(statistics, 'SLOW_DRAWS', 60)
+    generator = np.random.default_rng(0)
+    names = ['happy', 'sad'] if kind == 'binary_emotions' else []
+    headline = ['mae', 'corr'] if kind == 'sentiment' else ['accuracy_happy', 'f1_sad']
+    values = generator.uniform(-3, 3, 40)
+    labels = values if kind == 'sentiment' else np.stack([values > 0, values > 1], -1).astype(int)
+    for name, noise in (('good', 0.1), ('bad', 2.5)):
+        folder = sentiment_run(tmp_path / name)
+        answers = np.stack([values + noise * generator.normal(size=40) for _ in range(2)])
+        logits = np.stack([-answers, answers, 1 - answers, answers - 1], -1)
+        prediction = answers[..., None] if kind == 'sentiment' else logits
+        ids = np.array([f'clip{n}' for n in range(40)])
+        rows = []
+        for seed in range(2):
+            test = METRICS[kind](prediction[seed], labels, names)
+            floor = floors(kind, labels, names)
+            rows.append(
+                {'fold': 'all', 'seed': seed, 'marks': [], 'best_epoch': 2, 'epochs': 3, 'test': test, 'floor': floor}
+            )
+        damage(
+            folder, config=name, metrics=kind, headline=headline, class_names=names, rows=rows, selection=headline[0]
+        )
+        for split in ('test', 'validation'):
+            path = folder / 'predictions' / f'{split}.npz'
+            np.savez(path, id=ids, label=labels, prediction=prediction, seed=[0, 1])
+    path = report.write_report([tmp_path], tmp_path / 'out', page=True)
+    text = [data for _, data in Parsed(path.read_text()).texts]
+    assert 'yes' in text
+    assert any(re.search(r'\[[\d.]+ to [\d.]+\]', cell) for cell in text)
+    (run, _), _ = find_runs([tmp_path])
+    assert run_page.validation_floor(run, headline[0]) == pytest.approx(floors(kind, labels, names)[headline[0]])
+    assert len(run_page.worst_clips(statistics.read_predicted(run)).rows) == run_page.WORST

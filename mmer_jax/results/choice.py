@@ -13,6 +13,7 @@ import numpy as np
 from mmer_jax.metrics import is_better_high
 from mmer_jax.results.runs import ReportError, Run, flat, unique
 from mmer_jax.results.summary import summarise
+from mmer_jax.settings.command import WrongCall
 
 FACTS = ('config', 'variant', 'dataset', 'model', 'modalities', 'protocol', 'metrics', 'selection', 'parameters')
 # Keys that a table shows elsewhere, or that change no number.
@@ -65,12 +66,13 @@ def difference_cells(runs: Sequence[Run]) -> list[str]:
 
 
 def chosen(runs: Sequence[Run], conditions: Sequence[str]) -> list[Run]:
-    """The runs for which every 'key=value' holds; ReportError for an unknown key, and where no run is left."""
+    """The runs for which every 'key=value' holds; ReportError for an unknown key, and where no run is
+    left; WrongCall for what is no condition."""
     kept = list(runs)
     for condition in conditions:
         key, equals, text = condition.partition('=')
         if not equals:
-            raise ReportError(f'--where {condition}: expected KEY=VALUE, such as optimizer.learning_rate=0.001')
+            raise WrongCall(f'--where {condition}: expected KEY=VALUE, such as optimizer.learning_rate=0.001')
         values = values_of(runs, key, '--where')
         kept = [run for run in kept if _is(values[runs.index(run)], text)]
         if not kept:
