@@ -9,6 +9,7 @@ import zipfile
 
 import pytest
 
+from data_prep import cmu_sdk, csd
 from mmer_jax import doctor
 from mmer_jax.settings import overrides
 from tests.conftest import REPOSITORY
@@ -111,6 +112,16 @@ def test_a_file_of_ones_own_wins_over_the_shipped_one(tmp_path, monkeypatch):
         assert overrides.find_file(name).resolve() == tmp_path / 'configs' / 'quickstart.py'
     with pytest.raises(FileNotFoundError, match=r'quikstart or configs/quikstart.py: .*did you mean quickstart.py'):
         overrides.find_file('quikstart')
+
+
+def test_a_missing_extra_is_one_line(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(csd, 'h5py', None)
+    (tmp_path / 'x.csd').write_bytes(bytes(5000))
+    words = [f'--{name}={tmp_path}/x.csd' for name in ('labels', 'words', 'glove', 'folds')]
+    assert cmu_sdk.main(['--dataset=mosi', f'--output={tmp_path}/out', *words]) == 1
+    error = capsys.readouterr().err
+    assert error.endswith("x.csd: reading it needs h5py, the extra csd: pip install 'mmer_jax[csd]'\n")
+    assert error.count('\n') == 1
 
 
 # ---- doctor ----------------------------------------------------------------------------------------------------
