@@ -30,8 +30,8 @@ class PreparationError(ValueError):
     """The source folder or the options do not allow a data set to be written; the message says what to do."""
 
 
-# What a command reports in one line: a source, a file or an option that cannot be used, a disk that is full or closed, an extra
-# that is not installed.
+# What a command reports in one line: a source, a file or an option that cannot be used, a disk that is full or closed,
+# an extra that is not installed.
 MISTAKES = (PreparationError, MediaError, RecordError, OSError, ImportError)
 
 

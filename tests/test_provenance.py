@@ -7,7 +7,7 @@ import jax
 import numpy as np
 import pytest
 
-from mmer_jax import dry_run, evaluate, main
+from mmer_jax import dry_run, evaluate, extract, figures, main, table
 from mmer_jax.data.checksum import data_checksum
 from mmer_jax.data.records import RecordSource
 from mmer_jax.files import read_json
@@ -223,3 +223,23 @@ def test_a_call_without_what_it_needs_is_exit_2(words, fault, capsys):
         main.main(words)
     assert caught.value.code == 2
     assert fault in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ('module', 'words'),
+    [
+        (evaluate, ['{}']),
+        (extract, ['{}']),
+        (figures, ['attention', '{}']),
+        (table, ['--table=synthetic', '--no-run', '--output={}/table']),
+    ],
+    ids=lambda value: value.__name__ if hasattr(value, '__name__') else '',
+)
+def test_every_command_that_compiles_keeps_its_programs(module, words, tmp_path, monkeypatch, capsys):
+    """Beside main; the runs are not there, so that nothing is compiled."""
+    kept = []
+    monkeypatch.setattr('mmer_jax.run.cache.keep_programs', lambda *, keep: kept.append(keep))
+    given = [word.format(tmp_path) for word in words]
+    module.main(given)
+    module.main([*given, '--no_cache'])
+    assert kept == [True, False]
