@@ -1,4 +1,4 @@
-# make quickstart   environment, embedded data, four training runs, a report with table and pictures
+# make quickstart   environment, embedded data, four training runs, a report with table, pictures and page
 # make test         environment, lint, type check, all tests
 # make test-machines  all tests again, held to the instruction sets of older processors; lists what came near a tolerance
 # make format       ruff format and automatic lint fixes
@@ -39,7 +39,7 @@ quickstart: $(VENV)/.installed
 	for variant in '' :text :audio :vision; do \
 	  $(BIN)/python -m mmer_jax.main --config=configs/quickstart.py$$variant || exit 1; done
 	$(BIN)/python -m mmer_jax.report runs/quickstart runs/quickstart_text runs/quickstart_audio runs/quickstart_vision \
-	  --output runs/quickstart_report
+	  --html --output runs/quickstart_report
 	@echo; cat runs/quickstart_report/report.md
 
 lint: $(VENV)/.installed-test

@@ -87,6 +87,7 @@ def run_of(config, rows=()):
     [
         ({'cross_entropy': 1.0}, 'loss: cross-entropy, nats'),
         ({'l1': 1.0, 'separation': 0.1}, 'loss: absolute error + 0.1 separation'),
+        ({'a_small': 0.1, 'l1': 1.0}, 'loss: absolute error + 0.1 a small'),
         ({'mse': 2.0, 'off': 0.0}, 'loss: 2 squared error'),
         ({'a': 1, 'b_c': 1, 'd': 1, 'e': 1, 'f': 1}, 'loss: a + b c + d + 2 more'),
         ({}, 'loss'),

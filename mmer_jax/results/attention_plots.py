@@ -161,15 +161,19 @@ def _draw_map(part: Any, picture: Picture) -> None:
                 values, cmap=BLUES, vmin=low, vmax=high, aspect='auto', extent=extent,
                 interpolation='nearest' if fits else 'antialiased',
             )  # fmt: skip
-            _label(panel.xaxis, source, f'source: {source.label}' if i == len(targets) - 1 else None)
-            _label(panel.yaxis, target, f'target: {target.label}' if j == 0 else None)
+            across, down = (f'{what}: ' if not n else '' for what, n in (('source', j), ('target', i)))
+            _label(panel.xaxis, source, f'{across}{source.label}' if i == len(targets) - 1 else None)
+            _label(panel.yaxis, target, f'{down}{target.label}' if j == 0 else None)
             for spine in panel.spines.values():
                 spine.set_color('#BBBBBB')
-    title = {'loc': 'left', 'parse_math': False}
-    axes[0, 0].set_title(picture.title, fontsize=TITLE_SIZE, fontweight='bold', pad=18, **title)
-    above = {'xytext': (0, 5), 'textcoords': 'offset points', 'xycoords': 'axes fraction', 'annotation_clip': False}
-    line = axes[0, 0].annotate(picture.subtitle, (0, 1), fontsize=LABEL_SIZE, color=GREY, parse_math=False, **above)
-    line.set_in_layout(False)  # a long one would push the first panel away from the second
+    axes[0, 0].set_title(' ', fontsize=TITLE_SIZE, pad=18)  # the room of the two lines
+    above = {'textcoords': 'offset points', 'xycoords': 'axes fraction', 'annotation_clip': False, 'parse_math': False}
+    for text, height, style in (
+        (picture.title, 19, {'fontsize': TITLE_SIZE, 'fontweight': 'bold'}),
+        (picture.subtitle, 5, {'fontsize': LABEL_SIZE, 'color': GREY}),
+    ):
+        line = axes[0, 0].annotate(text, (0, 1), xytext=(0, height), **above, **style)
+        line.set_in_layout(False)  # a long one would push the first panel away from the second
     bar = part.colorbar(image, ax=axes, fraction=0.05, pad=0.02, aspect=18, format='%.3g')
     bar.locator = MaxNLocator(nbins=4)
     bar.set_label('attention', fontsize=LABEL_SIZE)

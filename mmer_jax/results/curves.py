@@ -5,6 +5,7 @@ The metric's axis is as long as the metric can be (0 to 100 %, or down to 0), so
 
 import collections
 import os
+import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -24,6 +25,7 @@ CHOSEN: dict = {'marker': 'o', 'markerfacecolor': 'white', 'linestyle': '', 'zor
 FLOOR: dict = {'color': GREY, 'linestyle': (0, (4, 2)), 'linewidth': 1.5}
 SPLITS = (('train_epoch', BLUE, 'train'), ('validation', VERMILION, 'validation'))
 GAP = 0.05  # of the axis between two names at the ends of lines
+NAME_WIDTH = 40  # letters of an axis' name on one line
 MOST_NAMED = 12  # lines that get their names
 
 
@@ -96,7 +98,7 @@ def curves(
 
 def _axes(axes: Axes, name: str, limits: tuple[float, float] | None) -> None:
     axes.set_xlabel('epoch')
-    axes.set_ylabel(name)
+    axes.set_ylabel(textwrap.fill(name, NAME_WIDTH))
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.margins(x=0.03)
     heights = np.concatenate([np.asarray(line.get_ydata(), float) for line in axes.lines] or [np.zeros(1)])

@@ -73,13 +73,13 @@ def _limits(metric: str, values: Sequence[float]) -> tuple[float, float] | None:
 
 
 def loss_title(run: Run) -> str:
-    """What the loss is made of: 'loss: absolute error + 0.1 separation'."""
+    """What the loss is made of, the heaviest part first: 'loss: absolute error + 0.1 separation'."""
     weights = {key.removeprefix('losses.'): v for key, v in run.config.items() if key.startswith('losses.') and v}
     if not weights:
         return 'loss'
     only = len(weights) == 1
     parts = []
-    for name, weight in weights.items():
+    for name, weight in sorted(weights.items(), key=lambda pair: -pair[1]):
         title = LOSSES.get(name, name.replace('_', ' '))
         parts.append(f'{"" if weight == 1 else f"{weight:g} "}{title if only else title.partition(",")[0]}')
     more = [f'{len(parts) - 3} more'] if len(parts) > 3 else []
