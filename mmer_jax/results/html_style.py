@@ -53,7 +53,7 @@ pre { background: var(--band); border: 1px solid var(--line); border-radius: 8px
 details { margin: .8rem 0; }
 summary { cursor: pointer; font-weight: 600; }
 footer { margin-top: 3rem; color: var(--soft); font-size: .85rem; }
-@media (max-width: 44rem) {
+@media screen and (max-width: 44rem) {
   body { padding: 1rem .9rem 3rem; font-size: 15px; }
   h1 { font-size: 1.4rem; } h2 { font-size: 1.15rem; }
   th, td { padding: .38rem .5rem; }
