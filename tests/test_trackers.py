@@ -10,7 +10,7 @@ import types
 
 import pytest
 
-from mmer_jax.run import trackers
+from mmer_jax.run import trackers, workdir
 from mmer_jax.train import train_and_evaluate
 from tests.small_run import MeanModel, small_config
 
@@ -170,3 +170,13 @@ def test_the_local_store_of_mlflow(config, tmp_path, monkeypatch):
     assert run.data.metrics['test/accuracy'] == 0.5
     history = mlflow.MlflowClient().get_metric_history(run.info.run_id, 'seed_1/validation/loss')
     assert [(point.step, point.value) for point in history] == [(1, 1.5), (2, 1.5)]
+
+
+def test_a_run_may_begin_to_be_followed_and_may_be_older_than_trackers(config, tmp_path):
+    saved = config.to_dict()
+    del saved['tracker']
+    (tmp_path / 'config.json').write_text(json.dumps(saved))
+    workdir.check_config(config, tmp_path)
+    saved['tracker'] = 'none'
+    (tmp_path / 'config.json').write_text(json.dumps(saved))
+    workdir.check_config(config, tmp_path)

@@ -37,6 +37,7 @@ MAY_CHANGE = (
     'mesh',
     'checkpoint_every',
     'tensorboard',
+    'tracker',
     'published',
     'headline',
     'evaluate_train',
