@@ -1,12 +1,14 @@
-"""What a finished run says of clips that nobody labelled: `python -m mmer_jax.predict RUN CLIP...`.
+"""What a finished run, or a published checkpoint, says of clips that nobody labelled.
 
     python -m mmer_jax.predict runs/mine clip.mp4 other.wav
     python -m mmer_jax.predict runs/mine FOLDER --output predictions
     python -m mmer_jax.predict runs/mine --csv clips.csv --media FOLDER --output predictions
     python -m mmer_jax.predict runs/mine interview.mp4 --window 3 --hop 1 --output predictions
+    python -m mmer_jax.predict --pretrained superb-wav2vec2 clip.wav
 
 A clip is read as the run's data were. The models of all folds and seeds answer, and their mean is printed; --output
-keeps each one's answer. A clip that cannot be read is one line, and the rest goes on; the exit status is then 1.
+keeps each one's answer. --pretrained takes converted weights with their own head and labels in place of RUN. A clip
+that cannot be read is one line, and the rest goes on; the exit status is then 1.
 """
 
 import argparse
@@ -23,11 +25,13 @@ SHOWN = 3  # most probable classes on a line
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
-        prog='python -m mmer_jax.predict', description='What a finished run says of clips that nobody labelled.'
+        prog='python -m mmer_jax.predict', description='What a model says of clips that nobody labelled.'
     )
     add = parser.add_argument
-    add('workdir', type=Path, metavar='RUN', help='a finished run, or one of its fold folders')
+    add('workdir', type=Path, metavar='RUN', nargs='?', help='a finished run, or one of its fold folders')
     add('clips', type=Path, nargs='*', metavar='CLIP', help='video, sound or .txt files, or folders of them')
+    add('--pretrained', metavar='NAME', help='converted weights of a published classifier, in place of RUN')
+    add('--crop', choices=('none', 'center', 'mtcnn'), default='none', help='with --pretrained: how pictures are cut')
     add('--csv', type=Path, help='table of clips: path and optionally id,text,start,end')
     add('--media', type=Path, help="folder that the paths of --csv begin at; the csv's own by default")
     add('--text', help='the words of the clip, or alone')
@@ -49,6 +53,15 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
         help='compile anew; programs are kept in JAX_COMPILATION_CACHE_DIR, or ~/.cache',
     )
     arguments = parser.parse_args(argv)
+    if arguments.pretrained:
+        arguments.clips = [*filter(None, [arguments.workdir]), *arguments.clips]
+        given = [f'--{name}' for name in ('fold', 'seed', 'calibrate', 'features', 'glove') if getattr(arguments, name)]
+        if given or 0 in (arguments.fold, arguments.seed):
+            parser.error(f'{" ".join(given) or "--fold, --seed"}: a pretrained checkpoint has none; leave it out')
+    elif arguments.workdir is None:
+        parser.error('nothing to predict with: give RUN, or --pretrained NAME')
+    elif arguments.crop != 'none':
+        parser.error('--crop is of --pretrained: a run cuts pictures as its data were cut')
     if not arguments.clips and not arguments.csv and arguments.text is None and not arguments.features:
         parser.error('nothing to predict: give clips, a folder, --csv, or --text')
     if arguments.csv and (arguments.clips or arguments.text is not None):
@@ -77,7 +90,7 @@ def _feature(parser: argparse.ArgumentParser, text: str) -> tuple[str, Path]:
 def work(arguments: argparse.Namespace) -> int:
     from tqdm import tqdm
 
-    from mmer_jax.prediction import clips, load_predictor, output
+    from mmer_jax.prediction import clips, load_predictor, output, published_predictor
     from mmer_jax.run.cache import keep_programs
 
     if arguments.output:
@@ -88,7 +101,10 @@ def work(arguments: argparse.Namespace) -> int:
     else:
         found = clips.find_clips(arguments.clips, text=arguments.text, features=arguments.features)
     names = ('fold', 'seed', 'calibrate', 'tokenizer', 'glove')
-    predictor = load_predictor(arguments.workdir, **{name: getattr(arguments, name) for name in names})
+    if arguments.pretrained:
+        predictor = published_predictor(arguments.pretrained, tokenizer=arguments.tokenizer, crop=arguments.crop)
+    else:
+        predictor = load_predictor(arguments.workdir, **{name: getattr(arguments, name) for name in names})
     plan, failed = _windows(found, arguments) if arguments.window else (found, [])
     rows: list[Any] = list(failed)
     shown = predictor.predict(plan, batch_size=min(arguments.batch_size, max(len(plan), 1)))

@@ -2,7 +2,8 @@
 
 A set of weights is a folder `$MMER_PRETRAINED/<name>` (or any folder): params.safetensors with names such as
 `params/stage1/block0/conv1/kernel` and `batch_stats/...`, and source.json, which says where they come from: original
-file, checksum, revision, family and the fields of the encoder they fit. data_prep.convert_weights writes them.
+file, checksum, revision, family and the fields of the encoder they fit. data_prep.convert_weights writes them. Those of
+a published classifier also have head.safetensors, its last layer; what this says is in source.json.
 """
 
 import json
@@ -12,7 +13,7 @@ import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from flax import traverse_util
@@ -20,7 +21,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import load_file, save_file
 
 Tree = Any
-PARAMS, SOURCE = 'params.safetensors', 'source.json'
+PARAMS, SOURCE, HEAD = 'params.safetensors', 'source.json', 'head.safetensors'
+PROBLEMS = ('single_label_classification', 'multi_label_classification', 'regression')  # transformers' problem_type
 CONVERT = 'python -m data_prep.convert_weights writes such folders'
 SHOWN = 5  # names in an error
 OPTIONAL = 'projector'  # a layer behind an encoder's pooling, which a model may leave out
@@ -34,6 +36,18 @@ HINTS = {
 }
 SUM_HINT = 'The weights were trained on the learnt sum of all layers: set layer_sum=True. '
 WITH_PROJECTOR = ('bert', 'distilbert', 'roberta')  # families of which conversion always states its width
+
+
+class Head(NamedTuple):
+    """A classifier's last layer: outputs = pooled (B, D) @ kernel (D, C) + bias (C,), one for each label.
+
+    problem: softmax over the outputs, sigmoid of each, or the outputs themselves (one of PROBLEMS).
+    """
+
+    kernel: np.ndarray
+    bias: np.ndarray
+    problem: str
+    labels: tuple[str, ...]
 
 
 def listed(items: Sequence[str], shown: int = SHOWN, separator: str = '; ') -> str:
@@ -62,6 +76,26 @@ def load_pretrained(name: str | os.PathLike) -> tuple[dict[str, Tree], dict[str,
     except (SafetensorError, ValueError, OSError) as error:
         raise _damaged(folder / PARAMS, error) from error
     return traverse_util.unflatten_dict(flat, sep='/'), read_source(folder)
+
+
+def load_head(name: str | os.PathLike) -> Head:
+    """The head of a converted classifier. FileNotFoundError where the weights have none, ValueError where damaged."""
+    folder, said = find(name), read_source(name).get('head')
+    if said is None or not (folder / HEAD).is_file():
+        raise FileNotFoundError(
+            f'{folder} has no {HEAD}: the checkpoint is no classifier, or was converted by a version before 0.3; '
+            f'take the weights of a classifier and convert them again ({CONVERT})'
+        )
+    try:
+        arrays = load_file(folder / HEAD)
+        head = Head(arrays['kernel'], arrays['bias'], said['problem'], tuple(said['labels']))
+    except (SafetensorError, ValueError, OSError, KeyError, TypeError) as error:
+        raise _damaged(folder / HEAD, error) from error
+    if head.kernel.shape[1:] != head.bias.shape or len(head.labels) != len(head.bias) or head.problem not in PROBLEMS:
+        raise _damaged(
+            folder / HEAD, f'{len(head.labels)} labels of {head.problem!r} for outputs of shape {head.bias.shape}'
+        )
+    return head
 
 
 def open_params(name: str | os.PathLike) -> Any:
@@ -111,7 +145,9 @@ def read_source(name: str | os.PathLike) -> dict[str, Any]:
     return source
 
 
-def save_pretrained(folder: str | os.PathLike, variables: Mapping[str, Tree], source: Mapping[str, Any]) -> Path:
+def save_pretrained(
+    folder: str | os.PathLike, variables: Mapping[str, Tree], source: Mapping[str, Any], head: Head | None = None
+) -> Path:
     """Writes a folder of weights whole or not at all; FileExistsError where it exists."""
     folder = Path(folder)
     if folder.exists():
@@ -121,6 +157,9 @@ def save_pretrained(folder: str | os.PathLike, variables: Mapping[str, Tree], so
     try:
         flat = traverse_util.flatten_dict(dict(variables), sep='/')
         save_file({key: np.ascontiguousarray(array) for key, array in flat.items()}, temporary / PARAMS)
+        if head is not None:
+            save_file({'kernel': np.ascontiguousarray(head.kernel), 'bias': head.bias}, temporary / HEAD)
+            source = {**source, 'head': {'problem': head.problem, 'labels': list(head.labels)}}
         (temporary / SOURCE).write_text(json.dumps(source, indent=1) + '\n')
         temporary.chmod(0o755)
         temporary.rename(folder)

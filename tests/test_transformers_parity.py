@@ -152,13 +152,14 @@ def test_converted_parameters_are_those_of_the_encoder(case, folder_of):
 
 
 def test_heads(folder_of):
-    """What is not the encoder's is named; what a classifier reads in front of its last layer is the encoder's."""
-    unused = {case: huggingface.plan(folder_of(case)).unused for case in CASES}
-    assert unused['bert'] == unused['vit'] == unused['wav2vec2'] == ('classifier.bias', 'classifier.weight')
-    assert unused['roberta'] == ('classifier.out_proj.bias', 'classifier.out_proj.weight')
-    assert unused['ast'] == ('classifier.dense.bias', 'classifier.dense.weight')
-    assert unused['hubert'] == unused['wav2vec2_padded'] == ()
-    assert 'quantizer.codevectors' in unused['wav2vec2_large']
+    """The last layer is the head; what a classifier reads in front of it is the encoder's; the rest is named."""
+    plans = {case: huggingface.plan(folder_of(case)) for case in CASES}
+    heads = {case: made.head.name for case, made in plans.items() if made.head}
+    assert heads == {case: name for case, name in golden.HEADS.items() if name}
+    assert {plans[case].unused for case in heads} == {()}
+    assert plans['bert'].head.labels == ('LABEL_0', 'LABEL_1')
+    assert plans['hubert'].unused == plans['wav2vec2_padded'].unused == ()
+    assert 'quantizer.codevectors' in plans['wav2vec2_large'].unused
 
 
 def test_pooling_of_the_classifiers(folder_of):
@@ -215,7 +216,7 @@ def test_without_prefix_with_old_names_and_in_shards(folder_of, tmp_path):
     (other / 'model.safetensors.index.json').write_text(json.dumps(index))
     got = huggingface.convert(other)
     assert got.fields == wanted.fields
-    assert got.unused == ('classifier.bias', 'classifier.weight')
+    assert got.unused == ()
     assert_same(got.arrays, wanted.arrays)
     assert set(got.origin['sha256']) == {'a.safetensors', 'b.safetensors', 'config.json'}
     (other / 'b.safetensors').unlink()
@@ -312,19 +313,23 @@ def test_verify_and_files_beside(folder_of, tmp_path):
     assert made.fields['normalize'] is False
     flat = dict(made.arrays)
     source = {'family': made.family, 'fields': made.fields}
-    converted = save_pretrained(tmp_path / 'converted', traverse_util.unflatten_dict(flat, sep='/'), source)
+    converted = save_pretrained(tmp_path / 'converted', traverse_util.unflatten_dict(flat, sep='/'), source, made.head)
     assert huggingface_check.verify(converted, folder)[0] == []
     assert huggingface.copy_beside(folder, converted) == [
         'config.json',
         'vocab.json',
         'preprocessor_config.json',
     ]
+    (converted / 'head.safetensors').unlink()
+    assert 'has no head.safetensors' in '; '.join(huggingface_check.verify(converted, folder)[0])
+    save_file({'kernel': made.head.kernel, 'bias': made.head.bias + 1}, converted / 'head.safetensors')
     flat['params/layer_1/output/kernel'][0, 1] += 1
     flat['params/norm/scale'] = flat['params/norm/scale'][:5]
     del flat['params/projector/bias']
     flat['params/extra'] = np.zeros(1, np.float32)
     save_file(flat, converted / 'params.safetensors')
     faults = '; '.join(huggingface_check.verify(converted, folder)[0])
+    assert 'head: bias differs from that of the original' in faults
     assert 'layer_1/output/kernel differs from hubert.encoder.layers.1.feed_forward.output_dense.weight in 1' in faults
     assert 'norm/scale has shape (5,)' in faults
     assert 'projector/bias is missing' in faults

@@ -9,7 +9,8 @@ transformers, the pooled output of a random batch with what the original's class
 
 --output is a name below $MMER_PRETRAINED, or a folder ('./weights/mine'). It will hold params.safetensors and
 source.json: original file, SHA-256, revision, the fields of the encoder that the weights fit, what was left out, and
-which settings of the original nothing here stands for.
+which settings of the original nothing here stands for. A classifier's last layer becomes head.safetensors, its labels
+stand in source.json; `mmer_jax.predict --pretrained` and `mmer_jax.evaluate --pretrained` take it as it is.
 """
 
 import argparse
@@ -66,7 +67,7 @@ def write(converted: Converted, folder: Path, revision: str = '') -> Path:
     }
     if revision:
         source['revision'] = revision
-    return save_pretrained(folder, converted.arrays, source)
+    return save_pretrained(folder, converted.arrays, source, converted.head)
 
 
 def check(family: str, source: Path, folder: Path) -> int:
@@ -116,6 +117,8 @@ def work(arguments: argparse.Namespace) -> int:
     parameters = sum(array.size for name, array in converted.arrays.items() if name.startswith('params/'))
     print(f'{folder}: {len(converted.arrays)} arrays, {parameters:,} parameters of {converted.family}')
     print('  fields: ' + ', '.join(f'{name}={value}' for name, value in converted.fields.items()))
+    if converted.head:
+        print(f'  head: {converted.head.problem} of {listed(converted.head.labels, SHOWN, ", ")}')
     print(f'  left out of the original: {listed(converted.unused, SHOWN, ", ") or "none"}')
     print(f'  stays at its initialisation: {listed(converted.fresh, SHOWN, ", ") or "none"}')
     if converted.not_read:

@@ -1,8 +1,10 @@
 """A Hugging Face folder (config.json and weights) -> an encoder's fields and parameters; torch is not needed.
 
-BERT, RoBERTa, DistilBERT, wav2vec 2.0, HuBERT, ViT, AST and VideoMAE; model.safetensors, shards with an index, or
-pytorch_model.bin through the restricted reader. Strict both ways: a parameter that the folder lacks is an error or is
-named as fresh, a tensor that no parameter takes (heads, decoders) is named as unused. Tensors are read one at a time.
+BERT, RoBERTa, DistilBERT, wav2vec 2.0, HuBERT, ViT, AST and VideoMAE, and those that differ from them by name only
+(XLM-R, CamemBERT, data2vec of text, UniSpeech, UniSpeech-SAT), with the head of a classifier; model.safetensors, shards
+with an index, or pytorch_model.bin through the restricted reader. Strict both ways: a parameter that the folder lacks is
+an error or is named as fresh, a tensor that no parameter takes (decoders) is named as unused. Tensors are read one at a
+time.
 The weight normalisation of the speech models' positions is kept as its two parameters, not multiplied out.
 """
 
@@ -17,6 +19,7 @@ import numpy as np
 
 from data_prep.convert_weights import names
 from data_prep.convert_weights.huggingface_files import FLOATS, Tensors
+from data_prep.convert_weights.huggingface_heads import HeadPlan, find_head
 from data_prep.convert_weights.huggingface_names import FAMILIES, Family
 from data_prep.convert_weights.huggingface_settings import (
     INPUT_WITHOUT_EFFECT,
@@ -26,6 +29,7 @@ from data_prep.convert_weights.huggingface_settings import (
     read_settings,
 )
 from data_prep.convert_weights.huggingface_shapes import original_shape, parameter_shapes
+from mmer_jax import pretrained
 from mmer_jax.media.download import check_download
 from mmer_jax.pretrained import listed
 
@@ -54,7 +58,7 @@ class Plan:
 
     family: a name of ENCODERS; taken: our name -> original name; fresh: our names that stay at their initialisation;
     unused: original names that no parameter takes; not_read: settings of the folder that may change what the original
-    computes, and that nothing here stands for; prefix: of the base model's names.
+    computes, and that nothing here stands for; prefix: of the base model's names; head: the classifier's last layer.
     """
 
     family: str
@@ -64,6 +68,7 @@ class Plan:
     unused: tuple[str, ...]
     not_read: tuple[str, ...]
     prefix: str
+    head: HeadPlan | None = None
 
 
 def plan(folder: Path, tensors: Tensors | None = None) -> Plan:
@@ -76,7 +81,8 @@ def plan(folder: Path, tensors: Tensors | None = None) -> Plan:
     prefix = _prefix(folder, family, tensors)
     taken, fresh = _match(config, family, fields, prefix, tensors)
     _settle(config, family, fields, taken, tensors)
-    used = set(taken.values())
+    head = find_head(config, family.name, taken.values(), tensors.on_disk)
+    used = {*taken.values(), *(head.tensors.values() if head else ())}
     unused = tuple(sorted(name for name in tensors if name not in used and not name.endswith(BUFFERS)))
     _check_layers(config, fields, prefix, tensors, unused)
     if 'projector/bias' in taken:
@@ -84,11 +90,23 @@ def plan(folder: Path, tensors: Tensors | None = None) -> Plan:
     elif 'projector/bias' in fresh:
         fields['projector'] = fields['hidden_size']
     _check_tensors(config, family, fields, taken, tensors)
+    _check_head(fields, head, tensors)
     not_read = [f'{Path(config.file).name}: {item}' for item in config.not_read(WITHOUT_EFFECT)]
     not_read += [f'preprocessor: {item}' for item in preprocessor.not_read(INPUT_WITHOUT_EFFECT)]
     if (folder / 'modules.json').is_file():
         not_read.append("modules.json: the pooling of sentence-transformers; set the encoder's pooling and projector")
-    return Plan(family.name, fields, taken, fresh, unused, tuple(not_read), prefix)
+    return Plan(family.name, fields, taken, fresh, unused, tuple(not_read), prefix, head)
+
+
+def _check_head(fields: Mapping[str, Any], head: HeadPlan | None, tensors: Tensors) -> None:
+    """ValueError where the head does not read what the encoder's pooling gives, or is not of floating point."""
+    for original in head.tensors.values() if head else ():
+        path, found, dtype, _ = tensors.on_disk[original]
+        if dtype not in FLOATS:
+            raise ValueError(f'{path}: {original} holds {dtype}, expected floating point: the weights are quantised')
+        width = fields.get('projector') or fields['hidden_size']
+        if len(found) == 2 and found[1] != width:
+            raise ValueError(f'{path}: {original} reads {found[1]} values, the pooling of the encoder gives {width}')
 
 
 def _settle(config: Settings, family: Family, fields: dict[str, Any], taken: dict[str, str], tensors: Tensors) -> None:
@@ -101,6 +119,8 @@ def _settle(config: Settings, family: Family, fields: dict[str, Any], taken: dic
             )
         fields.pop('layer_sum')  # the base model, saved by itself, has no part in the sum
         fields.pop('layer_sum_norm', None)
+    if taken.get('projector/kernel') == 'classifier.dense.weight' and family.name in ('wav2vec2', 'hubert'):
+        fields['projector_activation'] = 'tanh'
     if any(name.startswith('tdnn.') for name in tensors):  # of speaker vectors: its projector leads to these layers
         for name in ('projector/kernel', 'projector/bias'):
             taken.pop(name, None)
@@ -231,7 +251,14 @@ def convert(folder: Path) -> names.Converted:
     arrays = {f'params/{ours}': _read(tensors, ours, original) for ours, original in made.taken.items()}
     fresh = tuple(f'params/{name}' for name in made.fresh)
     origin = source_of(folder, tensors.files)
-    return names.Converted(made.family, made.fields, arrays, made.unused, fresh, origin, made.not_read)
+    found = names.Converted(made.family, made.fields, arrays, made.unused, fresh, origin, made.not_read)
+    return found if made.head is None else dataclasses.replace(found, head=read_head(made.head, tensors))
+
+
+def read_head(head: HeadPlan, tensors: Tensors) -> pretrained.Head:
+    """The head with its arrays, in the order of our dense layers."""
+    arrays = {ours: _read(tensors, f'head/{ours}', original) for ours, original in head.tensors.items()}
+    return pretrained.Head(arrays['kernel'], arrays['bias'], head.problem, head.labels)
 
 
 def _read(tensors: Tensors, ours: str, original: str) -> np.ndarray:

@@ -18,13 +18,13 @@ from flax import traverse_util
 from safetensors import SafetensorError
 
 from data_prep.convert_weights import names
-from data_prep.convert_weights.huggingface import Plan, plan, to_original
+from data_prep.convert_weights.huggingface import Plan, plan, read_head, to_original
 from data_prep.convert_weights.huggingface_files import Tensors
 from data_prep.convert_weights.huggingface_names import layer_sum_fields
 from data_prep.convert_weights.huggingface_settings import Settings, read_settings
 from mmer_jax.encoders import ENCODERS
 from mmer_jax.encoders.transformer import activate
-from mmer_jax.pretrained import listed, open_params, read_source
+from mmer_jax.pretrained import listed, load_head, open_params, read_source
 
 TOLERANCE = 1e-4  # of pooled values, relative to the largest
 FC_NORM_EPSILON = 1e-5  # PyTorch's, whatever layer_norm_eps says
@@ -56,9 +56,12 @@ def verify(converted: Path, folder: Path) -> tuple[list[str], list[str]]:
         if key in source and list(source[key]) != list(wanted):
             faults.append(f'source.json has {key} = {source[key]!r}, the original gives {list(wanted)!r}')
     faults += _tensor_faults(converted, made, tensors)
+    faults += _head_faults(converted, made, tensors)
     if faults:
         return sorted(faults), []
     report = [f'{len(made.fields)} fields and {len(made.taken)} tensors, value by value']
+    if made.head:
+        report.append(f'head: {made.head.problem} of {listed(made.head.labels, SHOWN, ", ")}, value by value')
     fault, line = _compare_pooled(converted, folder, made, tensors)
     report.append(line)
     report.append(f'left out of the original: {listed(made.unused, SHOWN, ", ") or "none"}')
@@ -84,6 +87,17 @@ def _tensor_faults(converted: Path, made: Plan, tensors: Tensors) -> list[str]:
             if different:
                 faults.append(f'{ours} differs from {original} in {different} of {wanted.size} values')
     return faults
+
+
+def _head_faults(converted: Path, made: Plan, tensors: Tensors) -> list[str]:
+    if made.head is None:
+        return []
+    try:
+        found, wanted = load_head(converted), read_head(made.head, tensors)
+    except (FileNotFoundError, ValueError) as error:
+        return [str(error)]
+    same: list[tuple[str, Any, Any]] = [(name, getattr(found, name), getattr(wanted, name)) for name in wanted._fields]
+    return [f'head: {name} differs from that of the original' for name, a, b in same if not np.array_equal(a, b)]
 
 
 def _compare_pooled(converted: Path, folder: Path, made: Plan, tensors: Tensors) -> tuple[str, str]:
@@ -179,6 +193,8 @@ def pool_text(config: Settings, tensors: Tensors, prefix: str) -> Pooling:
 def pool_speech(config: Settings, tensors: Tensors, prefix: str) -> Pooling:
     """The mean over valid frames of the projected states, or of their learnt sum."""
     del prefix
+    if 'classifier.dense.weight' in tensors:  # tanh(dense) of the mean
+        return lambda states: np.tanh(_dense(tensors, 'classifier.dense', states.mean(states.last)))
     if 'projector.weight' not in tensors or any(name.startswith('tdnn.') for name in tensors):
         return 'the original has no projector in front of a mean'
     weighted = config.flag('use_weighted_layer_sum', False)

@@ -15,6 +15,8 @@ from data_prep.convert_weights.huggingface_settings import Settings
 
 Rule = tuple[str, str | tuple[str, ...], str]
 SAMPLE_RATE = 16000  # of the speech encoders
+# RoBERTa's network under other names, by model_type: words in the vocabulary where config.json does not say.
+ROBERTAS = {'roberta': 50265, 'xlm-roberta': 30522, 'camembert': 30522, 'data2vec-text': 30522}
 LAYER_SUM_BEFORE_NORM = (5, 16)  # the version of transformers whose sum over layers has the last state before its norm
 HALF = (0.5, 0.5, 0.5)  # mean and deviation that transformers takes where a preprocessor names none
 
@@ -58,14 +60,14 @@ def bert_fields(config: Settings, preprocessor: Settings) -> dict[str, Any]:
     del preprocessor
     config.demand('position_embedding_type', 'absolute')
     config.demand('is_decoder', False)
-    roberta = config.get('model_type') == 'roberta'
+    roberta = config.get('model_type') in ROBERTAS
     dropout = config.real('hidden_dropout_prob', 0.1)
     return {
         **sizes(config, 1e-12),
         'dropout': dropout,
         'attention_dropout': config.real('attention_probs_dropout_prob', 0.1),
         'pool_dropout': dropout if config.get('classifier_dropout') is None else config.real('classifier_dropout', 0),
-        'vocab_size': config.whole('vocab_size', 50265 if roberta else 30522),
+        'vocab_size': config.whole('vocab_size', ROBERTAS.get(config.get('model_type'), 30522)),
         'max_positions': config.whole('max_position_embeddings', 512),
         'type_vocab_size': config.whole('type_vocab_size', 2, least=0),
         'position_offset': config.whole('pad_token_id', 1, least=0) + 1 if roberta else 0,
@@ -276,7 +278,7 @@ def wav2vec2_rules(fields: Mapping[str, Any]) -> list[Rule]:
         *dense(f'{layer}/intermediate', f'{block}.feed_forward.intermediate_dense'),
         *dense(f'{layer}/output', f'{block}.feed_forward.output_dense'),
         *norm(f'{layer}/output_norm', f'{block}.final_layer_norm'),
-        *dense('projector', 'projector', optional='field'),
+        *dense('projector', ('projector', 'classifier.dense'), optional='field'),
     ]
     for name in ('query', 'key', 'value', 'out'):
         rules += dense(f'{layer}/attention/{name}', f'{block}.attention.{name if name == "out" else name[0]}_proj')
@@ -345,9 +347,14 @@ WAVE = 'feature_projection.projection.weight'
 FAMILIES = {
     'bert': Family('bert', 'bert.', WORDS, bert_fields, bert_rules),
     'roberta': Family('roberta', 'roberta.', WORDS, bert_fields, bert_rules),
+    'xlm-roberta': Family('roberta', 'roberta.', WORDS, bert_fields, bert_rules),
+    'camembert': Family('roberta', 'roberta.', WORDS, bert_fields, bert_rules),
+    'data2vec-text': Family('roberta', 'data2vec_text.', WORDS, bert_fields, bert_rules),
     'distilbert': Family('distilbert', 'distilbert.', WORDS, distilbert_fields, distilbert_rules),
     'wav2vec2': Family('wav2vec2', 'wav2vec2.', WAVE, wav2vec2_fields, wav2vec2_rules),
     'hubert': Family('hubert', 'hubert.', WAVE, wav2vec2_fields, wav2vec2_rules),
+    'unispeech': Family('wav2vec2', 'unispeech.', WAVE, wav2vec2_fields, wav2vec2_rules),
+    'unispeech-sat': Family('wav2vec2', 'unispeech_sat.', WAVE, wav2vec2_fields, wav2vec2_rules),
     'vit': Family('vit', 'vit.', PATCHES, vit_fields, vit_rules),
     'audio-spectrogram-transformer': Family('ast', 'audio_spectrogram_transformer.', PATCHES, ast_fields, ast_rules),
     'videomae': Family('videomae', 'videomae.', PATCHES, videomae_fields, videomae_rules),

@@ -49,7 +49,7 @@ WITHOUT_EFFECT = re.compile(
     r'contrastive_logits_temperature|diversity_loss_weight|tdnn_.*|xvector_output_dim|adapter_(act|kernel_size|stride)|'
     r'num_adapter_layers|mask_channel_.*|mask_feature_(length|min_masks)|mask_time_(other|selection)|mask_minimum_.*|'
     r'no_mask_.*|(hidden_dropout|attention_probs_dropout)_prob|feat_proj_layer_norm|encoder_stride|pooler_output_size|'
-    r'pooler_act|decoder_.*|norm_pix_loss'
+    r'pooler_act|decoder_.*|norm_pix_loss|num_ctc_classes|replace_prob|num_clusters'
 )
 # Of the preprocessor: how pictures are cut, which data_prep does in its own way, and what is the same for all.
 INPUT_WITHOUT_EFFECT = re.compile(

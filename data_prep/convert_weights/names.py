@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from mmer_jax.pretrained import listed
+from mmer_jax.pretrained import Head, listed
 
 Shape = tuple[int, ...]
 COUNTERS = r'(^|\.)num_batches_tracked$'  # batches a normalisation has seen; nothing here asks for it
@@ -35,7 +35,7 @@ class Converted:
     family: a name of ENCODERS; fields: those of the encoder that the weights fit; arrays: {'params/conv1/kernel': ...};
     unused: tensors that no parameter takes (a classifier); fresh: our parameters that stay at their initialisation;
     origin: what source.json says beside that, as `origin_of` does; not_read: settings that may change what the original
-    computes, and that nothing here stands for.
+    computes, and that nothing here stands for; head: the last layer of a classifier.
     """
 
     family: str
@@ -45,6 +45,7 @@ class Converted:
     fresh: tuple[str, ...] = ()
     origin: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     not_read: tuple[str, ...] = ()
+    head: Head | None = None
 
 
 def conv(ours: str, original: str, shape: Shape, *, bias: bool = False) -> list[Rule]:

@@ -43,7 +43,9 @@ def lines(rows: Sequence[Prediction | Failure], shown: int) -> Iterator[str]:
 def _words(row: Prediction, shown: int) -> str:
     spread = row.spread
     if row.kind == 'regression':
-        return f'{row.scores["score"]:.3f}' + (f' ± {spread["score"]:.3f}' if len(row.by_model) > 1 else '')
+        several = len(row.by_model) > 1
+        values = {name: f'{v:.3f}' + f' ± {spread[name]:.3f}' * several for name, v in row.scores.items()}
+        return ', '.join(f'{printable(name)} {v}' if len(values) > 1 else v for name, v in values.items())
     best = sorted(row.scores, key=lambda name: -row.scores[name])[: shown if row.kind == 'classes' else None]
     return ', '.join(f'{printable(name)} {100 * row.scores[name]:.1f} %' for name in best)
 
@@ -79,7 +81,8 @@ def _csv(rows: Sequence[Prediction | Failure], predictor: Predictor) -> str:
         if isinstance(row, Failure):
             table.writerow([*known, '', *[''] * len(names), '', cell(row.error)])
             continue
-        label = row.label if not isinstance(row.label, list) else ' '.join(row.label)
+        label = '' if row.label is None else row.label
+        label = ' '.join(label) if isinstance(label, list) else label
         shown = f'{label:.6g}' if isinstance(label, float) else cell(label)
         scores = [f'{row.scores[name]:.6g}' for name in names]
         table.writerow([*known, shown, *scores, cell('; '.join(row.notes)), ''])

@@ -44,9 +44,10 @@ class Member:
 class Prediction:
     """What the models say of a clip.
 
-    scores: {class: probability}, {emotion: probability that it is there}, or {'score': value}: the mean over all
-    models; by_model: {(fold, seed): the same of one}; label: the most probable class, the emotions above one half, or
-    the value. notes: what a reader should know, such as a modality that the clip lacks.
+    scores: {class: probability}, {emotion: probability that it is there}, or {'score': value} (one per name where a
+    published checkpoint gives several): the mean over all models; by_model: {(fold, seed): the same of one}; label: the
+    most probable class, the emotions above one half, or the value, of several none. notes: what a reader should know,
+    such as a modality that the clip lacks.
     """
 
     clip: Clip
@@ -56,9 +57,9 @@ class Prediction:
     notes: tuple[str, ...] = ()
 
     @property
-    def label(self) -> str | float | list[str]:
+    def label(self) -> str | float | list[str] | None:
         if self.kind == 'regression':
-            return self.scores['score']
+            return next(iter(self.scores.values())) if len(self.scores) == 1 else None
         if self.kind == 'classes':
             return max(self.scores, key=lambda name: self.scores[name])
         return [name for name, score in self.scores.items() if score > 0.5]
@@ -151,6 +152,13 @@ class Predictor:
                 waiting = []
         yield from self._flush(waiting, batch_size)
 
+    def of_records(self, records: Sequence[Mapping[str, Any]], rows: int) -> list[Prediction]:
+        """The Prediction of each record, an id and arrays by modality, None where one is missing, as one batch.
+
+        rows: of the batch at least, so that the last one of many has the shape of the others.
+        """
+        return self._predict([(Clip(str(found['id'])), {**found, 'label': 0}, ()) for found in records], rows)
+
     def _flush(self, waiting: Sequence[tuple[Clip, Any]], rows: int) -> Iterator[Prediction | Failure]:
         read = [found for _, found in waiting if not isinstance(found, str)]
         predicted = iter(self._predict(read, rows) if read else [])
@@ -208,7 +216,7 @@ def _names(schema: Schema) -> tuple[str, ...]:
 def _scores(label: Label, outputs_RC: np.ndarray, temperature: float) -> dict[str, np.ndarray]:
     """{name: (R,) score} of one model's outputs."""
     if label.kind == 'regression':
-        return {'score': outputs_RC[:, 0]}
+        return {name: outputs_RC[:, k] for k, name in enumerate(label.names or ('score',))}
     if label.kind == 'classes':
         probability_RC = _softmax(outputs_RC / temperature)
         return {name: probability_RC[:, k] for k, name in enumerate(label.names)}
