@@ -134,6 +134,12 @@ def test_without_pandas_it_says_what_to_do(folder, monkeypatch):
         to_pandas(folder)
 
 
+def test_runs_stand_in_natural_order(tmp_path):
+    for name in ('lr_10', 'lr_2', 'b', '3'):
+        classification_run(tmp_path / name)
+    assert names(find_runs([tmp_path])[0]) == ['3', 'b', 'lr_2', 'lr_10']
+
+
 def test_no_runs_are_told(tmp_path):
     with pytest.raises(ReportError, match='is no folder'):
         choice.chosen(find_runs([tmp_path / 'nowhere'])[0], [])

@@ -121,13 +121,20 @@ def find_runs(paths: Sequence[str | Path]) -> tuple[list[Run], list[str]]:
 def _topmost(path: Path) -> list[Path]:
     if (path / 'results.json').is_file() or (path / 'config.json').is_file():
         return [path]
-    children = [child for child in sorted(path.iterdir()) if child.is_dir() and not child.is_symlink()]
+    children = [child for child in sorted(path.iterdir(), key=natural) if child.is_dir() and not child.is_symlink()]
     return [found for child in children for found in _topmost(child)]
+
+
+def natural(path: Path) -> list[Any]:
+    """By it folders are sorted as people count: run_2 before run_10."""
+    return [int(part) if number % 2 else part for number, part in enumerate(re.split('([0-9]+)', path.name))]
 
 
 def read_run(folder: Path) -> Run:
     """The run in a workdir, its results checked; ReportError where there are none or they are damaged."""
-    folds = {child.name: child for child in sorted(folder.glob('fold_*')) if (child / 'results.json').is_file()}
+    folds = {
+        child.name: child for child in sorted(folder.glob('fold_*'), key=natural) if (child / 'results.json').is_file()
+    }
     if (folder / 'results.json').is_file():
         results, unfinished = read_json(folder / 'results.json'), ''
     elif folds:
