@@ -198,7 +198,7 @@ def prepare(
             writer.write({'id': row.clip.id, 'label': row.label, **result['arrays']}, **columns)
             report.rows.append(columns)
             report.labels.append(row.label)
-            report.remarks += [(f'{where} ({row.clip.id})', one) for one in missing(lacks, modalities)]
+            report.remarks += [(where, one) for one in missing(lacks, modalities)]
         if not report.rows:
             raise nothing_usable(f'no usable clip in {table.path}', report.skipped, LAYOUT)
     return report
