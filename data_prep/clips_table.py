@@ -179,6 +179,8 @@ def _row(
         manifest['session'] = cells['video_id'].strip()
     text = cells.get(names['text'])
     clip = Clip(identity, file, text.strip() if text and text.strip() else None, start, end)
+    if clip.text:  # also where no reader takes words: a published checkpoint may be asked about them later
+        manifest['text'] = clip.text
     return Row(line, clip, _label(cells, columns, label), manifest)
 
 

@@ -230,7 +230,9 @@ def ablate(
 def parse(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog='python -m mmer_jax.evaluate', description='Evaluate a checkpoint again.')
     add = parser.add_argument
-    add('workdir', type=Path, help='a run, or one of its fold folders')
+    add('workdir', type=Path, nargs='?', help='a run, or one of its fold folders')
+    add('--pretrained', metavar='NAME', help='converted weights of a published classifier, in place of a run')
+    add('--map', default='', metavar="'joy=happy,...'", help='with --pretrained: its labels = classes of the data set')
     add('--fold', type=ranges.COUNT_OR_0, help='number of one fold; all by default, and their mean')
     add('--split', choices=SPLITS, default='test', help="of the run's own data")
     add('--data', help="another shard directory, tested whole by each fold's model; or the run's own data elsewhere")
@@ -241,6 +243,15 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     add('--output', type=Path, help='with --without or other data: write results.json of the whole run there')
     cache.add_flag(parser)
     arguments = parser.parse_args(argv)
+    if arguments.pretrained:
+        allowed = ('pretrained', 'map', 'data', 'output', 'no_cache')
+        changed = [name for name, value in vars(arguments).items() if value != parser.get_default(name)]
+        if arguments.data is None or set(changed) - set(allowed):
+            parser.error('--pretrained NAME tests all records of --data DIR: leave the run and its flags out')
+    elif arguments.workdir is None:
+        parser.error('nothing to evaluate: give a run, or --pretrained NAME')
+    elif arguments.map:
+        parser.error('--map says what the labels of --pretrained are called here: a run has the labels of its data')
     if (arguments.all or arguments.leave_out_seen or arguments.other_preparation) and not arguments.data:
         parser.error('--all, --leave_out_seen and --other_preparation say what of --data is tested: give --data')
     if arguments.without and arguments.output and arguments.data:
@@ -252,6 +263,10 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
 
 def run(arguments: argparse.Namespace) -> list[dict[str, Any]]:
     """The rows to print of a command line."""
+    if arguments.pretrained:
+        from mmer_jax.prediction import on_records  # it opens media, which a run's evaluation does without
+
+        return on_records.rows_of(arguments.pretrained, arguments.data, arguments.map, arguments.output)
     workdir, fold, without = arguments.workdir, arguments.fold, arguments.without
     if without and arguments.output:
         results = ablate(workdir, arguments.output, without, fold=fold)

@@ -120,6 +120,12 @@ class Predictor:
     def class_names(self) -> tuple[str, ...]:
         return self.schema.label.names
 
+    @property
+    def parameters(self) -> int:
+        """Of one model."""
+        first = self.members[0]
+        return sum(int(np.prod(x.shape[1:])) for x in jax.tree.leaves(first.variables['params']))
+
     def __call__(
         self,
         path: str | Path | None = None,

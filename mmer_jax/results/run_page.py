@@ -36,10 +36,11 @@ def draw(run: Run, stem: str, output: Path, kind: str = 'png', *, explain: bool 
 
     explain: say what the classes' table holds.
     """
-    metric = run.results['selection']
-    draw_curves(run, output / f'{stem}_curves.{kind}')
-    titles = dict.fromkeys(['loss', about(metric).title])
-    blocks: list[Block] = [Picture(f'{" and ".join(titles)} of {run.name} by epoch', f'{stem}_curves.{kind}')]
+    metric, blocks = run.results['selection'], list[Block]()
+    if all((folder / 'metrics.jsonl').is_file() for folder in run.folds.values()):  # a test of a trained model has none
+        draw_curves(run, output / f'{stem}_curves.{kind}')
+        titles = dict.fromkeys(['loss', about(metric).title])
+        blocks.append(Picture(f'{" and ".join(titles)} of {run.name} by epoch', f'{stem}_curves.{kind}'))
     if run.results['metrics'] == 'classification':
         counts, names = confusions(run), run.results['class_names']
         folds = f', {len(run.folds)} folds together' if len(run.folds) > 1 else ''
