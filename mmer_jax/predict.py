@@ -52,6 +52,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
         action='store_true',
         help='compile anew; programs are kept in JAX_COMPILATION_CACHE_DIR, or ~/.cache',
     )
+    add('--format', choices=('png', 'svg', 'pdf'), default='png', help='of the timelines')
     arguments = parser.parse_args(argv)
     if arguments.pretrained:
         arguments.clips = [*filter(None, [arguments.workdir]), *arguments.clips]
@@ -114,7 +115,9 @@ def work(arguments: argparse.Namespace) -> int:
     for line in lines:
         print(line, file=sys.stderr if line.startswith('error: ') else sys.stdout)
     if arguments.output:
-        for path in output.write(arguments.output, rows, predictor, timelines=bool(arguments.window)):
+        for path in output.write(
+            arguments.output, rows, predictor, timelines=arguments.format if arguments.window else ''
+        ):
             print(f'-> {path}')
     return command.FAILED if any(output.is_failure(row) for row in rows) else command.OK
 

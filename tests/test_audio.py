@@ -336,3 +336,27 @@ def test_senseless_arguments(tmp_path, options):
 def test_media_error_survives_pickling():
     error = pickle.loads(pickle.dumps(MediaError(Path('a/b.wav'), 'empty file', 'copy it again')))
     assert (str(error), error.reason) == ('a/b.wav: empty file; copy it again', 'empty file')
+
+
+@pytest.mark.parametrize('name', ['a.wav', 'a.mp4'])
+def test_windows_are_the_parts_that_load_audio_gives(tmp_path, name):
+    from mmer_jax.media import audio
+    from tests.test_video import write_video
+
+    path = tmp_path / name
+    if name.endswith('wav'):
+        tone(path, rate=22050, seconds=2.0)
+    else:
+        write_video(path, 40, sound=True, seconds=2.0)
+    decoded = []
+    original = audio._read_container
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(audio, '_read_container', lambda *a: decoded.append(1) or original(*a))
+        for offset in (0.0, 0.37, 1.1):
+            found, rate = audio.load_window(path, 8000, offset=offset, duration=0.5)
+            wanted, _ = audio.load_audio(path, 8000, offset=offset, duration=0.5)
+            assert rate == 8000
+            np.testing.assert_array_equal(found, wanted)
+    assert len(decoded) == (0 if name.endswith('wav') else 4)  # once for the windows, thrice to compare
+    with pytest.raises(MediaError, match='offset beyond the end'):
+        audio.load_window(path, 8000, offset=9.0, duration=0.5)

@@ -21,10 +21,11 @@ import threadpoolctl
 from mmer_jax.media import MediaError, announced
 from mmer_jax.media.download import check_download
 
-__all__ = ['MediaError', 'is_silent', 'load_audio', 'log_mel', 'mfcc']
+__all__ = ['MediaError', 'is_silent', 'load_audio', 'load_window', 'log_mel', 'mfcc']
 LEAST_RATE, MOST_RATE = 1000, 768000  # Hz; a header outside is damaged, and resampling would multiply the samples
 SILENCE = 2.0**-15  # of full scale: the least step of 16-bit sound
 GAP = 0.1  # seconds without sound in the middle of a stream before it is filled; below it, clocks are not that exact
+HELD = 3600.0  # seconds: an hour at 48 kHz is 700 MB
 LONGEST_GAP = 600.0  # seconds of silence to fill in at most
 # Titles that are not UTF-8 are no reason to refuse the sound; PyAV 19 dropped the option with the strictness.
 AV_OPTIONS: dict[str, Any] = {'metadata_errors': 'ignore'} if int(av.__version__.split('.')[0]) < 19 else {}
@@ -69,6 +70,38 @@ def load_audio(
     if sample_rate is None or sample_rate == rate:
         return samples, rate
     return _resample(samples, rate, sample_rate), sample_rate
+
+
+def load_window(path: str | os.PathLike, sample_rate: int, *, offset: float, duration: float) -> tuple[np.ndarray, int]:
+    """load_audio for one of many windows of a file: what can only be decoded from its start is decoded once.
+
+    The sound of the last such file, as long as HELD seconds at most, stays in memory. The samples are load_audio's.
+    """
+    path = Path(path)
+    check_file(path)
+    status = path.stat()
+    held = _whole(path, status.st_size, status.st_mtime_ns)
+    if held is None:
+        return load_audio(path, sample_rate, offset=offset, duration=duration)
+    samples, rate = held
+    start, count = _window(path, offset, duration, rate)
+    _check_length(path, start, offset, len(samples), rate)
+    part = samples[start : start + (count or 0)]
+    return (part, rate) if rate == sample_rate else (_resample(part, rate, sample_rate), sample_rate)
+
+
+@functools.lru_cache(maxsize=1)
+def _whole(path: Path, size: int, changed: int) -> tuple[np.ndarray, int] | None:
+    """All of the sound of a file that cannot be read from its middle; None where it can, or is too long."""
+    try:
+        with soundfile.SoundFile(path) as file:
+            if file.format != 'MP3':
+                return None
+    except soundfile.LibsndfileError:
+        with contextlib.suppress(av.FFmpegError), av.open(str(path), **AV_OPTIONS) as container:
+            if (container.duration or 0) / av.time_base > HELD:
+                return None
+    return load_audio(path)
 
 
 def check_file(path: Path) -> None:

@@ -9,11 +9,15 @@ from pathlib import Path
 from typing import Any
 
 from mmer_jax.files import replace, to_json
-from mmer_jax.files.outputs import PICTURE, check_folder
+from mmer_jax.files.outputs import PICTURES, check_folder
 from mmer_jax.prediction.predictor import Failure, Prediction, Predictor
 from mmer_jax.results import timeline
 
-FILES = {'predictions.jsonl': b'{"id": ', 'predictions.csv': b'id,path,start,end,prediction', 'timeline_*.png': PICTURE}
+FILES = {
+    'predictions.jsonl': b'{"id": ',
+    'predictions.csv': b'id,path,start,end,prediction',
+    **{f'timeline_*.{kind}': mark for kind, mark in PICTURES.items()},
+}
 FORMULA = ('=', '+', '-', '@', '\t', '\r')  # a cell that begins so is a formula to a spreadsheet
 
 
@@ -56,9 +60,9 @@ def printable(text: str) -> str:
 
 
 def write(
-    folder: Path, rows: Sequence[Prediction | Failure], predictor: Predictor, *, timelines: bool = False
+    folder: Path, rows: Sequence[Prediction | Failure], predictor: Predictor, *, timelines: str = ''
 ) -> list[Path]:
-    """Writes the files, each whole or not at all; returns their paths."""
+    """Writes the files, each whole or not at all; returns their paths. timelines: their format, '' for none."""
     folder.mkdir(parents=True, exist_ok=True)
     content = ''.join(
         json.dumps(to_json(row.to_json(), 'predictions.jsonl', ''), ensure_ascii=False, allow_nan=False) + '\n'
@@ -67,7 +71,7 @@ def write(
     replace(folder / 'predictions.jsonl', content.encode())
     replace(folder / 'predictions.csv', _csv(rows, predictor).encode())
     written = [folder / 'predictions.jsonl', folder / 'predictions.csv']
-    return written + (_timelines(folder, rows, predictor) if timelines else [])
+    return written + (_timelines(folder, rows, predictor, timelines) if timelines else [])
 
 
 def _csv(rows: Sequence[Prediction | Failure], predictor: Predictor) -> str:
@@ -94,7 +98,7 @@ def cell(text: str) -> str:
     return f"'{text}" if text.startswith(FORMULA) else text
 
 
-def _timelines(folder: Path, rows: Sequence[Any], predictor: Predictor) -> list[Path]:
+def _timelines(folder: Path, rows: Sequence[Any], predictor: Predictor, kind: str) -> list[Path]:
     """A picture for each clip with two windows or more, named by its number and its name."""
     groups: dict[str, list[Prediction]] = {}
     for row in rows:
@@ -103,7 +107,7 @@ def _timelines(folder: Path, rows: Sequence[Any], predictor: Predictor) -> list[
     written = []
     for number, (name, found) in enumerate((k, v) for k, v in groups.items() if len(v) > 1):
         stem = re.sub(r'[^A-Za-z0-9_-]+', '_', Path(name).stem)[:60]
-        path = folder / f'timeline_{number:03d}_{stem}.png'
+        path = folder / f'timeline_{number:03d}_{stem}.{kind}'
         spans = [(row.clip.start, row.clip.end or row.clip.start) for row in found]
         scores = {k: [row.scores[k] for row in found] for k in predictor.class_names or ('score',)}
         spread = {k: [row.spread[k] for row in found] for k in scores}

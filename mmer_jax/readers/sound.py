@@ -61,7 +61,10 @@ class Sound:
         duration = min((seconds for seconds in lengths if seconds is not None), default=None)
         rate = functionals.SAMPLE_RATE if self.features == 'functionals' else self.sample_rate
         try:
-            samples, rate = audio.load_audio(clip.path, rate, offset=start, duration=duration)
+            if clip.end is None or duration is None:
+                samples, rate = audio.load_audio(clip.path, rate, offset=start, duration=duration)
+            else:
+                samples, rate = audio.load_window(clip.path, rate, offset=start, duration=duration)
         except MediaError as error:
             if error.reason != NO_SOUND:
                 raise
