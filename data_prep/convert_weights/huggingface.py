@@ -3,8 +3,8 @@
 BERT, RoBERTa, DistilBERT, wav2vec 2.0, HuBERT, ViT, AST and VideoMAE, and those that differ from them by name only
 (XLM-R, CamemBERT, data2vec of text, UniSpeech, UniSpeech-SAT), with the head of a classifier; model.safetensors, shards
 with an index, or pytorch_model.bin through the restricted reader. Strict both ways: a parameter that the folder lacks
-is an error or is named as fresh, a tensor that no parameter takes (decoders) is named as unused. Tensors are read one by
-one.
+is an error or is named as fresh, a tensor that no parameter takes (decoders) is named as unused. Tensors are read
+one at a time.
 The weight normalisation of the speech models' positions is kept as its two parameters, not multiplied out.
 """
 
