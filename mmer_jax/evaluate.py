@@ -4,7 +4,7 @@ import argparse
 import dataclasses
 import functools
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,10 @@ from mmer_jax.data.folds import SPLITS
 from mmer_jax.data.records import RecordSource
 from mmer_jax.files import read_json, save_arrays, write_json
 from mmer_jax.files.outputs import check_ablation, check_folder
+from mmer_jax.files.together import write_together
 from mmer_jax.metrics import KINDS, about, floors, metric_kind
+from mmer_jax.results import subsets
+from mmer_jax.results.page import markdown
 from mmer_jax.run import cache, finished, sharding
 from mmer_jax.run.finished import Run
 from mmer_jax.run.program import Program, fetch, make_program
@@ -24,6 +27,7 @@ from mmer_jax.run.workdir import hold, read_results
 from mmer_jax.settings import command, ranges
 
 Predictions = dict[str, np.ndarray]
+Change = Callable[[Run, LoadBatch], LoadBatch]  # what is tested instead of a split as it is
 
 
 def predict(program: Program, variables: Any, load: LoadBatch) -> Predictions:
@@ -120,13 +124,75 @@ def evaluate_runs(runs: Sequence[Run], split: str = 'test', without: Sequence[st
 def predict_runs(runs: Sequence[Run], split: str, without: Sequence[str] = ()) -> Iterator[Predictions]:
     """The predictions of all seeds of each fold on a split, from its checkpoint; compiled once for all folds."""
     check_hidden(without, runs[0].config.modalities)
+    for _, _, predictions in predict_changed(runs, split, [hide(without)]):
+        yield predictions
+
+
+def hide(without: Sequence[str]) -> Change:
+    return lambda run, load: dataclasses.replace(load, hidden=tuple(without))
+
+
+def predict_changed(
+    runs: Sequence[Run], split: str, changes: Sequence[Change]
+) -> Iterator[tuple[Run, int, Predictions]]:
+    """(fold, number of the change, predictions of all seeds) of a split that is changed in several ways, one after the
+    other; compiled once for all folds and changes, which leave the shapes as they are."""
     other = [run for run in runs if run.other]
     if other and split != 'test':
         raise ValueError(f'{other[0].fold_data.source.directory} is tested as a whole: it has no split {split!r}')
     program = make_program(runs[0].config, runs[0].model, runs[0].fold_data)
     for run in runs:
-        load = dataclasses.replace(run.fold_data.whole(split), hidden=tuple(without))
-        yield predict(program, finished.all_variables(run, program.mesh), load)
+        load, variables = run.fold_data.whole(split), finished.all_variables(run, program.mesh)
+        for number, change in enumerate(changes):
+            yield run, number, predict(program, variables, change(run, load))
+
+
+def measure_run(run: Run, predictions: Predictions) -> list[dict[str, Any]]:
+    """One row per seed of a fold: its name, the metrics, and below `floor` those of the best constant answer."""
+    source, kind, name = run.fold_data.source, _kind(run), run.fold_data.fold.name
+    floor = as_json(floors(kind, predictions['label'], names=source.schema.label.names))
+    return [
+        {'fold': name, 'seed': int(seed), **as_json(measure(predictions, source, n, kind)), 'floor': floor}
+        for n, seed in enumerate(run.seeds)
+    ]
+
+
+def evaluate_subsets(
+    runs: Sequence[Run], split: str = 'test', output: str | Path | None = None
+) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """The folds of a run that are open tested with every non-empty subset of their modalities, the others hidden.
+
+    Returns what the run is, with the probability of its modality_dropout (None: trained without), and one row per
+    subset, fold and seed; writes subsets.md, .csv and .json into `output` where it is given.
+    """
+    if output is not None:
+        check_folder(output, subsets.FILES)
+    modalities = tuple(runs[0].config.modalities)
+    chosen = subsets.subsets_of(modalities)
+    changes = [hide([m for m in modalities if m not in subset]) for subset in chosen]
+    found: list[list[dict[str, Any]]] = [[] for _ in chosen]
+    for run, number, predictions in predict_changed(runs, split, changes):
+        found[number] += [{'modalities': list(chosen[number]), **row} for row in measure_run(run, predictions)]
+    rows = [row for of_subset in found for row in of_subset]
+    about = describe(runs, split)
+    if output is not None:
+        write_together(output, subsets.subset_files(about, rows))
+    return about, rows
+
+
+def describe(runs: Sequence[Run], split: str) -> dict[str, Any]:
+    """What a test of a run that it was not trained for says of the run."""
+    run = runs[0]
+    protocol = f'other data: {run.fold_data.source.schema.name}' if run.other else run.config.protocol.name
+    return {
+        'name': run.name,
+        'dataset': run.fold_data.source.schema.name,
+        'protocol': protocol,
+        'split': split,
+        'metrics': _kind(run),
+        'modality_dropout': subsets.dropout_of(run.config.data.augment),
+        'marks': list(dict.fromkeys(mark for run in runs for mark in run.fold_data.fold.marks)),
+    }
 
 
 def _kind(run: Run) -> str:
@@ -240,7 +306,8 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     add('--leave_out_seen', action='store_true', help='of other data, leave out records and speakers of the training')
     add('--other_preparation', action='store_true', help='test other data also where they were prepared in another way')
     add('--without', nargs='+', default=[], metavar='MODALITY', help='modalities to hide')
-    add('--output', type=Path, help='with --without or other data: write results.json of the whole run there')
+    add('--every_subset', action='store_true', help='test with every subset of the modalities')
+    add('--output', type=Path, help='write results.json of --without or other data there, or tables of --every_subset')
     cache.add_flag(parser)
     arguments = parser.parse_args(argv)
     if arguments.pretrained:
@@ -254,11 +321,20 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         parser.error('--map says what the labels of --pretrained are called here: a run has the labels of its data')
     if (arguments.all or arguments.leave_out_seen or arguments.other_preparation) and not arguments.data:
         parser.error('--all, --leave_out_seen and --other_preparation say what of --data is tested: give --data')
+    if arguments.every_subset and arguments.without:
+        parser.error('--every_subset hides every subset in turn: leave --without out')
     if arguments.without and arguments.output and arguments.data:
         parser.error('--output is of --without or of --data, not of both')
-    if arguments.output and not arguments.without and not arguments.data:
-        parser.error('--output needs --without or --data')
+    if arguments.output and not arguments.without and not arguments.data and not arguments.every_subset:
+        parser.error('--output needs --without, --data or --every_subset')
     return arguments
+
+
+def _open(arguments: argparse.Namespace) -> list[Run]:
+    return finished.open_runs(
+        arguments.workdir, fold=arguments.fold, directory=arguments.data, finished=arguments.data is not None,
+        every=arguments.all, leave_out=arguments.leave_out_seen, allow=arguments.other_preparation,
+    )  # fmt: skip
 
 
 def run(arguments: argparse.Namespace) -> list[dict[str, Any]]:
@@ -271,10 +347,7 @@ def run(arguments: argparse.Namespace) -> list[dict[str, Any]]:
     if without and arguments.output:
         results = ablate(workdir, arguments.output, without, fold=fold)
         return [{'fold': row['fold'], 'seed': row['seed'], **row['test']} for row in results['rows']]
-    runs = finished.open_runs(
-        workdir, fold=fold, directory=arguments.data, finished=arguments.data is not None,
-        every=arguments.all, leave_out=arguments.leave_out_seen, allow=arguments.other_preparation,
-    )  # fmt: skip
+    runs = _open(arguments)
     if not runs[0].other or without or arguments.split != 'test':
         if arguments.output:
             raise ValueError(f'{arguments.data} holds the data of the run itself, whose results are there: no --output')
@@ -303,6 +376,10 @@ def _shown(value: Any) -> str:
 
 def work(arguments: argparse.Namespace) -> None:
     cache.keep_programs(keep=not arguments.no_cache)
+    if arguments.every_subset:
+        about, rows = evaluate_subsets(_open(arguments), arguments.split, arguments.output)
+        print(markdown(subsets.subset_blocks(about, rows)), end='')
+        return
     for row in _with_mean(run(arguments)):
         print(', '.join(f'{key} {_shown(value)}' for key, value in row.items()))
 

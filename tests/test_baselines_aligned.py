@@ -232,7 +232,7 @@ def test_mctn_of_one_and_two_modalities(modalities, present):
     model = Mctn(modalities, 2, max_length=4, hidden_size=3, align='pool')
     predict, variables = predictor(model, make_batch())
     outputs = predict(make_batch())
-    names = {'mctn_mask'} | {f'mctn_{what}{end}' for what in present for end in ('', '_target')}
+    names = {'mctn_mask'} | {f'mctn_{what}{end}' for what in present for end in ('', '_target', '_mask')}
     assert {key for key in outputs if key.startswith('mctn')} == names
     assert 'second_translation' not in variables['params']
     np.testing.assert_array_equal(second_translation(outputs, {}), np.zeros(3))

@@ -71,6 +71,7 @@ ENCODER_INPUTS = {
     'distilbert': ({**TINY, 'vocab_size': 9}, (), np.int32),
     'erann': ({'width': 1, 'blocks': 1}, (16,), np.float32),
     'googlenet': ({}, *CLIPS),
+    'frame_cnn': ({'widths': (4,)}, *PICTURES),
     'hubert': (WAVE, (), np.float32),
     'i3d': ({'num_frames': 8, 'divisor': 8}, *CLIPS),
     'mfcc_cnn': ({'num_frames': 24}, (13,), np.float32),

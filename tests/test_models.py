@@ -30,6 +30,7 @@ BOTH_ENCODERS = {
 
 # name -> (config fields of a tiny model, modality sets to try)
 CASES = {
+    'any_input': ({'model': {'name': 'lf_lstm', 'hidden_size': 4, 'mlp_size': 6}}, [('text', 'audio')]),
     'audio_visual': ({**BOTH_ENCODERS, 'fusion': 'msaf', 'block_channels': (8,)}, [('audio', 'vision')]),
     'cfn_sr': ({**BOTH_ENCODERS, 'width': 8, 'num_layers': 1, 'num_heads': 2}, [('audio', 'vision')]),
     'encoded': (
@@ -193,8 +194,8 @@ def _without_dropout(fields):
     fields = dict(fields)
     if isinstance(fields.get('encoder'), dict):
         fields['encoder'] = {**fields['encoder'], 'dropout': 0.0, 'head_dropout': 0.0}
-    if isinstance(fields.get('model'), dict):  # of `encoded`
-        fields |= {part: {**fields[part], 'dropout': 0.0} for part in ('model', 'vision')}
+    if isinstance(fields.get('model'), dict):  # of `encoded` and `any_input`
+        fields |= {part: {**fields[part], 'dropout': 0.0} for part in ('model', 'vision') if part in fields}
     return fields
 
 
@@ -213,13 +214,12 @@ FAINT = {
 }
 
 
-def test_every_parameter_gets_a_gradient(case):
-    name, modalities, model, state, _ = case
-    batch = make_batch(modalities, rows=8)
-    for m in modalities:
-        batch[f'{m}_mask'][-1] = False  # a record that lacks every modality may not spoil the gradient
+@pytest.fixture(scope='module')
+def gradient(case):
+    """batch of 8 rows -> (mean loss, gradient) of all losses that the model is trained with, in training."""
+    name, _, model, state, _ = case
 
-    def loss(params):
+    def loss(params, batch):
         outputs, _ = model.apply(
             {'params': params, **state.model_state},
             batch,
@@ -229,7 +229,35 @@ def test_every_parameter_gets_a_gradient(case):
         )
         return make_loss({'cross_entropy': 1.0, **AUXILIARY.get(name, {})})(outputs, batch).mean()
 
-    check_faint(jax.jit(jax.grad(loss))(state.params), FAINT.get(name, ()))
+    compiled = jax.jit(jax.value_and_grad(loss))
+    return lambda batch: compiled(state.params, batch)
+
+
+def test_every_parameter_gets_a_gradient(case, gradient):
+    name, modalities, _, _, _ = case
+    batch = make_batch(modalities, rows=8)
+    for m in modalities:
+        batch[f'{m}_mask'][-1] = False  # a record that lacks every modality may not spoil the gradient
+    check_faint(gradient(batch)[1], FAINT.get(name, ()))
+
+
+def test_a_model_trains_on_records_that_lack_modalities(case, gradient):
+    """What `modality_dropout` makes: each row without another modality, or all rows without the same one."""
+    _, modalities, _, _, _ = case
+    whole, rows = gradient(make_batch(modalities, rows=8)), np.arange(8)
+    each = {m: rows % len(modalities) == n for n, m in enumerate(modalities)}
+    for hidden in (each, *({m: rows >= 0} for m in modalities)) if len(modalities) > 1 else ():
+        found = []
+        for garbage in (0.0, 3.0):
+            batch = make_batch(modalities, rows=8)
+            for m, missing in hidden.items():
+                batch[m][missing], batch[f'{m}_mask'][missing] = garbage, False
+            found.append(jax.tree.leaves(gradient(batch)))
+        assert all(np.isfinite(leaf).all() for leaf in found[0])
+        assert any((leaf != 0).any() for leaf in found[0][1:])
+        assert not np.allclose(found[0][0], whole[0], rtol=1e-5)
+        for a, b in zip(*found, strict=True):
+            np.testing.assert_allclose(a, b, atol=1e-5)
 
 
 def test_training_is_random_only_through_its_key(case):

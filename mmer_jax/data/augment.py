@@ -171,8 +171,10 @@ def modality_dropout(probability: float) -> Augmentation:
     """Each modality that a record has is missing with this probability, at random, but never all of them.
 
     What is missing has no step, and a mask that is False throughout, as in a record that lacks it: so trained, a model
-    can do without a modality (`evaluate --every_subset`).
+    can do without a modality (`evaluate --every_subset`). Of n modalities one is missing in p - p^n / n of the records.
     """
+    if not 0 <= probability <= 1:
+        raise ValueError(f'modality_dropout: expected a probability in 0..1, found {probability}')
 
     def augment(record, generator):
         present = [m for m in MODALITIES if m in record and len(record[m])]

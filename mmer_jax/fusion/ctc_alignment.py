@@ -77,7 +77,8 @@ class AlignToAnchor(nn.Module):
         are, with the anchor's mask; num_positions is not used.
     For 'ctc' and 'pool' there are exactly num_positions positions, so that a result does not depend on the padded
     length: a text is cut to its first num_positions words, as published; any other anchor that is longer is
-    pooled into num_positions shares, for its first steps alone would be a small part of it.
+    pooled into num_positions shares, for its first steps alone would be a small part of it. A record that lacks the
+    anchor has the positions of its longest other modality, so that it is not lost altogether, and no part in the loss.
     """
 
     anchor: str
@@ -94,7 +95,8 @@ class AlignToAnchor(nn.Module):
         batch = check_batch(self, batch, tuple(dict.fromkeys((self.anchor, *modalities))), layouts=('BTD',))
         mask_BP = self._positions(batch, modalities)
         aligned: dict[str, Array] = {}
-        extras = {'ctc_target_mask': mask_BP} if self.align == 'ctc' else {}
+        has_anchor_B1 = batch[f'{self.anchor}_mask'].any(1, keepdims=True)
+        extras = {'ctc_target_mask': mask_BP & has_anchor_B1} if self.align == 'ctc' else {}
         for m in modalities:
             x_BTD, mask_BT = batch[m].astype(self.dtype), batch[f'{m}_mask']
             if self.align == 'none':
@@ -106,16 +108,19 @@ class AlignToAnchor(nn.Module):
             else:
                 ctc = CtcAlignment(self.num_positions, dtype=self.dtype, name=f'{m}_ctc')
                 aligned[m], extras[f'ctc_logits_{m}'] = ctc(x_BTD, mask_BT, train=train)
-                extras[f'ctc_mask_{m}'] = mask_BT
+                extras[f'ctc_mask_{m}'] = mask_BT & has_anchor_B1  # else it would learn that there is nothing to align
             aligned[m] = mask_steps(aligned[m], mask_BP)
         return aligned, mask_BP, extras
 
     def _positions(self, batch, modalities):
-        """The anchor's valid steps after cutting or pooling, (B, P)."""
-        mask_BT = batch[f'{self.anchor}_mask']
+        """The anchor's valid steps after cutting or pooling, (B, P), those of another modality where it has none."""
+        anchor_BT, others = batch[f'{self.anchor}_mask'], [m for m in modalities if m != self.anchor]
         if self.align != 'none':
-            length_B1 = jnp.minimum(mask_BT.sum(1, keepdims=True), self.num_positions)
-            return jnp.arange(self.num_positions)[None] < length_B1
+            length_B1 = anchor_BT.sum(1, keepdims=True)
+            for m in others:  # the longest that a record without the anchor has
+                other_B1 = batch[f'{m}_mask'].sum(1, keepdims=True)
+                length_B1 = jnp.where(anchor_BT.any(1, keepdims=True), length_B1, jnp.maximum(length_B1, other_B1))
+            return jnp.arange(self.num_positions)[None] < jnp.minimum(length_B1, self.num_positions)
         steps = {m: batch[m].shape[1] for m in modalities}
         if len(set(steps.values())) > 1:
             raise ValueError(
@@ -123,3 +128,6 @@ class AlignToAnchor(nn.Module):
                 "use align = 'ctc' or 'pool'"
             )
         return mask_BT
+        mask_BT = anchor_BT
+        for m in others:
+            mask_BT = jnp.where(anchor_BT.any(1, keepdims=True), anchor_BT, mask_BT | batch[f'{m}_mask'])

@@ -1,6 +1,7 @@
 """Losses of translating one modality's sequence into another's (MCTN, Pham et al. 2019): masked squared errors.
 
-They read the extras of models/mctn.py: `mctn_<what>` and `mctn_<what>_target` (B, P, D), and `mctn_mask` (B, P).
+They read the extras of models/mctn.py: `mctn_<what>` and `mctn_<what>_target` (B, P, D), and `mctn_mask` (B, P), or
+`mctn_<what>_mask` where some records lack the target.
 Every value is a mean over a row's valid steps and the features, 0 for a row without steps. A translation that the
 model's modalities do not have (none with one modality, no second one with two) counts 0.
 """
@@ -35,9 +36,9 @@ def _masked_mse(outputs, name, key):
             f"{name}: the model's outputs have no mctn_mask (they have {sorted(outputs)}); "
             'take the model mctn with all its modalities in the batch, or drop this loss'
         )
-    mask_BP = outputs['mctn_mask']
     if key not in outputs:
-        return jnp.zeros(len(mask_BP))
+        return jnp.zeros(len(outputs['mctn_mask']))
+    mask_BP = outputs.get(f'{key}_mask', outputs['mctn_mask'])
     found, target = outputs[key], outputs[f'{key}_target']
     if found.shape != target.shape:
         raise ValueError(f'{name}: {key} {found.shape} and {key}_target {target.shape}, expected one shape (B, P, D)')

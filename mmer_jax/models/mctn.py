@@ -27,7 +27,8 @@ class Mctn(nn.Module):
     losses do not move their own targets: the CTC modules learn from the CTC loss alone.
 
     Predictions (B, num_outputs). Extras: `features` (B, regressor_size), the head's input; `mctn_forward`,
-    `mctn_cycle`, `mctn_second` (B, P, D), each with its `_target`; `mctn_mask` (B, P); what the CTC loss reads.
+    `mctn_cycle`, `mctn_second` (B, P, D), each with its `_target` and the `_mask` (B, P) of the steps that have one;
+    `mctn_mask` (B, P); what the CTC loss reads.
     """
 
     modalities: tuple[str, ...]
@@ -49,20 +50,23 @@ class Mctn(nn.Module):
         aligner = AlignToAnchor(source, self.max_length, align=self.align, dtype=self.dtype, name='alignment')
         aligned, mask_BP, extras = aligner(batch, (source,) if missing else self.modalities, train=train)
         if not missing:
+        mask_BP &= batch[f'{source}_mask'].any(1, keepdims=True)  # without the source there is nothing to translate
             extras['mctn_mask'] = mask_BP
         # Without its targets in the batch the model computes what the prediction needs and no more.
         sizes = [None if missing else aligned[m].shape[-1] for m in targets] or [None]
 
+        # A record without a target has nothing to translate to: zeros would be learnt instead.
+        there = {m: mask_BP & batch[f'{m}_mask'].any(1, keepdims=True) for m in (() if missing else targets)}
         first = self._translation('translation', cyclic=True)
         joint_BPH, forward_BPD, back_BPD = first(aligned[source], mask_BP, sizes[0], train=train)
         if forward_BPD is not None:
-            extras |= _pair('mctn_forward', forward_BPD, aligned[targets[0]])
-            extras |= _pair('mctn_cycle', back_BPD, aligned[source])
+            extras |= _pair('mctn_forward', forward_BPD, aligned[targets[0]], there[targets[0]])
+            extras |= _pair('mctn_cycle', back_BPD, aligned[source], mask_BP)
         if len(targets) > 1:
             second = self._translation('second_translation', cyclic=False)
             joint_BPH, second_BPD, _ = second(joint_BPH, mask_BP, sizes[1], train=train)
             if second_BPD is not None:
-                extras |= _pair('mctn_second', second_BPD, aligned[targets[1]])
+                extras |= _pair('mctn_second', second_BPD, aligned[targets[1]], there[targets[1]])
 
         h_BPH = LSTM(self.regressor_size, dtype=self.dtype, name='regressor')(joint_BPH, mask_BP, train=train)
         features_BD = last_valid(h_BPH, mask_BP)
@@ -81,5 +85,5 @@ class Mctn(nn.Module):
         )
 
 
-def _pair(name, found, target):
-    return {name: found, f'{name}_target': jax.lax.stop_gradient(target)}
+def _pair(name, found, target, mask_BP):
+    return {name: found, f'{name}_target': jax.lax.stop_gradient(target), f'{name}_mask': mask_BP}
