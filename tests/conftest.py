@@ -21,11 +21,13 @@ os.environ['XLA_FLAGS'] = ' '.join(
     ]
 )
 
+import flax.linen as nn
 import jax
 import numpy as np
 import pytest
 
 from mmer_jax.data.records import Feature, Label, RecordWriter, Schema
+from mmer_jax.run.initialise import fresh
 
 jax.config.update('jax_num_cpu_devices', 2)
 jax.config.update('jax_numpy_rank_promotion', 'raise')
@@ -39,6 +41,33 @@ SHARED_DATA = REPOSITORY.parent / 'shared' / 'data'
 def pytest_configure(config):
     # A cache of compiled programs halves the suite on a second run; JAX_COMPILATION_CACHE_DIR names it.
     jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.2)
+
+
+def _by_parts(init):
+    """nn.Module.init of one key by mmer_jax.run.initialise: equal values (tests/test_initialise.py), half the time.
+
+    Eagerly each operation of the forward pass would be compiled by itself, hundreds in a large model.
+    """
+
+    def wrapped(self, rngs, *arguments, **options):
+        leaves = jax.tree.leaves((rngs, arguments, options))
+        if (
+            isinstance(rngs, dict)
+            or any(isinstance(leaf, jax.core.Tracer) for leaf in leaves)
+            or self.scope is not None
+        ):
+            return init(self, rngs, *arguments, **options)
+        if not jax.dtypes.issubdtype(rngs.dtype, jax.dtypes.prng_key) or (words := jax.random.key_data(rngs))[0]:
+            return init(self, rngs, *arguments, **options)
+        found = fresh(
+            lambda seed: init(self, jax.random.key(seed), *arguments, **options), np.asarray(words[1:], np.int32)
+        )
+        return jax.tree.map(lambda x: jax.numpy.asarray(x[0]), found)
+
+    return wrapped
+
+
+nn.Module.init = _by_parts(nn.Module.init)
 
 
 def write_dataset(
