@@ -104,11 +104,18 @@ class Network(nn.Module):
         return self.head(self.encoder.pool(features, mask_BT, train=train))
 
 
+def torch_device() -> str:
+    """Where PyTorch runs: beside jax, on the CPU or by CUDA."""
+    return 'cuda' if jax.default_backend() != 'cpu' and torch.cuda.is_available() else 'cpu'
+
+
 def torch_step(network: TorchNetwork, x: np.ndarray, labels: np.ndarray, optimizer: str) -> Callable[[], float]:
     """A function that takes one training step and returns its loss."""
     kind = torch.optim.Adam if optimizer == 'adam' else torch.optim.SGD
-    update = kind(network.parameters(), lr=RATE)
-    clips, targets = torch.tensor(np.moveaxis(x, -1, 1).copy()), torch.tensor(labels)
+    device = torch_device()
+    update = kind(network.to(device).parameters(), lr=RATE)
+    clips = torch.tensor(np.moveaxis(x, -1, 1).copy(), device=device)
+    targets = torch.tensor(labels, device=device)
 
     def step() -> float:
         update.zero_grad(set_to_none=True)
@@ -210,11 +217,14 @@ def measure_layer(name: str, batch: int, repeats: int) -> None:
         arrays = jnp.asarray(x), jnp.asarray(kernel)
         return lambda: jax.block_until_ready(step(*arrays))
 
-    clips = torch.tensor(np.moveaxis(x, -1, 1).copy(), requires_grad=channels != 3)
-    weight = torch.tensor(kernel.transpose(4, 3, 0, 1, 2).copy(), requires_grad=True)
+    device = torch_device()
+    clips = torch.tensor(np.moveaxis(x, -1, 1).copy(), requires_grad=channels != 3, device=device)
+    weight = torch.tensor(kernel.transpose(4, 3, 0, 1, 2).copy(), requires_grad=True, device=device)
 
     def torch_both():
         (functional.conv3d(clips, weight, None, strides, padding, 1, groups) ** 2).sum().backward()
+        if device == 'cuda':
+            torch.cuda.synchronize()
 
     times = alternate([compiled(conv3d_native), compiled(conv3d_frames), torch_both], repeats)
     native, frames, pytorch = map(statistics.median, times)
@@ -238,7 +248,7 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
 
 
 def work(arguments: argparse.Namespace) -> None:
-    print(f'{jax.devices()[0].device_kind}, jax {jax.__version__}, torch {torch.__version__} on the CPU')
+    print(f'{jax.devices()[0].device_kind}, jax {jax.__version__}, torch {torch.__version__} on {torch_device()}')
     if arguments.layers:
         for name in LAYERS:
             measure_layer(name, arguments.batch, arguments.steps)

@@ -1,13 +1,14 @@
 """The pretrained transformer encoders in jax against PyTorch's transformers: an inference pass and a training step.
 
-    python -m benchmarks.encoders [--encoders bert vit] [--batch 4] [--steps 5] [--dtype float32] [--remat]
+    python -m benchmarks.encoders [--encoders bert vit] [--batch 4] [--steps 5] [--dtype float32] [--remat] [--compiled]
 
 Needs torch and transformers. A randomly initialised classifier of Hugging Face (benchmarks/convert.py), base size by
 default and without dropout, is saved to a folder and converted by data_prep.convert_weights, so both sides have the
 same weights, inputs (128 tokens, 5 s at 16 kHz, 1024 frames, 16 pictures or one of 224 x 224; nothing padded) and head.
-A training step is forward, cross-entropy of four classes, backward and AdamW (PyTorch: eager, fused AdamW, its own
-choice of attention). The largest difference of the logits and both sides' losses of the first two steps are printed.
-Calls alternate: the median of each side, and the median ratio of neighbours (jax / PyTorch; below 1 jax is faster).
+A training step is forward, cross-entropy of four classes, backward and AdamW (PyTorch: eager, and by torch.compile too
+with --compiled; fused AdamW, its own choice of attention). The largest difference of the logits and all sides' losses
+of the first two steps are printed. Calls alternate: the median of each side, and the median ratio of neighbours (jax /
+the other; below 1 jax is faster).
 
 Share: the encoder's floating-point operations a second as a part of the machine's, those of a square matrix product in
 the same dtype (2048, on an accelerator 8192) by whichever library is the faster; both products run beside each call.
@@ -21,6 +22,7 @@ PyTorch's threads wait for each other.
 
 import argparse
 import contextlib
+import copy
 import functools
 import math
 import os
@@ -210,17 +212,24 @@ def jax_calls(network: Network, params: Any, x: np.ndarray, mask: np.ndarray, la
     return lambda: np.asarray(inference(held[0], *batch[:2])), step, (forward_seconds, step_seconds), operations
 
 
-def torch_calls(model: torch.nn.Module, tensors: Mapping[str, torch.Tensor], labels: np.ndarray, dtype: str) -> tuple:
+def keep_result(results: list[float], call: Callable[[], float]) -> None:
+    results.append(call())
+
+
+def torch_calls(
+    model: torch.nn.Module, tensors: Mapping[str, torch.Tensor], labels: np.ndarray, dtype: str, *, compiled: bool
+) -> tuple:
     """The same two calls."""
     device = next(iter(tensors.values())).device.type
     model.to(device)
     update = torch.optim.AdamW(model.parameters(), lr=RATE, weight_decay=DECAY, fused=True)
     targets = torch.tensor(labels, device=device)
+    call: Any = torch.compile(model) if compiled else model
 
     def forward() -> torch.Tensor:
         low = torch.autocast(device, torch.bfloat16) if dtype == 'bfloat16' else contextlib.nullcontext()
         with low:
-            return model(**tensors).logits
+            return call(**tensors).logits
 
     def inference() -> np.ndarray:
         model.eval()
@@ -251,9 +260,9 @@ def measure(what: str, sides: Mapping[str, Side], operations: int, length: int, 
     for name, spent in zip(sides, calls, strict=True):
         share = statistics.median(operations / a / b for a, b in zip(spent, machine, strict=True))
         parts.append(f'{name} {statistics.median(spent):.1f} ms, share {share:.3f}')
-    if len(sides) > 1:
-        ratio = statistics.median(a / b for a, b in zip(*calls, strict=True))
-        parts.append(f'ratio {ratio:.2f} (median of {repeats})')
+    for name, spent in list(zip(sides, calls, strict=True))[1:]:
+        ratio = statistics.median(a / b for a, b in zip(calls[0], spent, strict=True))
+        parts.append(f'ratio to {name} {ratio:.2f} (median of {repeats})')
     rates = (
         f'{name} {2 * length**3 / statistics.median(spent) / 1e6:.4g}'
         for name, spent in zip(sides, products, strict=True)
@@ -279,12 +288,15 @@ def compare(name: str, arguments: argparse.Namespace, device: str | None) -> Non
     if device:
         tensors = torch_inputs(MODELS[name][1], x, device)
         their_product = torch_matmul(length, arguments.dtype, device)
-        their_pass, their_step = torch_calls(model, tensors, labels, arguments.dtype)
-        losses['PyTorch'] = []
-        inference['PyTorch'] = Side(their_pass, their_product)
-        training['PyTorch'] = Side(lambda: losses['PyTorch'].append(their_step()), their_product)
-        ours, theirs = passes(), their_pass()
-        print(f'  logits to {np.abs(theirs).max():.2f}, largest difference {np.abs(ours - theirs).max():.1e}')
+        ways = {'PyTorch': copy.deepcopy(model), **({'compiled': model} if arguments.compiled else {})}
+        for way, one in ways.items():
+            their_pass, their_step = torch_calls(one, tensors, labels, arguments.dtype, compiled=way == 'compiled')
+            inference[way] = Side(their_pass, their_product)
+            losses[way] = []
+            training[way] = Side(functools.partial(keep_result, losses[way], their_step), their_product)
+            theirs = their_pass()
+            largest = np.abs(passes() - theirs).max()
+            print(f'  logits of {way} to {np.abs(theirs).max():.2f}, largest difference {largest:.1e}')
     measure('inference', inference, operations, length, arguments.steps)
     measure('step', training, 3 * operations, length, arguments.steps)
     first = (f'{side} {values[0]:.5f} {values[1]:.5f}' for side, values in losses.items())
@@ -299,6 +311,7 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument('--steps', type=ranges.COUNT, default=5, help='timed calls of each side')
     parser.add_argument('--size', choices=SHAPES, default='base')
     parser.add_argument('--dtype', choices=('float32', 'bfloat16'), default='float32', help='bfloat16: accelerators')
+    parser.add_argument('--compiled', action='store_true', help='PyTorch by torch.compile too, beside eager')
     parser.add_argument('--remat', action='store_true', help='jax recomputes each layer in the backward pass')
     return parser.parse_args(argv)
 
