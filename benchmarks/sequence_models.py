@@ -2,6 +2,7 @@
 
     python -m benchmarks.sequence_models [--model mfsa,mult] [--lengths padded,bucketed] [--batch_size 8]
     python -m benchmarks.sequence_models --data data/mosi        # the lengths of real records instead of drawn ones
+    python -m benchmarks.sequence_models --model mult --peer DIR # beside the official code, benchmarks/peer_mult.py
 
 Prints samples/s, seconds a step (forward, backward and update), peak memory, compile time, and the ratios of bucketed
 to padded. Sizes, batch, accumulation and remat are those of configs/<model>_mosi.py unless a flag says otherwise;
@@ -42,6 +43,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from benchmarks import peer_mult
 from configs import mfsa_mosi, mult_mosi
 from data_prep.mult_pickle import make_schema
 from mmer_jax.data.batches import BatchPlan
@@ -62,6 +64,8 @@ from mmer_jax.settings import command, ranges
 CONFIGS = {'mfsa': mfsa_mosi, 'mult': mult_mosi}
 ROOT = Path(__file__).parents[1]
 LENGTHS = ('padded', 'bucketed')
+PEER_BATCH = 8
+PEER = 'peer'  # the official code of MulT, padded
 LIMITS = {'text': 50, 'audio': 375, 'vision': 500}  # of MulT's pickles, which pad every record so far
 RATES = {'audio': 12.5, 'vision': 15.0}  # steps a second
 WORDS = (2.33, 0.62)  # mean and deviation of ln(words)
@@ -197,6 +201,19 @@ def measure(config: Any, lengths: str, pad_to: Mapping[str, int], steps: int | N
     return {'device': described, **sizes, 'timed_steps': steps, 'shapes': rows}
 
 
+def one_case(config: Any, arguments: argparse.Namespace) -> dict[str, Any]:
+    """A case in this process, ours or the official code's, on as many records."""
+    pad_to = limits(arguments.smoke)
+    if arguments.lengths[0] != PEER:
+        return measure(config, arguments.lengths[0], pad_to, arguments.steps)
+    source = open_source(config)
+    records = len(load_fold(config, source, folds_of(config, source)[0]).fold.train)
+    features = [source.schema.features[m].step_shape[0] for m in pad_to]
+    on_cpu = jax.default_backend() == 'cpu'
+    steps = arguments.steps or (2 if on_cpu else 20)
+    return peer_mult.measure(arguments.peer, config, features, pad_to, records=records, steps=steps, cuda=not on_cpu)
+
+
 def summarise(case: Mapping[str, Any]) -> dict[str, float]:
     """`rate` (samples/s), `step` (s), `peak` (GiB) and `compile` (s) of a case: an epoch, not a mean over shapes."""
     rows = case['shapes']
@@ -227,16 +244,17 @@ def measure_all(arguments: argparse.Namespace, flags: Sequence[str], cache: str)
     found: dict[tuple[str, str], list[Any]] = {}
     for model in arguments.model:
         for number in range(arguments.rounds):
-            for lengths in arguments.lengths[:: -1 if number % 2 else 1]:
+            cases = [*arguments.lengths, *([PEER] if arguments.peer and model == 'mult' else [])]
+            for lengths in cases[:: -1 if number % 2 else 1]:
                 name = f'{model}:{lengths}'
                 command = [sys.executable, '-m', 'benchmarks.sequence_models', *flags]
                 command += [f'--data={arguments.data}', f'--case={name}']
-                cases = found.setdefault((model, lengths), [])
-                if None in cases:
+                rounds = found.setdefault((model, lengths), [])
+                if None in rounds:
                     continue  # it would run out of memory again
                 started = time.perf_counter()
-                cases.append(run_case(name, command, cache))
-                status = 'out of memory' if cases[-1] is None else 'done'
+                rounds.append(run_case(name, command, cache))
+                status = 'out of memory' if rounds[-1] is None else 'done'
                 print(f'{name}, round {number + 1}: {status} after {time.perf_counter() - started:.0f} s', flush=True)
     return found
 
@@ -262,6 +280,11 @@ def table_lines(found: Mapping[tuple[str, str], list[Any]]) -> Iterator[str]:
             pairs = list(zip(summaries[model, 'bucketed'], summaries[model, 'padded'], strict=True))
             rate, peak = (statistics.median(a[key] / b[key] for a, b in pairs) for key in ('rate', 'peak'))
             yield f'{model}: bucketed / padded: {rate:.2f} times the samples/s, {peak:.2f} times the peak memory'
+    for model, lengths in summaries:
+        if lengths in LENGTHS and (model, PEER) in summaries:
+            pairs = list(zip(summaries[model, lengths], summaries[model, PEER], strict=True))
+            rate = statistics.median(a['rate'] / b['rate'] for a, b in pairs)
+            yield f'{model}: ours {lengths} / the official code padded: {rate:.2f} times the samples/s'
 
 
 def _row(model: str, lengths: str, batches: int, numbers: Mapping[str, float]) -> str:
@@ -279,15 +302,24 @@ def parse_arguments(argv: Sequence[str]) -> argparse.Namespace:
     add('--accumulate', type=ranges.COUNT, help='default: of the config')
     add('--remat', action=argparse.BooleanOptionalAction, help='default: of the config')
     add('--dtype', choices=list(COMPUTE_DTYPES), help='default: of the config, float32')
+    add(
+        '--peer', type=Path, help='folder of the official code of MulT; batches of 8 in one part unless flags say other'
+    )
     add('--steps', type=ranges.COUNT, help='timed steps a shape (default: 2 on CPU, 20 elsewhere)')
     add('--rounds', type=ranges.COUNT, default=2, help='how often the cases alternate (default: 2)')
     add('--smoke', action='store_true', help='tiny models and lengths: does it work')
     add('--case', help='MODEL:LENGTHS, this one alone and in this process; prints JSON')
     arguments = parser.parse_args(argv)
     arguments.model, arguments.lengths = arguments.model.split(','), arguments.lengths.split(',')
+    if arguments.peer:
+        if 'mult' not in arguments.model and not arguments.case:
+            parser.error('--peer is the official code of MulT: put mult into --model')
+        arguments.batch_size, arguments.accumulate = arguments.batch_size or PEER_BATCH, arguments.accumulate or 1
+        arguments.remat = bool(arguments.remat)
     if arguments.case:
         arguments.model, arguments.lengths = ([part] for part in (*arguments.case.split(':'), '')[:2])
-    for flag, names, known in (('model', arguments.model, CONFIGS), ('lengths', arguments.lengths, LENGTHS)):
+    lengths = (*LENGTHS, PEER) if arguments.case and arguments.peer else LENGTHS
+    for flag, names, known in (('model', arguments.model, CONFIGS), ('lengths', arguments.lengths, lengths)):
         if not set(names) <= set(known) or len(set(names)) != len(names):
             parser.error(f'--{flag} {",".join(names)!r}: expected one or more of {", ".join(known)}, each once')
     return arguments
@@ -301,7 +333,7 @@ def work(flags: list[str]) -> int:
             write_records(arguments.data, arguments.smoke)
         if arguments.case:
             config = make_config(arguments.model[0], arguments)
-            print(json.dumps(measure(config, arguments.lengths[0], limits(arguments.smoke), arguments.steps)))
+            print(json.dumps(one_case(config, arguments)))
             return 0
         # A fresh cache makes the first round compile; no jax device here: on a GPU it would take the cases' memory.
         cache = (os.environ.get('JAX_COMPILATION_CACHE_DIR') if arguments.smoke else '') or f'{folder}/cache'
