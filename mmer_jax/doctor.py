@@ -28,6 +28,7 @@ PURPOSES = {
     'csd': 'data_prep.cmu_sdk, which reads computational sequences (.csd)',
     'cuda': 'NVIDIA GPUs',
     'docs': 'make docs',
+    'export': 'mmer_jax.export, whose programs jax.export writes with flatbuffers',
     'mlflow': "config.tracker = 'mlflow'",
     'test': 'make test',
     'tpu': 'TPUs',

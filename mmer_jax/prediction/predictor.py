@@ -331,6 +331,7 @@ def _example(schema: Schema, steps: Mapping[str, int]) -> dict[str, np.ndarray]:
 def _variables(module: nn.Module, example: Mapping[str, np.ndarray], seeds: int, folder: Path) -> Any:
     """The variables of all seeds at their best epoch, as host arrays with a leading seed axis."""
     one = jax.eval_shape(lambda: module.init(jax.random.key(0), example, train=False))
-    shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct((seeds, *x.shape), x.dtype), dict(one))
+    here = jax.sharding.SingleDeviceSharding(jax.devices()[0])  # whatever devices the run was trained on
+    shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct((seeds, *x.shape), x.dtype, sharding=here), dict(one))
     with Checkpoints(folder / 'checkpoints', read_only=True) as checkpoints:
         return jax.device_get(checkpoints.restore_best(shapes))
