@@ -69,6 +69,9 @@ def get_base(name: str, variant: str = '', variants: tuple[str, ...] = ('smoke',
     config.selection.plateau_patience = 0  # epochs without improvement until the rate falls; 0: never
     config.selection.plateau_factor = 0.1
 
+    # What `python -m mmer_jax.search` varies: (('optimizer.learning_rate', 'log', 1e-5, 1e-2), ...).
+    config.search = ()  # by key: log or uniform, low, high; choice, value, value, ... (mmer_jax/settings/space.py)
+
     # Devices: mesh.seed x mesh.data devices; -1: all that are left.
     config.mesh = ConfigDict()
     config.mesh.seed = 1

@@ -30,6 +30,7 @@ PURPOSES = {
     'docs': 'make docs',
     'export': 'mmer_jax.export, whose programs jax.export writes with flatbuffers',
     'mlflow': "config.tracker = 'mlflow'",
+    'search': 'mmer_jax.search, which needs optuna',
     'test': 'make test',
     'tpu': 'TPUs',
     'wandb': "config.tracker = 'wandb'",

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from mmer_jax.files.outputs import PICTURES, REPORT_FILES, check_folder
 from mmer_jax.metrics import about
-from mmer_jax.results import canvas, plots, statistics
+from mmer_jax.results import canvas, plots, statistics, trials
 from mmer_jax.results.choice import chosen, ordered, values_of
 from mmer_jax.results.html import html
 from mmer_jax.results.latex import latex
@@ -22,6 +22,7 @@ from mmer_jax.results.run_table import fold_rows, main_table, notes, summary_row
 from mmer_jax.results.runs import Run, find_runs, published_of, unique
 from mmer_jax.results.statistics import Predicted, compare, read_predicted
 from mmer_jax.results.summary import decimals_of, finite_mean, scale_of, summarise, unit_of
+from mmer_jax.results.trials import find_searches
 from mmer_jax.settings import command
 
 FOOTER = 'Made by mmer_jax.report. The page needs no other file and loads nothing.'
@@ -39,37 +40,44 @@ def write_report(
     group_by: str = '',
     sort: str = '',
 ) -> Path:
-    """Writes the report of all runs at or below the paths; returns report.md, or report.html where `page`.
+    """Writes the report of all runs and searches at or below the paths; returns report.md, or report.html where `page`.
 
     tex: also report.tex. tests: intervals and paired tests; a page always has them. picture: format of the pictures.
     where, group_by, sort: which runs, below which headings, by which metric (results/choice.py).
     """
     if page and picture == 'pdf':
         raise command.WrongCall('--html --format pdf: a page shows pictures as png or svg')
-    found, faults = find_runs(paths)
+    searches = find_searches(paths)
+    found, faults = find_runs(paths, needed=not searches)
     runs = chosen(found, where)
     runs = ordered(runs, sort) if sort else runs
     if group_by:
         values_of(runs, group_by, '--group_by')  # an unknown key is told before anything is written
     stems = _stems(runs)
     own = {f'{stem}_*.{kind}': mark for stem in stems for kind, mark in PICTURES.items()}
-    output = check_folder(output, REPORT_FILES | own) if output else found[0].folder / 'report'
+    first = found[0].folder if found else searches[0]
+    output = check_folder(output, REPORT_FILES | own) if output else first / 'report'
     output.mkdir(parents=True, exist_ok=True)
     tested = _tested(runs) if page or tests else {}
-    blocks: list[Block] = [Heading('Results', 1), main_table(runs, tested, group_by, inner=page), notes(runs, faults)]
+    blocks: list[Block] = [Heading('Results', 1)]
+    blocks += [main_table(runs, tested, group_by, inner=page)] if runs else []
+    blocks += [notes(runs, faults)] if runs or faults else []
     blocks += [Text(statistics.EXPLANATION)] if tested else []
     for metric, group in _by_first_metric(runs).items():
         if len(group) > 1:
             draw_comparison(metric, group, output / f'comparison_{metric}.{picture}')
             blocks.append(Picture(f'{about(metric).title} of all runs', f'comparison_{metric}.{picture}'))
     blocks += _tests(runs, tested)
+    for folder in searches:
+        blocks += trials.blocks(trials.read_search(folder), f'Trials of {folder.name}')
     whole, told = list(blocks), False
     for run, stem in zip(runs, stems, strict=True):
         part = [Heading(run.name), *draw(run, stem, output, picture, explain=not told)]
         told = told or run.results['metrics'] == 'classification'
         blocks += part
         whole += [*part, *(more_of(run, tested.get(run.name)) if page else [])]
-    write_csv(runs, output, tested)
+    if runs:
+        write_csv(runs, output, tested)
     (output / 'report.md').write_text(markdown(blocks), encoding='utf-8')
     if tex:
         (output / 'report.tex').write_text(latex(blocks), encoding='utf-8')

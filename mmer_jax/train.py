@@ -7,7 +7,7 @@ step, and the loop's own counters lie in the checkpoint.
 
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +45,8 @@ from mmer_jax.run.step import TrainState, variables_of
 from mmer_jax.run.workdir import alone, check_config, read_results
 from mmer_jax.settings.follow_data import follow_data
 from mmer_jax.settings.keys import check_config_values
+
+AfterEpoch = Callable[[int, Selection], None]  # what it raises ends the training
 
 
 def train_and_evaluate(
@@ -184,9 +186,11 @@ class Loop:
         tracker: trackers.Tracker,
         *,
         tell: bool = False,
+        after_epoch: AfterEpoch | None = None,
     ):
         self.config, self.fold_data, self.program = config, fold_data, program
         self.checkpoints, self.log, self.progress, self.tracker = checkpoints, log, progress, tracker
+        self.after_epoch = after_epoch
         self.seeds = config.seed + np.arange(config.seeds)
         self.plan = fold_data.loaders['train'].plan
         self.selection = Selection(
@@ -331,6 +335,8 @@ class Loop:
         self.log.timing(
             {'step': self.step, 'epoch': epoch, 'seconds': seconds, 'data_wait': waited, 'examples_per_second': rate}
         )
+        if self.after_epoch is not None:
+            self.after_epoch(epoch, self.selection)
 
 
 def _finite(value: float) -> float | None:

@@ -3,7 +3,7 @@
 import numpy as np
 from ml_collections import ConfigDict
 
-from mmer_jax import main, train
+from mmer_jax import main, search, train
 from mmer_jax.data.records import RecordSource
 from mmer_jax.run import optimizer, program, warm_start
 from mmer_jax.settings import keys, ranges
@@ -50,7 +50,7 @@ class Recorder:
 
 
 def unread(changed, directory, folder, monkeypatch):
-    """The keys that no part of the program reads: training from a start, each optimiser, and main."""
+    """The keys that no part of the program reads: training from a start, each optimiser, a search, and main."""
     read = set()
     config = small_config(directory, epochs=1, seeds=1, start_from={'Dense_0': 'another run'})
     changed(config)
@@ -64,6 +64,7 @@ def unread(changed, directory, folder, monkeypatch):
         transformation, _ = optimizer.make_optimizer(recorder.optimizer.to_dict(), 10)
         transformation.init({'Dense_0': {'kernel': np.zeros((2, 2), np.float32)}})
     program.make_model(small_config_of_a_model(recorder), RecordSource(directory))
+    assert search.ranges_of(recorder) == []
 
     def fails(config, workdir, folds):
         raise ValueError('stop')

@@ -19,6 +19,8 @@ PICTURES = {  # format of a picture -> what one of ours holds near one of its en
 PICTURE = PICTURES['png']
 FEATURES, MANIFEST = 'features.json', 'manifest.csv'
 SHARD = re.compile(r'data-\d{5}-of-\d{5}\.tfrecord')
+MENDED = re.compile(r'\.(features\.json|data-\d{5}-of-\d{5}\.index\.npy)\.[0-9a-f]+\.tmp')  # killed on the way
+Mark = bytes | tuple[bytes, ...]  # what a file holds; of a tuple one of them
 ENDS = 1 << 20  # bytes at each end of a file in which its marks are looked for
 SHOWN = 3  # names in a refusal
 ELSEWHERE = 'choose another output'
@@ -73,6 +75,7 @@ def _content(path: Path) -> str:
     own = _shard_files(path / FEATURES)
     if own is None:
         return f'is no shard directory: its {FEATURES} says something else'
+    own |= {name for name in names if MENDED.fullmatch(name)}
     foreign = [name for name in names if name not in own or not (path / name).is_file() or (path / name).is_symlink()]
     return f'is a shard directory that also holds {_listed(foreign)}' if foreign else ''
 
@@ -99,13 +102,13 @@ def remove_shards(folder: Path) -> None:
     """Removes a shard directory, whole or half written, file by file; what else lies in it stays, and so the folder."""
     for path in folder.iterdir():
         name = path.name.removesuffix('.index.npy') + ('.tfrecord' if path.name.endswith('.index.npy') else '')
-        if name in (FEATURES, MANIFEST) or SHARD.fullmatch(name):
+        if name in (FEATURES, MANIFEST) or SHARD.fullmatch(name) or MENDED.fullmatch(name):
             path.unlink()
     if not any(folder.iterdir()):
         folder.rmdir()
 
 
-def check_file(path: str | os.PathLike, *marks: bytes) -> None:
+def check_file(path: str | os.PathLike, *marks: Mark) -> None:
     """FileExistsError where something lies at `path` that is no file with all `marks` near its beginning or its end."""
     path = Path(path)
     if not os.path.lexists(path):
@@ -119,15 +122,15 @@ def check_file(path: str | os.PathLike, *marks: bytes) -> None:
         content = file.read(ENDS)
         file.seek(max(0, path.stat().st_size - ENDS))
         content += file.read(ENDS)
-    if not all(mark in content for mark in marks):
+    if not all(any(one in content for one in (mark if isinstance(mark, tuple) else (mark,))) for mark in marks):
         raise FileExistsError(
             f'{path} exists and was not made by this command: it is not replaced; {ELSEWHERE}, or move it away'
         )
 
 
 # Files of the commands that write several into a folder, and what each holds near its beginning or its end.
-REPORT_FILES = {
-    'report.md': b' modalities | parameters |',
+REPORT_FILES: dict[str, Mark] = {
+    'report.md': (b' modalities | parameters |', b'Each value is of validation, at the epoch that validation chose'),
     'results.csv': b'run,workdir,protocol',
     'rows.csv': b'run,workdir,protocol',
     'report.html': b'Made by mmer_jax.report',
@@ -151,7 +154,7 @@ CLASSIFIER_FILES = {
 ATTENTION_FILES = {'attention.json': b'"maps"'}
 
 
-def check_folder(folder: str | os.PathLike, marks: Mapping[str, bytes]) -> Path:
+def check_folder(folder: str | os.PathLike, marks: Mapping[str, Mark]) -> Path:
     """The folder to write files into; FileExistsError where it is none, or holds one by such a name without its mark.
 
     `marks`: {name or pattern of names: what the file holds}.

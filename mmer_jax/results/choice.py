@@ -17,7 +17,7 @@ from mmer_jax.settings.command import WrongCall
 
 FACTS = ('config', 'variant', 'dataset', 'model', 'modalities', 'protocol', 'metrics', 'selection', 'parameters')
 # Keys that a table shows elsewhere, or that change no number.
-ASIDE = ('name', 'variant', 'seeds', 'debug', 'tensorboard', 'tracker', 'log_every', 'headline', 'modalities')
+ASIDE = ('name', 'variant', 'seeds', 'debug', 'tensorboard', 'tracker', 'log_every', 'headline', 'modalities', 'search')
 ASIDE_BELOW = ('published.', 'protocol.name')
 MOST_SHOWN = 5  # differences in a cell
 NOTHING = '–'

@@ -22,6 +22,7 @@ seeds each seed's number is its mean over the folds, then mean and standard devi
 with one seed and several folds they are over the folds (marked "over folds"); with one of each there is no deviation.
 The floor is what the best constant answer scores on the test labels, averaged over the folds. Published numbers are
 quoted from the paper named, not measured here, and only beside the data set that they are of."""
+SEARCH = 'search.json'  # in the folder of a search (trials.py)
 NOT_HONEST = '⚠ not an honest estimate of performance on new speakers or clips: '
 
 
@@ -92,17 +93,18 @@ def published_of(results: dict[str, Any]) -> dict[str, float]:
     return published if is_of(results['dataset'], dataset) else {}
 
 
-def find_runs(paths: Sequence[str | Path]) -> tuple[list[Run], list[str]]:
+def find_runs(paths: Sequence[str | Path], *, needed: bool = True) -> tuple[list[Run], list[str]]:
     """The runs at or below the paths, in order, and a note on each that cannot be shown.
 
-    A run's own folds are not runs. ReportError where nothing is left to show.
+    A run's own folds are not runs, nor are the trials of a search. ReportError where nothing is left to show, and that
+    is `needed`.
     """
     folders: dict[Path, Path] = {}
     for path in map(Path, paths):
         if not path.is_dir():
             raise ReportError(f'{path} is no folder; give the workdir of a run')
         found = _topmost(path)
-        if not found:
+        if not found and needed:
             raise ReportError(f'{path}: no results.json in or below it; train first, python -m mmer_jax.main')
         folders |= {folder.resolve(): folder for folder in found}
     folders = {real: folder for real, folder in folders.items() if not set(real.parents) & set(folders)}
@@ -112,7 +114,7 @@ def find_runs(paths: Sequence[str | Path]) -> tuple[list[Run], list[str]]:
             runs.append(read_run(folder))
         except ValueError as error:
             faults.append(str(error))
-    if not runs:
+    if not runs and needed:
         raise ReportError('; '.join(faults))
     names = [run.name for run in runs]
     return [dataclasses.replace(run, show_folder=names.count(run.name) > 1) for run in runs], faults
@@ -121,7 +123,9 @@ def find_runs(paths: Sequence[str | Path]) -> tuple[list[Run], list[str]]:
 def _topmost(path: Path) -> list[Path]:
     if (path / 'results.json').is_file() or (path / 'config.json').is_file():
         return [path]
-    children = [child for child in sorted(path.iterdir(), key=natural) if child.is_dir() and not child.is_symlink()]
+    trials = {'trials'} if (path / SEARCH).is_file() else set()
+    below = [child for child in sorted(path.iterdir(), key=natural) if child.name not in trials]
+    children = [child for child in below if child.is_dir() and not child.is_symlink()]
     return [found for child in children for found in _topmost(child)]
 
 

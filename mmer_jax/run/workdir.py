@@ -38,6 +38,7 @@ MAY_CHANGE = (
     'checkpoint_every',
     'tensorboard',
     'tracker',
+    'search',
     'published',
     'headline',
     'evaluate_train',

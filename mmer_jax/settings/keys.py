@@ -13,7 +13,7 @@ from mmer_jax.data.augment import AUGMENTATIONS
 from mmer_jax.data.protocols import PROTOCOLS
 from mmer_jax.data.schema import MODALITIES
 from mmer_jax.run.choices import COMPUTE_DTYPES, OPTIMIZERS, SCHEDULES, SEEDS_BY, TRACKERS
-from mmer_jax.settings import ranges
+from mmer_jax.settings import ranges, space
 
 AUTO, TASK = 'auto', 'task'  # what settings/follow_data.py fills in
 NAMES, PATTERNS = ranges.Items(ranges.NAME), ranges.Items(ranges.Text(pattern=True, filled=True))
@@ -58,6 +58,7 @@ KEYS: dict[str, ranges.Kind] = {
     'selection.patience': ranges.COUNT_OR_0,
     'selection.plateau_patience': ranges.COUNT_OR_0,
     'selection.plateau_factor': ranges.BETWEEN_0_AND_1,
+    'search': ranges.Items(ranges.Anything(space.WORDS)),
     'mesh.seed': ranges.COUNT,
     'mesh.data': ranges.Number(int, low=1, high=ranges.LARGEST, also=(-1,)),
     'log_every': ranges.COUNT,
@@ -237,6 +238,8 @@ def _together(flat: Mapping[str, Any]) -> Iterator[str]:
             yield f'config.modalities: found {tuple(modalities)}, expected one to three of {", ".join(MODALITIES)}'
     if isinstance(flat['data.augment'], tuple | list):
         yield from _augment_faults(flat['data.augment'])
+    if isinstance(flat['search'], tuple | list):
+        yield from space.faults(flat['search'], lambda key: kind_of(flat, key), flat['selection.metric'])
 
 
 def _whole(*values: Any) -> bool:
@@ -256,3 +259,74 @@ def _augment_faults(entries: Sequence[Any]) -> Iterator[str]:
             needed = [n for n, p in inspect.signature(function).parameters.items() if p.default is p.empty]
             if absent := [name for name in needed if name not in entry[1]]:
                 yield f'{where}: {entry[0]} needs {", ".join(absent)}'
+
+
+# ---- one key ---------------------------------------------------------------------------------------------------
+
+
+def kind_of(values: Mapping[str, Any], key: str) -> ranges.Kind | None:
+    """What config.<key> may be, None for an open dictionary as a whole; ValueError lists the known keys."""
+    if key in KEYS:
+        return KEYS[key]
+    if key in OPEN:
+        return None
+    above = next((name for name in OPEN if key.startswith(f'{name}.')), None)
+    if above == 'model':
+        return _kind_of_field(values['model'], key)
+    if above is not None:
+        name, flat = key[len(above) + 1 :], dict(leaves(values))
+        kinds = open_kinds(above, flat)
+        if kinds is None:
+            return named_kind(above, name)
+        if name not in kinds:
+            whose = f'protocol {flat["protocol.name"]}' if above == 'protocol.options' else f'config.{above}'
+            near = suggestion(name, list(kinds))
+            raise ValueError(f'config.{key}: {whose} has no {name}{near}; known: {ranges.join(list(kinds))}')
+        return kinds[name]
+    raise ValueError(_no_key(values, key))
+
+
+def _no_key(values: Mapping[str, Any], key: str) -> str:
+    known = [*KEYS, *OPEN]
+    below = [name for name in known if name.startswith(f'{key}.')]
+    if below:
+        return f'config.{key} holds several values; set one of {", ".join(below)}'
+    whole = next((name for name in KEYS if key.startswith(f'{name}.')), None)
+    if whole:
+        return f'config.{key} is no key: config.{whole} is one value, {KEYS[whole].words}'
+    parent = key.rpartition('.')[0]
+    while parent and not any(name.startswith(f'{parent}.') for name in known):
+        parent = parent.rpartition('.')[0]
+    inside = [name for name in known if name.startswith(f'{parent}.')] if parent else known
+    shown = dict.fromkeys(name.removeprefix(f'{parent}.').split('.')[0] for name in inside)
+    group = f'config.{parent}' if parent else 'config'
+    return f'config.{key} is no key{suggestion(key, known)}; {group} has {", ".join(shown)}'
+
+
+def _kind_of_field(model: Mapping[str, Any], key: str) -> ranges.Kind | None:
+    """What a field of config.model may be, by the modules that are named above it."""
+    from mmer_jax.settings import model_fields  # with flax and all models
+
+    path, where, node, of = key.split('.')[1:], 'model', model, 'model'
+    for number, part in enumerate(path):
+        what, table = model_fields.table_of(of)
+        if part == 'name' and number == len(path) - 1:
+            return ranges.Text(tuple(table))
+        module = table.get(node.get('name', ''))
+        if module is None:
+            named = f'config.{where}.name to one of {", ".join(table)}'
+            raise ValueError(f'config.{key}: config.{where} names no {what}; set {named}')
+        fields = model_fields.fields_of(module)
+        if part in model_fields.GIVEN:
+            raise ValueError(f'config.{key} cannot be set: the data and config.compute_dtype decide it')
+        if part not in fields:
+            found = f'{module.__name__} has no field {part}{suggestion(part, list(fields))}'
+            raise ValueError(f'config.{key}: {found}; {model_fields.known_words(module)}')
+        if number == len(path) - 1:
+            return None if model_fields.is_module(fields[part]) else model_fields.kind_of(part, fields[part])
+        if not model_fields.is_module(fields[part]):
+            words = model_fields.kind_of(part, fields[part]).words
+            raise ValueError(f'config.{key} is no key: config.{where}.{part} is one value, {words}')
+        below = node.get(part)
+        node, where, of = below if isinstance(below, Mapping) else {}, f'{where}.{part}', part
+    raise AssertionError(key)

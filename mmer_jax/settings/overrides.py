@@ -18,7 +18,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from mmer_jax.settings import ranges
-from mmer_jax.settings.keys import KEYS, OPEN, leaves, named_kind, open_kinds, suggestion
+from mmer_jax.settings.keys import OPEN, kind_of, suggestion
 
 ROOT = Path(__file__).resolve().parents[2]  # of the checkout or the installed packages, where configs/ lies
 FOLDERS = {'get_config': 'configs', 'get_table': 'configs/tables'}  # where files are found by their name alone
@@ -157,71 +157,3 @@ def _parts(key: str) -> list[str]:
         if key.startswith(f'{above}.') and above != 'model':
             return [*above.split('.'), key[len(above) + 1 :]]
     return key.split('.')
-
-
-def kind_of(values: Mapping[str, Any], key: str) -> ranges.Kind | None:
-    """What config.<key> may be, None for an open dictionary as a whole; ValueError lists the known keys."""
-    if key in KEYS:
-        return KEYS[key]
-    if key in OPEN:
-        return None
-    above = next((name for name in OPEN if key.startswith(f'{name}.')), None)
-    if above == 'model':
-        return _kind_of_field(values['model'], key)
-    if above is not None:
-        name, flat = key[len(above) + 1 :], dict(leaves(values))
-        kinds = open_kinds(above, flat)
-        if kinds is None:
-            return named_kind(above, name)
-        if name not in kinds:
-            whose = f'protocol {flat["protocol.name"]}' if above == 'protocol.options' else f'config.{above}'
-            near = suggestion(name, list(kinds))
-            raise ValueError(f'config.{key}: {whose} has no {name}{near}; known: {ranges.join(list(kinds))}')
-        return kinds[name]
-    raise ValueError(_no_key(values, key))
-
-
-def _no_key(values: Mapping[str, Any], key: str) -> str:
-    known = [*KEYS, *OPEN]
-    below = [name for name in known if name.startswith(f'{key}.')]
-    if below:
-        return f'config.{key} holds several values; set one of {", ".join(below)}'
-    whole = next((name for name in KEYS if key.startswith(f'{name}.')), None)
-    if whole:
-        return f'config.{key} is no key: config.{whole} is one value, {KEYS[whole].words}'
-    parent = key.rpartition('.')[0]
-    while parent and not any(name.startswith(f'{parent}.') for name in known):
-        parent = parent.rpartition('.')[0]
-    inside = [name for name in known if name.startswith(f'{parent}.')] if parent else known
-    shown = dict.fromkeys(name.removeprefix(f'{parent}.').split('.')[0] for name in inside)
-    group = f'config.{parent}' if parent else 'config'
-    return f'config.{key} is no key{suggestion(key, known)}; {group} has {", ".join(shown)}'
-
-
-def _kind_of_field(model: Mapping[str, Any], key: str) -> ranges.Kind | None:
-    """What a field of config.model may be, by the modules that are named above it."""
-    from mmer_jax.settings import model_fields  # with flax and all models: a command's help does not wait for them
-
-    path, where, node, of = key.split('.')[1:], 'model', model, 'model'
-    for number, part in enumerate(path):
-        what, table = model_fields.table_of(of)
-        if part == 'name' and number == len(path) - 1:
-            return ranges.Text(tuple(table))
-        module = table.get(node.get('name', ''))
-        if module is None:
-            named = f'config.{where}.name to one of {", ".join(table)}'
-            raise ValueError(f'config.{key}: config.{where} names no {what}; set {named}')
-        fields = model_fields.fields_of(module)
-        if part in model_fields.GIVEN:
-            raise ValueError(f'config.{key} cannot be set: the data and config.compute_dtype decide it')
-        if part not in fields:
-            found = f'{module.__name__} has no field {part}{suggestion(part, list(fields))}'
-            raise ValueError(f'config.{key}: {found}; {model_fields.known_words(module)}')
-        if number == len(path) - 1:
-            return None if model_fields.is_module(fields[part]) else model_fields.kind_of(part, fields[part])
-        if not model_fields.is_module(fields[part]):
-            words = model_fields.kind_of(part, fields[part]).words
-            raise ValueError(f'config.{key} is no key: config.{where}.{part} is one value, {words}')
-        below = node.get(part)
-        node, where, of = below if isinstance(below, Mapping) else {}, f'{where}.{part}', part
-    raise AssertionError(key)
