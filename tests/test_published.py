@@ -12,7 +12,7 @@ from data_prep.convert_weights import huggingface
 from data_prep.convert_weights.__main__ import main as convert
 from mmer_jax import predict
 from mmer_jax.media.audio import load_audio
-from mmer_jax.prediction import published_predictor
+from mmer_jax.prediction import exported, published_predictor
 from tests import published_layouts as layouts
 from tests.own_clips import write_tone
 
@@ -152,3 +152,12 @@ def test_the_command_takes_a_checkpoint_in_place_of_a_run(converted, clips, tmp_
         with pytest.raises(SystemExit, match='2'):
             predict.parse(words)
         assert message in capsys.readouterr().err
+
+
+def test_an_exported_transformer_takes_texts_of_any_length_that_it_has_positions_for(converted):
+    predictor = published_predictor(converted('distilbert_emotion')[2])
+    program = exported.make_program(predictor)
+    described = exported.describe(predictor, program)['inputs']['text']
+    assert (described['steps'], described['longest'], described['least']) == (None, 32, 1)
+    assert described['reader']['tokenizer'] == 'distilbert_emotion'  # its name, not its place on this machine
+    assert program.difference < 1e-6

@@ -26,7 +26,7 @@ from mmer_jax.files.outputs import check_folder
 from mmer_jax.prediction import run_exported
 from mmer_jax.prediction.memory import MemorySource, one_batch
 from mmer_jax.prediction.predictor import Predictor
-from mmer_jax.readers import to_info
+from mmer_jax.readers import Tokens, to_info
 
 PLATFORMS = ('cpu', 'cuda', 'tpu')
 PROGRAM, PARAMS, ABOUT, SCRIPT, CARD = (
@@ -42,7 +42,8 @@ MARKS = {
 }
 PLACES = ('tokenizer', 'vectors', 'folder')  # settings of readers that are paths of this machine
 TOLERANCE = 1e-4
-TRIED = 5  # steps of the clip on which the program is tried
+SAMPLES = 1600  # least length of a waveform, padding included: a tenth of a second at 16 kHz
+TRIED = 5  # steps of the clip on which the program is tried, of samples as many times SAMPLES
 
 
 @dataclasses.dataclass(frozen=True)
@@ -111,7 +112,7 @@ def make_program(predictor: Predictor) -> Program:
     """
     params, function = flat_params(predictor), jax.jit(make_scores(predictor))
     fixed: dict[str, int | None] = {
-        m: predictor.max_length.get(m) or max(predictor.steps[m], 1) for m in predictor.modalities
+        m: longest_of(predictor, m) or max(predictor.steps[m], least_of(predictor, m)) for m in predictor.modalities
     }
     features = predictor.schema.features
     free = {m: None if features[m].is_sequence and not features[m].is_image else steps for m, steps in fixed.items()}
@@ -121,7 +122,7 @@ def make_program(predictor: Predictor) -> Program:
         try:
             inputs = _inputs(predictor, steps, any_batch)
             exported = export.export(function, platforms=PLATFORMS)(shapes, inputs)
-        except (ValueError, TypeError, NotImplementedError, IndexError) as error:  # what tracing symbols raises
+        except Exception as error:  # what a model raises where a size is a symbol has no common type
             faults.append(' '.join(str(error).split())[:200])
             continue
         program = Program(exported, params, steps, any_batch)
@@ -129,9 +130,22 @@ def make_program(predictor: Predictor) -> Program:
     raise ValueError(f'the model cannot be exported: {faults[-1]}')
 
 
+def longest_of(predictor: Predictor, modality: str) -> int | None:
+    """Steps after which a clip is cut: by the run's config, or by the reader of tokens; None for none."""
+    reader = next(reader for reader in predictor.readers if reader.modality == modality)
+    return predictor.max_length.get(modality) or (reader.max_length if isinstance(reader, Tokens) else None)
+
+
+def least_of(predictor: Predictor, modality: str) -> int:
+    """Steps that a batch has at least: encoders of samples pad what is shorter, for which a size must be known."""
+    return SAMPLES if predictor.schema.features[modality].dtype == 'int16' else 1
+
+
 def _inputs(predictor: Predictor, steps: Mapping[str, int | None], any_batch: bool) -> dict[str, Any]:
     names = [m for m in predictor.modalities if steps[m] is None]
-    symbols = export.symbolic_shape(', '.join(['b', *(f't_{m}' for m in names)]))
+    bounds = [f't_{m} >= {least_of(predictor, m)}' for m in names]
+    bounds += [f't_{m} <= {longest}' for m in names if (longest := longest_of(predictor, m))]
+    symbols = export.symbolic_shape(', '.join(['b', *(f't_{m}' for m in names)]), constraints=bounds)
     found, rows = {}, symbols[0] if any_batch else 1
     for m in predictor.modalities:
         feature = predictor.schema.features[m]
@@ -147,7 +161,8 @@ def _try(predictor: Predictor, program: Program) -> float:
     record: dict[str, Any] = {'id': 'tried'}
     for m in predictor.modalities:
         feature = predictor.schema.features[m]
-        steps = min(TRIED, program.steps[m] or TRIED)
+        most = program.steps[m] or longest_of(predictor, m)
+        steps = min([TRIED * least_of(predictor, m), *([most] if most else [])])
         shape = (steps, *feature.step_shape) if feature.is_sequence else feature.step_shape
         whole = feature.dtype != 'float32'
         record[m] = (generator.integers(0, 5, shape) if whole else generator.standard_normal(shape)).astype(
@@ -155,7 +170,7 @@ def _try(predictor: Predictor, program: Program) -> float:
         )
     (wanted,) = predictor.of_records([record], 1)
     source = MemorySource(predictor.schema, [{**record, 'label': 0}])
-    padded = {m: program.steps[m] or TRIED for m in predictor.modalities}
+    padded = {m: program.steps[m] or TRIED * least_of(predictor, m) for m in predictor.modalities}
     batch = one_batch(source, predictor.modalities, {}, predictor.max_length, padded, 1)
     batch.pop('weight')
     found = np.asarray(jax.jit(program.exported.call)(program.params, batch))[0]
@@ -176,7 +191,8 @@ def describe(predictor: Predictor, program: Program) -> dict[str, Any]:
             'dtype': feature.dtype,
             'step_shape': list(feature.step_shape),
             'steps': steps,
-            'longest': predictor.max_length.get(m) or steps,
+            'least': least_of(predictor, m),
+            'longest': longest_of(predictor, m) or steps,
             'description': feature.description,
             'reader': reader,
         }

@@ -31,7 +31,7 @@ def load(folder):
         batch = {}
         for m, one in about['inputs'].items():
             x = np.asarray(arrays.get(m, []), one['dtype']).reshape(-1, *one['step_shape'])[: one['longest']]
-            steps = one['steps'] or max(len(x), 1)
+            steps = one['steps'] or max(len(x), one['least'])
             batch[m] = np.zeros((1, steps, *one['step_shape']), one['dtype'])
             batch[m][0, : len(x)], batch[f'{m}_mask'] = x, np.arange(steps)[None] < len(x)
         return dict(zip(about['labels'], np.asarray(program.call(params, batch))[0].tolist(), strict=True))
