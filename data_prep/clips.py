@@ -34,7 +34,7 @@ from data_prep.pool import (
 )
 from mmer_jax.data.records import RecordWriter, Schema
 from mmer_jax.data.schema import MODALITIES
-from mmer_jax.media import MediaError, audio, faces
+from mmer_jax.media import MediaError, audio, faces, functionals
 from mmer_jax.readers import Clip, Pictures, Reader, Sound, Tokens, WordVectorsOf, given, read_record, sound, to_info
 from mmer_jax.readers.pictures import FRAME_CHOICES, has_pictures
 from mmer_jax.settings import ranges
@@ -298,6 +298,8 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     arguments.name = arguments.name or re.sub(r'[^A-Za-z0-9]+', '_', arguments.output.name).strip('_') or 'clips'
     if arguments.num_mfcc > arguments.num_mels and arguments.num_mels != parser.get_default('num_mels'):
         parser.error(f'--num_mfcc {arguments.num_mfcc}: expected at most --num_mels {arguments.num_mels}')
+    if arguments.audio == 'functionals' and arguments.sample_rate != functionals.SAMPLE_RATE:
+        parser.error(f'--sample_rate {arguments.sample_rate}: functionals are of {functionals.SAMPLE_RATE} Hz')
     return arguments
 
 

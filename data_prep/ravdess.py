@@ -1,4 +1,4 @@
-"""RAVDESS -> record shards with the sound of each clip (MFCC, log-mel or waveform), its pictures, or both.
+"""RAVDESS -> record shards with the sound of each clip (MFCC, log-mel, samples, functionals), its pictures, or both.
 
     python -m data_prep.ravdess --source DIR --output DIR
     python -m data_prep.ravdess --source DIR --output DIR --features waveform
@@ -10,6 +10,7 @@ video, 02 video only, 03 audio), channel (01 speech, 02 song), emotion, intensit
 
 The defaults are the audio of the CFN-SR paper: 44,100 Hz, 2.45 s from 0.5 s on, 13 MFCC every 512 samples: 212 frames.
 With --features waveform they are the input of the pretrained speech models: 16,000 Hz, the whole clip, 10 s at most.
+With --features functionals a clip is one vector for mmer_jax.classifiers (mmer_jax/media/functionals.py).
 With --vision frames 30 frames, spread evenly over the whole clip, are stored as JPEG (data_prep/ravdess_video.py).
 Nothing is split here: protocols.py makes folds of actors from the manifest.
 """
@@ -31,7 +32,8 @@ from mmer_jax.data.records import Label, RecordWriter, Schema
 from mmer_jax.settings import ranges
 
 EMOTIONS = ('neutral', 'calm', 'happy', 'sad', 'angry', 'fearful', 'disgust', 'surprised')
-FEATURES = ('mfcc', 'log_mel', 'waveform', 'none')
+FEATURES = ('mfcc', 'log_mel', 'waveform', 'functionals', 'none')
+WHOLE = ('waveform', 'functionals')  # of the whole clip at 16,000 Hz unless said otherwise
 SUFFIXES = ('.wav', '.flac', '.mp4')
 NUM_MELS = 128
 MFCC = ranges.Number(int, low=1, high=NUM_MELS)
@@ -97,8 +99,10 @@ class Settings:
         return readers.Sound(*(getattr(self, name) for name in SOUND))
 
 
-# The defaults of --features waveform; the others' are Settings().
+# The defaults of --features waveform and functionals; the others' are Settings().
 WAVEFORM = Settings('waveform', sample_rate=16000, offset=0.0, duration=10.0)
+FUNCTIONALS = dataclasses.replace(WAVEFORM, features='functionals', duration=0.0)
+DEFAULTS = {'waveform': WAVEFORM, 'functionals': FUNCTIONALS}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -269,7 +273,7 @@ def _report(rows: list[dict[str, Any]], skipped: Any, remarks: Any, output: Path
     short = sum(row.get('duration', settings.duration) < settings.duration - 1e-3 for row in rows)
     if settings.vision is not None:
         ravdess_video.report(rows, settings.vision)
-    if short and settings.features != 'waveform':  # whose duration is a limit
+    if short and settings.features not in WHOLE:  # whose duration is a limit
         print(f'  shorter than the {settings.duration:g} s asked for: {short} (see the column duration)')
     summary(skipped, remarks)
     print(f'next: python -m mmer_jax.records verify {output}')
@@ -306,7 +310,7 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
         description='RAVDESS -> record shards with the sound of each clip, its pictures, or both.',
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
-    default = WAVEFORM if _chosen_features(argv) == 'waveform' else Settings()
+    default = DEFAULTS.get(_chosen_features(argv) or '', Settings())
     add = parser.add_argument
     add('--source', type=Path, required=True, help='folder with Actor_XX folders somewhere below it')
     add('--output', type=Path, required=True, help='shard directory to write')
@@ -314,7 +318,7 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
         '--features',
         choices=FEATURES,
         default=Settings.features,
-        help='what to store of the sound; waveform, int16 samples: 16000 Hz and the first 10 s unless said otherwise',
+        help='what to store of the sound; waveform (int16 samples, the first 10 s) and functionals are of 16000 Hz',
     )
     add('--sample_rate', type=ranges.SAMPLE_RATE, default=default.sample_rate, help='Hz, after resampling')
     add('--num_mfcc', type=MFCC, default=default.num_mfcc, help='coefficients a frame, 1 to 128')
@@ -327,6 +331,8 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     add('--num_shards', type=ranges.SHARDS, default=4, help='files to spread the records over')
     add('--overwrite', action='store_true', help='replace an existing output')
     arguments = parser.parse_args(argv)
+    if arguments.features == 'functionals' and arguments.sample_rate != FUNCTIONALS.sample_rate:
+        parser.error(f'--sample_rate {arguments.sample_rate}: functionals are of {FUNCTIONALS.sample_rate} Hz')
     arguments.vision = ravdess_video.from_arguments(parser, arguments)
     return arguments
 

@@ -202,6 +202,7 @@ def test_the_other_features_keep_their_defaults():
         ([], ravdess.Settings()),
         (['--features=log_mel'], ravdess.Settings('log_mel')),
         (['--feat', 'waveform'], ravdess.WAVEFORM),
+        (['--features', 'functionals'], ravdess.FUNCTIONALS),
         (['--features', 'mfcc', '--features', 'waveform'], ravdess.WAVEFORM),
     ):
         parsed = ravdess.parse_arguments([*given, *options])

@@ -35,6 +35,8 @@ class Sound:
     def __post_init__(self):
         if self.features not in FEATURES:
             raise ValueError(f'sound features {self.features!r}: the known ones are {", ".join(FEATURES)}')
+        if self.features == 'functionals' and self.sample_rate != functionals.SAMPLE_RATE:
+            raise ValueError(f'functionals are of {functionals.SAMPLE_RATE} Hz, found sample_rate {self.sample_rate}')
 
     def check(self) -> None:
         return None
@@ -59,7 +61,7 @@ class Sound:
         start = clip.start + self.offset
         lengths = [self.duration or None, None if clip.end is None else clip.end - start]
         duration = min((seconds for seconds in lengths if seconds is not None), default=None)
-        rate = functionals.SAMPLE_RATE if self.features == 'functionals' else self.sample_rate
+        rate = self.sample_rate
         try:
             if clip.end is None or duration is None:
                 samples, rate = audio.load_audio(clip.path, rate, offset=start, duration=duration)
