@@ -12,7 +12,7 @@ import flax.linen as nn
 import pytest
 
 from mmer_jax import evaluate, extract
-from mmer_jax.files import read_json
+from mmer_jax.files import locks, read_json
 from mmer_jax.run import own_module, workdir
 from mmer_jax.run.finished import open_run
 from mmer_jax.run.workdir import InUse, hold
@@ -239,7 +239,7 @@ def test_a_lock_is_taken_once_and_given_back(tmp_path):
 
 def test_a_lock_that_was_removed_before_it_was_locked_is_none(tmp_path, monkeypatch):
     """Between opening the file and locking it, the one before may give it back: then it is no file of this folder."""
-    lock, path = workdir._lock, tmp_path / 'lock'
+    lock, path = locks.try_lock, tmp_path / 'lock'
     removed = []
 
     def late(file):
@@ -247,7 +247,7 @@ def test_a_lock_that_was_removed_before_it_was_locked_is_none(tmp_path, monkeypa
             removed.append(path.unlink())
         return lock(file)
 
-    monkeypatch.setattr(workdir, '_lock', late)
+    monkeypatch.setattr(locks, 'try_lock', late)
     with hold(path, tmp_path):
         assert path.is_file()
         with pytest.raises(InUse), hold(path, tmp_path):
@@ -259,7 +259,7 @@ def test_where_the_file_system_knows_no_locks_the_file_decides(tmp_path, monkeyp
     def unknown(file, how):
         raise OSError(errno.ENOLCK, 'No locks available')
 
-    monkeypatch.setattr(workdir.fcntl, 'flock', unknown)
+    monkeypatch.setattr(locks.fcntl, 'flock', unknown)
     path = tmp_path / 'lock'
     holder = {'process': os.getpid(), 'host': os.uname().nodename if here else 'elsewhere', 'since': 'noon'}
     path.write_text(json.dumps(holder))

@@ -18,6 +18,7 @@ import numpy as np
 from absl import flags
 
 from mmer_jax.data.augment import Augmentation, Record
+from mmer_jax.data.manifest import parse_labels
 from mmer_jax.data.records import Feature, Frames, RecordSource, Schema
 from mmer_jax.data.schema import MODALITIES
 
@@ -51,10 +52,7 @@ def record_lengths(
 
 def labels_of(source: RecordSource, numbers: np.ndarray) -> np.ndarray:
     """Labels of records from the manifest: int64 (R,) classes, float32 (R,) values or int64 (R, E) binary ones."""
-    text = source.manifest['label'][numbers]
-    if source.schema.label.kind == 'binary':
-        return np.array([row.split() for row in text]).astype(np.int64)
-    return text.astype(np.int64 if source.schema.label.kind == 'classes' else np.float32)
+    return parse_labels(source.manifest['label'][numbers], source.schema.label)
 
 
 def plan_shapes(lengths: Mapping[str, np.ndarray], max_shapes: int, candidates: int = 96) -> list[dict[str, int]]:

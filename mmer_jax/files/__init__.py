@@ -14,6 +14,8 @@ from typing import Any
 
 import numpy as np
 
+from mmer_jax.files import atomic
+
 AGAIN = 'remove results.json of this fold and start the run again with its command, which writes both anew'
 
 
@@ -77,14 +79,8 @@ def read_arrays(path: str | os.PathLike, names: Sequence[str], advice: str = AGA
 
 def save_arrays(path: str | os.PathLike, **arrays: Any) -> None:
     """An .npz file, written whole or not at all."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f'.{path.stem}.{os.getpid()}.tmp.npz')
-    try:
-        np.savez(temporary, **arrays)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with atomic.writing(Path(path)) as file:
+        np.savez(file, **arrays)
 
 
 def parse_lines(path: Path) -> Iterator[tuple[int, bytes, dict[str, Any]]]:
@@ -122,15 +118,9 @@ def end_with_newline(path: Path) -> None:
 
 
 def replace(path: Path, content: bytes) -> None:
-    temporary = path.with_name(f'.{path.name}.{os.getpid()}.tmp')
-    try:
-        with open(temporary, 'wb') as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    """The content of a file, written whole or not at all."""
+    with atomic.writing(path) as file:
+        file.write(content)
 
 
 def to_json(value: Any, file: str, key: str, *, scalar: bool = False) -> Any:

@@ -1,16 +1,10 @@
 """The folder of a run among processes: who writes it, what it was begun with, its files read back.
 
-Whoever writes a fold holds its lock, an advisory lock of the operating system on the file `.<fold>.lock`: the kernel
-takes it back from a process that ends or is killed, so that none has to be removed by hand. The file says who holds it.
-Reading needs no lock.
+Whoever writes a fold holds its lock, the file `.<fold>.lock` (files/locks.py). Reading needs no lock.
 """
 
 import contextlib
 import json
-import os
-import socket
-import sys
-import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -22,12 +16,8 @@ from jax.experimental import multihost_utils
 from ml_collections import ConfigDict
 
 from mmer_jax.files import read_json, write_json
+from mmer_jax.files.locks import InUse, hold
 from mmer_jax.run import own_module
-
-try:
-    import fcntl
-except ImportError:  # Windows
-    fcntl = None  # type: ignore[assignment]
 
 # Keys, with all below them, that may change between the start of a run and its resumption without changing its numbers.
 MAY_CHANGE = (
@@ -45,108 +35,6 @@ MAY_CHANGE = (
 )
 NEEDED = ('data', 'epochs', 'losses', 'mesh', 'modalities', 'model', 'name', 'optimizer', 'protocol', 'seed', 'seeds')
 RESULTS = ('config', 'dataset', 'modalities', 'rows', 'variant')  # keys of results.json that others read
-
-
-# ---- one writer ----------------------------------------------------------------------------------------------
-
-
-class InUse(ValueError):
-    """Another process writes what this one would write."""
-
-
-@contextlib.contextmanager
-def hold(path: Path, what: Path) -> Iterator[None]:
-    """Holds the lock file `path` of the folder `what`; InUse, with who holds it, where another process does."""
-    file = _take(path, what)
-    try:
-        yield
-    finally:
-        path.unlink(missing_ok=True)  # while it is held: whoever opened it meanwhile finds another file there
-        file.close()
-
-
-def _take(path: Path, what: Path) -> Any:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    while True:
-        file = open(path, 'a+', encoding='utf-8')  # open as long as it is held
-        try:
-            locked = _lock(file)
-        except BlockingIOError:
-            holder = _read(file)
-            file.close()
-            raise InUse(f'{what} is in use by {_words(holder)}: wait for its end, or take another folder') from None
-        if locked and not _is_at(file, path):  # removed by the one before between opening and locking
-            file.close()
-            continue
-        holder = _read(file)
-        if holder:
-            _left_behind(holder, path, what, locked, file)
-        file.truncate(0)
-        own = {'process': os.getpid(), 'host': socket.gethostname(), 'since': time.strftime('%Y-%m-%d %H:%M:%S %z')}
-        file.write(json.dumps({**own, 'command': ' '.join(sys.argv)[:300]}) + '\n')
-        file.flush()
-        return file
-
-
-def _lock(file: Any) -> bool:
-    """True where the lock is now ours, False where the file system has none; BlockingIOError where another has it."""
-    if fcntl is None:
-        return False
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        raise
-    except OSError:
-        return False
-    return True
-
-
-def _is_at(file: Any, path: Path) -> bool:
-    try:
-        return os.path.samestat(os.fstat(file.fileno()), os.stat(path))
-    except FileNotFoundError:
-        return False
-
-
-def _read(file: Any) -> dict[str, Any]:
-    file.seek(0)
-    try:
-        holder = json.loads(file.read())
-    except ValueError:  # empty, or not written to its end
-        return {}
-    return holder if isinstance(holder, dict) else {}
-
-
-def _words(holder: dict[str, Any]) -> str:
-    if not holder:
-        return 'another process'
-    return (
-        f'process {holder.get("process")} on {holder.get("host")} since {holder.get("since")} ({holder.get("command")})'
-    )
-
-
-def _left_behind(holder: dict[str, Any], path: Path, what: Path, locked: bool, file: Any) -> None:
-    """A lock file that nobody gave back. Its lock is free, or the file system knows none: then InUse unless it is known
-    that its process has ended."""
-    here = holder.get('host') == socket.gethostname()
-    if not locked and not (here and not _is_alive(holder.get('process'))):
-        file.close()
-        raise InUse(
-            f'{what} is or was in use by {_words(holder)}, and its file system knows no locks: if that process has '
-            f'ended, remove {path}'
-        )
-    known = 'it has ended' if here else 'its lock is free, so it is taken to have ended'
-    print(f'{what} was left by {_words(holder)}; {known}, and the run goes on', file=sys.stderr, flush=True)
-
-
-def _is_alive(process: Any) -> bool:
-    try:
-        os.kill(int(process), 0)
-    except (ProcessLookupError, TypeError, ValueError):
-        return False
-    except PermissionError:
-        return True
-    return True
 
 
 @contextlib.contextmanager
