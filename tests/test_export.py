@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 from ml_collections import ConfigDict
@@ -18,6 +19,7 @@ from data_prep import clips
 from mmer_jax import export, load_predictor
 from mmer_jax.prediction import exported
 from mmer_jax.readers import Clip, read_record
+from mmer_jax.run.checkpoint import Checkpoints
 from mmer_jax.train import train_and_evaluate
 from tests.own_clips import write_clips
 
@@ -185,3 +187,16 @@ def test_foreign_folders_stay_as_they_are(own, predictor, tmp_path, capsys):
     assert {path.name for path in output.iterdir()} == FILES
     assert (output / 'params.safetensors').stat().st_size > 100
     assert [path.name for path in tmp_path.iterdir()] == ['model']
+
+
+def test_a_run_is_opened_on_one_device_whatever_it_was_trained_on(own, monkeypatch):
+    """A checkpoint of eight devices names them; where it is opened there may be one."""
+    asked, restore = [], Checkpoints.restore_best
+
+    def record(self, best):
+        asked.extend(jax.tree.leaves(best))
+        return restore(self, best)
+
+    monkeypatch.setattr(Checkpoints, 'restore_best', record)
+    load_predictor(own / 'run')
+    assert {len(leaf.sharding.device_set) for leaf in asked} == {1}

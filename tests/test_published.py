@@ -101,6 +101,8 @@ def test_labels_that_contradict_the_layer_and_settings_of_other_heads_are_refuse
         plan(id2label={'0': 'arousal', '1': 'valence'})
     with pytest.raises(ValueError, match='id2label = .*, expected each label once'):
         plan(id2label={'0': 'a', '1': 'a', '2': 'b'})
+    with pytest.raises(ValueError, match='id2label = .*, expected labels of printable characters'):
+        plan(id2label={'0': 'a', '1': 'b\x1b[2J', '2': 'c'})
     with pytest.raises(ValueError, match="pooling_mode = 'max', expected 'mean'"):
         plan(pooling_mode='max')
     with pytest.raises(ValueError, match="problem_type = 'ranking', expected one of single_label_classification"):

@@ -94,6 +94,8 @@ def _labels(config: Settings, name: str, rows: int) -> tuple[str, ...]:
             f'{name} gives {rows} outputs: expected one label for each number from 0 to {rows - 1}'
         )
     labels = tuple(' '.join(given[str(number)].split()) for number in range(rows))
+    if not all(label.isprintable() for label in labels):
+        raise config.wrong('id2label', 'labels of printable characters')
     if len(set(labels)) < rows:
         raise config.wrong('id2label', 'each label once')
     return labels
