@@ -6,6 +6,7 @@ Here threefry makes the key of each mask, as everywhere in jax, and an element's
 element's number: the 32-bit finaliser `lowbias32` (Wellons 2018, hash-prospector) twice, a word of the key before each.
 """
 
+import math
 from functools import partial
 from typing import Any
 
@@ -14,6 +15,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
+
+from mmer_jax.whole import whole
 
 
 class Dropout(nn.Module):
@@ -34,23 +37,43 @@ class Dropout(nn.Module):
             raise ValueError(f'dropout rate {self.rate}: expected a number from 0 to 1')
         if self.rate == 1:
             return jnp.zeros_like(x)
-        kept = keep(self.make_rng(self.rng_collection), x.shape, self.rate)
-        return jnp.where(kept, x / jnp.asarray(1 - self.rate, x.dtype), jnp.zeros((), x.dtype))
+        return drop(x, jax.random.key_data(self.make_rng(self.rng_collection)).reshape(-1), self.rate)
 
 
 def keep(key: Array, shape: tuple[int, ...], rate: float) -> Array:
     """A mask of `shape`, True with probability 1 - rate, of a key of jax.random."""
-    return _keep(jax.random.key_data(key).reshape(-1), shape, rate)
+    return keep_from(jax.random.key_data(key).reshape(-1), np.uint32(0), shape, rate)
 
 
-@partial(jax.jit, static_argnums=(1, 2))  # of one shape, one function that is called: XLA reads it once
-def _keep(words: Any, shape: tuple[int, ...], rate: float) -> Array:
-    numbers = lax.iota(np.uint32, int(np.prod(shape)))
-    bits = _mix(_mix(numbers + words[0]) ^ words[-1])
-    return (bits >= np.uint32(min(round(rate * 2**32), 2**32 - 1))).reshape(shape)
+def keep_from(words: Any, start: Any, shape: tuple[int, ...], rate: float) -> Array:
+    """Part of a mask of `keep`: the elements from number `start` on, in the given shape. words: the key's data."""
+    return _keep(words, start, size=math.prod(shape), rate=rate)[0].reshape(shape)
 
 
-def _mix(x: Array) -> Array:
+@whole
+def _keep(words: Any, start: Any, *, size: int, rate: float) -> list[Array]:
+    numbers = lax.iota(np.uint32, size) + start
+    bits = _mix(_mix(numbers + words[0])[0] ^ words[-1])[0]
+    return [bits >= np.uint32(min(round(rate * 2**32), 2**32 - 1))]
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(2,))
+def drop(x: Array, words: Array, rate: float) -> Array:
+    """Dropout of x. The mask is made again in the backward pass, which is dropout of the gradient: nothing is kept."""
+    return _drop(x, words, rate=rate)[0]
+
+
+@whole
+def _drop(x: Array, words: Array, *, rate: float) -> list[Array]:
+    kept = keep_from(words, np.uint32(0), x.shape, rate)
+    return [lax.select(kept, x / jnp.asarray(1 - rate, x.dtype), jnp.zeros_like(x))]
+
+
+drop.defvjp(lambda x, words, rate: (drop(x, words, rate), words), lambda rate, words, g: (drop(g, words, rate), None))
+
+
+@whole
+def _mix(x: Array) -> list[Array]:
     x = (x ^ (x >> np.uint32(16))) * np.uint32(0x7FEB352D)
     x = (x ^ (x >> np.uint32(15))) * np.uint32(0x846CA68B)
-    return x ^ (x >> np.uint32(16))
+    return [x ^ (x >> np.uint32(16))]

@@ -16,8 +16,7 @@ import numpy as np
 from jax import Array
 
 from mmer_jax.dropout import Dropout
-
-LOWEST = -1e30  # a logit that no attention reaches, finite so that gradients are too
+from mmer_jax.kernels import LOWEST, Dense, mix, only, relu
 
 
 def as_mask(mask: Array | None, what: str = 'the mask', of: Array | None = None) -> Array:
@@ -80,6 +79,8 @@ def check_masks(
     module: Any, x: Mapping[str, Array], masks: Mapping[str, Array], layouts: Sequence[str] = ('BTD',)
 ) -> dict[str, Array]:
     """The masks of {m: x_m} as bool, in the order of x; ValueError where one is missing or `check_mask` refuses it."""
+    for what, found in (('sequences', x), ('masks', masks)):
+        _check_mapping(module, what, found)
     missing = [m for m in x if m not in masks]
     if missing or not x:
         raise ValueError(
@@ -102,6 +103,7 @@ def check_batch(
     That is {m: (B, T_m, ...), m_mask: (B, T_m)} for each modality m, with the axes of one of `layouts`. Other keys stay
     as they are.
     """
+    _check_mapping(module, 'batch', batch)
     wanted = [key for m in modalities for key in (m, f'{m}_mask')]
     missing = [key for key in wanted if key not in batch]
     if missing or not wanted:
@@ -112,6 +114,12 @@ def check_batch(
     masks = {f'{m}_mask': check_mask(module, batch[m], batch[f'{m}_mask'], layouts=layouts, name=m) for m in modalities}
     _check_rows(module, {m: batch[m] for m in modalities})
     return {**batch, **masks}
+
+
+def _check_mapping(module, what, found):
+    if not isinstance(found, Mapping):
+        kind = 'None' if found is None else type(found).__name__
+        raise ValueError(f'{type(module).__name__}: expected a dictionary by modality, found {what} of type {kind}')
 
 
 def _check_rows(module, x):
@@ -146,8 +154,7 @@ def final_state(h_BTH: Array, mask_BT: Array, *, bidirectional: bool = False) ->
 
 def mask_steps(x_BTD: Array, mask_BT: Array) -> Array:
     """x with padded steps set to 0, so that what follows cannot see what stood there (NaN included)."""
-    mask = as_mask(mask_BT).reshape(mask_BT.shape + (1,) * (x_BTD.ndim - mask_BT.ndim))
-    return jnp.where(mask, x_BTD, 0)
+    return only(x_BTD, as_mask(mask_BT))
 
 
 def fix_length(x_BTD: Array, steps: int) -> Array:
@@ -201,6 +208,20 @@ def over_sources(mask: Array) -> Array:
     return mask[:, None, None] if mask.ndim == 2 else mask[:, None]
 
 
+def mixed_and_map(
+    module: nn.Module, query_BTD: Array, key_BSD: Array, value_BSD: Array, mask: Array, *,
+    num_heads: int, dropout: float, train: bool, scale: float = 0.0,
+) -> tuple[Array, Array]:  # fmt: skip
+    """kernels.mix with a random key of `module`, (B, T, D), and its maps (B, K, T, S) before dropout: a computation of
+    their own, which a program in which nobody reads them does not contain.
+    """
+    key = module.make_rng('dropout') if train and dropout else None
+    fixed: Any = {'num_heads': num_heads, 'scale': scale or 1 / np.sqrt(query_BTD.shape[-1] // num_heads)}
+    mixed_BTD = mix(query_BTD, key_BSD, value_BSD, mask, dropout=dropout, key=key, **fixed)
+    logits_BKTS = attention_logits(query_BTD, key_BSD, num_heads) * jnp.asarray(fixed['scale'], query_BTD.dtype)
+    return mixed_BTD, masked_softmax(logits_BKTS, over_sources(mask))
+
+
 class Attention(nn.Module):
     """Multi-head scaled dot-product attention (Vaswani et al. 2017): -> (B, T, D) and the maps (B, K, T, S).
 
@@ -224,12 +245,14 @@ class Attention(nn.Module):
 
         def dense(name):
             init = nn.initializers.xavier_uniform()
-            return nn.Dense(features, use_bias=self.use_bias, kernel_init=init, dtype=self.dtype, name=name)
+            return Dense(features, use_bias=self.use_bias, kernel_init=init, dtype=self.dtype, name=name)
 
-        logits_BKTS = attention_logits(dense('query')(target_BTD), dense('key')(source_BSD), self.num_heads)
-        map_BKTS = masked_softmax(logits_BKTS / np.sqrt(features // self.num_heads), over_sources(mask))
-        weights_BKTS = Dropout(self.dropout)(map_BKTS, deterministic=not train)
-        return dense('out')(attend(weights_BKTS, dense('value')(source_BSD))), map_BKTS
+        query_BTD, key_BSD = dense('query')(target_BTD), dense('key')(source_BSD)
+        mixed_BTD, map_BKTS = mixed_and_map(
+            self, query_BTD, key_BSD, dense('value')(source_BSD), mask,
+            num_heads=self.num_heads, dropout=self.dropout, train=train,
+        )  # fmt: skip
+        return dense('out')(mixed_BTD), map_BKTS
 
 
 class TemporalConv(nn.Module):
@@ -246,35 +269,6 @@ class TemporalConv(nn.Module):
         return mask_steps(conv(mask_steps(x_BTD, mask_BT)), mask_BT)
 
 
-class LSTM(nn.Module):
-    """Stacked LSTM over right-padded sequences, (B, T, D) -> (B, T, H); outputs at padded steps are 0.
-
-    bidirectional gives (B, T, 2 H) with the backward direction starting at each row's last valid step.
-    """
-
-    hidden_size: int
-    num_layers: int = 1
-    bidirectional: bool = False
-    dropout: float = 0.0
-    dtype: Any = jnp.float32
-
-    @nn.compact
-    def __call__(self, x_BTD: Array, mask_BT: Array, train: bool) -> Array:
-        mask_BT = check_mask(self, x_BTD, mask_BT)
-        length_B, x_BTD = mask_BT.sum(1), mask_steps(x_BTD, mask_BT)
-        # The type of parameters is that of the recurrent state too.
-        types = {'dtype': self.dtype, 'param_dtype': jnp.promote_types(self.dtype, jnp.float32)}
-        for layer in range(self.num_layers):
-            if layer:
-                x_BTD = Dropout(self.dropout)(x_BTD, deterministic=not train)
-            forward = nn.RNN(nn.OptimizedLSTMCell(self.hidden_size, **types))
-            run: Any = forward
-            if self.bidirectional:
-                run = nn.Bidirectional(forward, nn.RNN(nn.OptimizedLSTMCell(self.hidden_size, **types)))
-            x_BTD = mask_steps(run(x_BTD, seq_lengths=length_B), mask_BT)
-        return x_BTD
-
-
 class MLP(nn.Module):
     """Dense layers with ReLU and dropout between them, none behind the last."""
 
@@ -285,9 +279,9 @@ class MLP(nn.Module):
     @nn.compact
     def __call__(self, x: Array, train: bool) -> Array:
         for size in self.sizes[:-1]:
-            x = nn.relu(nn.Dense(size, dtype=self.dtype)(x))
+            x = relu(Dense(size, dtype=self.dtype)(x))
             x = Dropout(self.dropout)(x, deterministic=not train)
-        return nn.Dense(self.sizes[-1], dtype=self.dtype)(x)
+        return Dense(self.sizes[-1], dtype=self.dtype)(x)
 
 
 @dataclasses.dataclass(frozen=True)

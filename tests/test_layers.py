@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from mmer_jax import layers
-from mmer_jax.layers import LSTM, MLP, final_state, fix_length, last_valid, mask_steps, masked_mean
+from mmer_jax.layers import MLP, final_state, fix_length, last_valid, mask_steps, masked_mean
+from mmer_jax.recurrent import LSTM
 from tests.golden import make_lstm
 
 pytestmark = pytest.mark.usefixtures('strict_types')

@@ -17,6 +17,7 @@ import pytest
 from mmer_jax import encoders, fusion, layers
 from mmer_jax.losses import make_loss
 from mmer_jax.models import StackedInput, check_module
+from mmer_jax.recurrent import LSTM
 from mmer_jax.run.step import init_state, make_eval_step, make_train_step
 from tests.test_models import CASES, make, make_batch
 
@@ -41,7 +42,7 @@ BLOCKS = {
     'CtcAlignment': (fusion.CtcAlignment(3), lambda x, mask: (x, mask)),
     'CyclicTranslation': (fusion.CyclicTranslation(4), lambda x, mask: (x, mask, 3)),
     'HierarchicalCrossModalAttention': (fusion.HierarchicalCrossModalAttention(2), pair),
-    'LSTM': (layers.LSTM(4), lambda x, mask: (x, mask)),
+    'LSTM': (LSTM(4), lambda x, mask: (x, mask)),
     'MessageHub': (fusion.MessageHub(2), lambda x, mask: (pair(x, mask)[0], x, pair(x, mask)[1], mask)),
     'Mmtm': (fusion.Mmtm(), pair),
     'ModalityReinforcementUnit': (fusion.ModalityReinforcementUnit(2), lambda x, mask: (x, x, mask, mask)),
@@ -70,8 +71,8 @@ ENCODER_INPUTS = {
     'conv_videomae': ({'network': encoders.VideoMae(**PATCHES, num_frames=2), 'frames': 2}, *PICTURES),
     'distilbert': ({**TINY, 'vocab_size': 9}, (), np.int32),
     'erann': ({'width': 1, 'blocks': 1}, (16,), np.float32),
-    'googlenet': ({}, *CLIPS),
     'frame_cnn': ({'widths': (4,)}, *PICTURES),
+    'googlenet': ({}, *CLIPS),
     'hubert': (WAVE, (), np.float32),
     'i3d': ({'num_frames': 8, 'divisor': 8}, *CLIPS),
     'mfcc_cnn': ({'num_frames': 24}, (13,), np.float32),

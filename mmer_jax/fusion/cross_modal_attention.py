@@ -14,19 +14,17 @@ import numpy as np
 from jax import Array
 
 from mmer_jax.dropout import Dropout
+from mmer_jax.kernels import Dense, LayerNorm
 from mmer_jax.layers import (
     MLP,
     Dropouts,
     MapName,
-    attend,
-    attention_logits,
     check_mask,
     check_masks,
     feed_forward,
     last_valid,
     mask_steps,
-    masked_softmax,
-    over_sources,
+    mixed_and_map,
     sinusoidal_positions,
 )
 from mmer_jax.repeat import repeat_layers
@@ -76,14 +74,15 @@ class CrossModalBlock(nn.Module):
 
         def dense(name, scale):
             init = nn.initializers.variance_scaling(scale, 'fan_avg', 'uniform')
-            return nn.Dense(features, kernel_init=init, dtype=self.dtype, name=name)
+            return Dense(features, kernel_init=init, dtype=self.dtype, name=name)
 
         # The code draws queries, keys and values as one 3D x D matrix, which halves Xavier's variance.
         query_BTD, key_BSD = dense('query', 0.5)(query_norm_BTD), dense('key', 0.5)(key_norm_BSD)
-        logits_BKTS = attention_logits(query_BTD, key_BSD, self.num_heads) / np.sqrt(features // self.num_heads)
-        map_BKTS = masked_softmax(logits_BKTS, over_sources(pairs_BTS))
-        weights_BKTS = Dropout(self.dropouts.attention)(map_BKTS, deterministic=not train)
-        mixed_BTD = dense('out', 1.0)(attend(weights_BKTS, dense('value', 0.5)(key_norm_BSD)))
+        mixed_BTD, map_BKTS = mixed_and_map(
+            self, query_BTD, key_BSD, dense('value', 0.5)(key_norm_BSD), pairs_BTS,
+            num_heads=self.num_heads, dropout=self.dropouts.attention, train=train,
+        )  # fmt: skip
+        mixed_BTD = dense('out', 1.0)(mixed_BTD)
         x_BTD = target_BTD + Dropout(self.dropouts.residual)(mixed_BTD, deterministic=not train)
 
         inner_BTD = _norm('feed_forward_norm', self.dtype)(x_BTD)
@@ -230,7 +229,7 @@ class ResidualHead(nn.Module):
     def __call__(self, x_BD: Array, train: bool) -> Array:
         features = x_BD.shape[-1]
         residual_BD = MLP((features, features), self.dropout, dtype=self.dtype, name='residual')(x_BD, train=train)
-        output_BC = nn.Dense(self.num_outputs, dtype=self.dtype, name='out')(x_BD + residual_BD)
+        output_BC = Dense(self.num_outputs, dtype=self.dtype, name='out')(x_BD + residual_BD)
         return output_BC.astype(jnp.float32)
 
 
@@ -246,5 +245,5 @@ def one_a_modality(value: Any, modalities: Sequence[str], field: str) -> tuple[A
 
 
 def _norm(name, dtype):
-    # PyTorch's epsilon, and the variance in two passes: sqrt(D) x with positions has means far from 0.
-    return nn.LayerNorm(epsilon=1e-5, use_fast_variance=False, dtype=dtype, name=name)
+    # PyTorch's epsilon.
+    return LayerNorm(1e-5, dtype=dtype, name=name)

@@ -11,7 +11,8 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jax import Array
 
-from mmer_jax.layers import LSTM, check_batch, check_mask, fix_length, mask_steps
+from mmer_jax.layers import check_batch, check_mask, fix_length, mask_steps
+from mmer_jax.recurrent import LSTM
 
 
 class CtcAlignment(nn.Module):
@@ -127,7 +128,7 @@ class AlignToAnchor(nn.Module):
                 f"align = 'none' takes word-aligned data, one number of steps for all modalities; found {steps}; "
                 "use align = 'ctc' or 'pool'"
             )
-        return mask_BT
         mask_BT = anchor_BT
         for m in others:
             mask_BT = jnp.where(anchor_BT.any(1, keepdims=True), anchor_BT, mask_BT | batch[f'{m}_mask'])
+        return mask_BT

@@ -10,7 +10,8 @@ import jax.numpy as jnp
 from jax import Array
 
 from mmer_jax.dropout import Dropout
-from mmer_jax.layers import LSTM, check_mask, final_state, mask_steps
+from mmer_jax.layers import check_mask, final_state, mask_steps
+from mmer_jax.recurrent import LSTM
 
 
 class CyclicTranslation(nn.Module):

@@ -9,23 +9,19 @@ from typing import Any
 
 import flax.linen as nn
 import jax.numpy as jnp
-import numpy as np
 from jax import Array
 
-from mmer_jax.dropout import Dropout
+from mmer_jax.kernels import Dense, LayerNorm
 from mmer_jax.layers import (
     COMMON,
     OTHERS,
     MapName,
-    attend,
-    attention_logits,
     call_block,
     check_mask,
     check_masks,
     feed_forward,
     mask_steps,
-    masked_softmax,
-    over_sources,
+    mixed_and_map,
 )
 
 GRAINS = ('mixed', 'coarse', 'fine')
@@ -51,18 +47,19 @@ class ModalityReinforcementUnit(nn.Module):
         source_mask_BS = check_mask(self, source_BSD, source_mask_BS, name='source')
         target_mask_BT = check_mask(self, target_BTD, target_mask_BT, name='target')
         features = target_BTD.shape[-1]
-        target_BTD = nn.LayerNorm(dtype=self.dtype, name='target_norm')(target_BTD)
-        source_BSD = nn.LayerNorm(dtype=self.dtype, name='source_norm')(source_BSD)
+        target_BTD = LayerNorm(dtype=self.dtype, name='target_norm')(target_BTD)
+        source_BSD = LayerNorm(dtype=self.dtype, name='source_norm')(source_BSD)
 
         def dense(name, x):
-            return nn.Dense(features, use_bias=False, dtype=self.dtype, name=name)(x)
+            return Dense(features, use_bias=False, dtype=self.dtype, name=name)(x)
 
-        logits_BKTS = attention_logits(dense('query', target_BTD), dense('key', source_BSD), self.num_heads)
-        logits_BKTS /= np.sqrt(features // self.num_heads if self.scale == 'head' else features)
-        attention_BKTS = masked_softmax(logits_BKTS, over_sources(source_mask_BS))
-        weights_BKTS = Dropout(self.dropout)(attention_BKTS, deterministic=not train)
-        z_BTD = target_BTD + attend(weights_BKTS, dense('value', source_BSD))  # equations 7 and 8
-        inner_BTD = nn.LayerNorm(dtype=self.dtype, name='feed_forward_norm')(z_BTD)
+        mixed_BTD, attention_BKTS = mixed_and_map(
+            self, dense('query', target_BTD), dense('key', source_BSD), dense('value', source_BSD), source_mask_BS,
+            num_heads=self.num_heads, scale=(features // self.num_heads if self.scale == 'head' else features) ** -0.5,
+            dropout=self.dropout, train=train,
+        )  # fmt: skip
+        z_BTD = target_BTD + mixed_BTD  # equations 7 and 8
+        inner_BTD = LayerNorm(dtype=self.dtype, name='feed_forward_norm')(z_BTD)
         inner_BTD = feed_forward(inner_BTD, self.feed_forward, self.dropout, dtype=self.dtype, train=train)
         z_BTD = inner_BTD + z_BTD  # equation 9
         return mask_steps(z_BTD, target_mask_BT), attention_BKTS

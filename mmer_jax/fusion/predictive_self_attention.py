@@ -10,10 +10,12 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import Array
+from jax import Array, lax
 
-from mmer_jax.dropout import Dropout
+from mmer_jax.dropout import keep_from
+from mmer_jax.kernels import Dense, LayerNorm
 from mmer_jax.layers import attend, attention_logits, check_mask, feed_forward, mask_steps, masked_softmax, over_sources
+from mmer_jax.whole import recomputed
 
 MIXES = ('literal', 'logits')
 SCALES = ('head', 'model')
@@ -53,31 +55,66 @@ class PredictiveSelfAttention(nn.Module):
         if self.residual not in RESIDUALS:
             raise ValueError(f'residual {self.residual!r}: expected one of {RESIDUALS}')
         mask_BT, features = check_mask(self, z_BTD, mask_BT, name='z'), z_BTD.shape[-1]
-        norm_BTD = nn.LayerNorm(dtype=self.dtype, name='norm')(z_BTD)
+        norm_BTD = LayerNorm(dtype=self.dtype, name='norm')(z_BTD)
 
         def dense(name):
-            return nn.Dense(features, use_bias=False, dtype=self.dtype, name=name)(norm_BTD)
+            return Dense(features, use_bias=False, dtype=self.dtype, name=name)(norm_BTD)
 
-        current_BKTT = attention_logits(dense('query'), dense('key'), self.num_heads).astype(jnp.float32)
-        current_BKTT /= np.sqrt(features // self.num_heads if self.scale == 'head' else features)
-        sources = over_sources(mask_BT)
-        maps_BKTT = current_BKTT
-        if previous_BKTT is not None:
-            predicted_BKTT = self._predict(previous_BKTT, mask_BT)
-            kept_BKTT = masked_softmax(current_BKTT, sources) if self.mix == 'literal' else current_BKTT
-            maps_BKTT = self.mu * predicted_BKTT + (1 - self.mu) * kept_BKTT  # the argument of equation 2's softmax
-        attention_BKTT = masked_softmax(maps_BKTT, sources)
-        weights_BKTT = Dropout(self.dropout)(attention_BKTT, deterministic=not train)
+        fixed: Any = {'num_heads': self.num_heads, 'mu': self.mu, 'literal': self.mix == 'literal'}
+        fixed['scale'] = (features // self.num_heads if self.scale == 'head' else features) ** -0.5
+        predicted = [] if previous_BKTT is None else [self._predict(previous_BKTT, mask_BT)]
+        maps_BKTT = _maps(dense('query'), dense('key'), mask_BT, *predicted, **fixed)[0]
+        rate = self.dropout if train else 0.0
+        words = jax.random.key_data(self.make_rng('dropout')).reshape(-1) if rate else jnp.zeros(2, jnp.uint32)
+        mixed_BTD = _attend(maps_BKTT, dense('value'), mask_BT, words, rate=rate)[0]
         kept_BTD = norm_BTD if self.residual == 'norm' else z_BTD.astype(norm_BTD.dtype)
-        mixed_BTD = kept_BTD + attend(weights_BKTT, dense('value'))  # equation 3
-        inner_BTD = nn.LayerNorm(dtype=self.dtype, name='feed_forward_norm')(mixed_BTD)
+        mixed_BTD = kept_BTD + mixed_BTD  # equation 3
+        inner_BTD = LayerNorm(dtype=self.dtype, name='feed_forward_norm')(mixed_BTD)
         inner_BTD = feed_forward(inner_BTD, self.feed_forward, self.dropout, dtype=self.dtype, train=train)
         z_BTD = inner_BTD + mixed_BTD  # equation 4
-        return mask_steps(z_BTD, mask_BT), maps_BKTT, attention_BKTT
+        return mask_steps(z_BTD, mask_BT), maps_BKTT, masked_softmax(maps_BKTT, over_sources(mask_BT))
 
     def _predict(self, previous_BKTT, mask_BT):
         """The prediction chain: a 3 x 3 convolution from K maps to K maps, and GELU."""
-        pairs_BTT1 = (mask_BT[:, :, None] & mask_BT[:, None, :])[..., None]
-        image_BTTK = jnp.where(pairs_BTT1, jnp.moveaxis(previous_BKTT, 1, -1), 0)
-        conv = nn.Conv(self.num_heads, (3, 3), dtype=self.dtype, name='prediction')
-        return jax.nn.gelu(jnp.moveaxis(conv(image_BTTK), -1, 1).astype(jnp.float32), approximate=False)
+        kernel, bias = Weights((3, 3, self.num_heads, self.num_heads), name='prediction')()
+        kernel, bias = kernel.astype(self.dtype), bias.astype(self.dtype)
+        return _convolve(previous_BKTT, mask_BT, kernel, bias)[0]
+
+
+class Weights(nn.Module):
+    """The parameters of a convolution, made as flax.linen.Conv makes them."""
+
+    shape: tuple[int, ...]
+
+    @nn.compact
+    def __call__(self) -> tuple[Array, Array]:
+        kernel = self.param('kernel', nn.initializers.lecun_normal(), self.shape)
+        return kernel, self.param('bias', nn.initializers.zeros, self.shape[-1:])
+
+
+@recomputed
+def _convolve(maps_BKTT, mask_BT, kernel, bias):
+    pairs_BTT1 = (mask_BT[:, :, None] & mask_BT[:, None, :])[..., None]
+    image_BTTK = jnp.where(pairs_BTT1, jnp.moveaxis(maps_BKTT, 1, -1), 0).astype(kernel.dtype)
+    layouts = ('NHWC', 'HWIO', 'NHWC')
+    found_BTTK = lax.conv_general_dilated(image_BTTK, kernel, (1, 1), 'SAME', dimension_numbers=layouts)
+    found_BTTK += bias[None, None, None]
+    return [jax.nn.gelu(jnp.moveaxis(found_BTTK, -1, 1).astype(maps_BKTT.dtype), approximate=False)]
+
+
+@recomputed
+def _maps(query_BTD, key_BTD, mask_BT, *predicted, num_heads, mu, literal, scale):
+    """Equation 2 without its outer softmax, in float32 at least."""
+    current_BKTT = attention_logits(query_BTD, key_BTD, num_heads)
+    current_BKTT = current_BKTT.astype(jnp.promote_types(current_BKTT.dtype, jnp.float32)) * scale
+    if predicted and literal:
+        current_BKTT = masked_softmax(current_BKTT, over_sources(mask_BT))
+    return [mu * predicted_BKTT + (1 - mu) * current_BKTT for predicted_BKTT in predicted] or [current_BKTT]
+
+
+@recomputed
+def _attend(maps_BKTT, value_BTD, mask_BT, words, *, rate):
+    weights_BKTT = masked_softmax(maps_BKTT, over_sources(mask_BT))
+    if rate:
+        weights_BKTT = jnp.where(keep_from(words, np.uint32(0), weights_BKTT.shape, rate), weights_BKTT / (1 - rate), 0)
+    return [attend(weights_BKTT, value_BTD)]

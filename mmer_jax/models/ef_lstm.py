@@ -8,7 +8,8 @@ from jax import Array
 
 from mmer_jax.dropout import Dropout
 from mmer_jax.fusion.ctc_alignment import AlignToAnchor
-from mmer_jax.layers import LSTM, MLP, final_state
+from mmer_jax.layers import MLP, final_state
+from mmer_jax.recurrent import LSTM
 
 
 class EfLstm(nn.Module):

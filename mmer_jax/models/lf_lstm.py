@@ -7,7 +7,8 @@ import jax.numpy as jnp
 from jax import Array
 
 from mmer_jax.dropout import Dropout
-from mmer_jax.layers import LSTM, MLP, call_block, check_batch, final_state
+from mmer_jax.layers import MLP, call_block, check_batch, final_state
+from mmer_jax.recurrent import LSTM
 
 
 class LfLstm(nn.Module):

@@ -10,7 +10,8 @@ from jax import Array
 from mmer_jax.dropout import Dropout
 from mmer_jax.fusion.ctc_alignment import AlignToAnchor
 from mmer_jax.fusion.cyclic_translation import CyclicTranslation
-from mmer_jax.layers import LSTM, last_valid
+from mmer_jax.layers import last_valid
+from mmer_jax.recurrent import LSTM
 
 
 class Mctn(nn.Module):
@@ -49,14 +50,14 @@ class Mctn(nn.Module):
             raise ValueError(f'mctn is trained on {self.modalities}, but the batch has no {", ".join(missing)}')
         aligner = AlignToAnchor(source, self.max_length, align=self.align, dtype=self.dtype, name='alignment')
         aligned, mask_BP, extras = aligner(batch, (source,) if missing else self.modalities, train=train)
-        if not missing:
         mask_BP &= batch[f'{source}_mask'].any(1, keepdims=True)  # without the source there is nothing to translate
+        if not missing:
             extras['mctn_mask'] = mask_BP
         # Without its targets in the batch the model computes what the prediction needs and no more.
         sizes = [None if missing else aligned[m].shape[-1] for m in targets] or [None]
-
         # A record without a target has nothing to translate to: zeros would be learnt instead.
         there = {m: mask_BP & batch[f'{m}_mask'].any(1, keepdims=True) for m in (() if missing else targets)}
+
         first = self._translation('translation', cyclic=True)
         joint_BPH, forward_BPD, back_BPD = first(aligned[source], mask_BP, sizes[0], train=train)
         if forward_BPD is not None:

@@ -15,8 +15,8 @@ from mmer_jax.fusion.double_discriminator import DoubleDiscriminator
 from mmer_jax.fusion.hierarchical_cross_modal import GRAINS, HierarchicalCrossModalAttention
 from mmer_jax.fusion.predictive_self_attention import PredictiveSelfAttention
 from mmer_jax.fusion.weighted_attention import WeightedAttention
+from mmer_jax.kernels import LayerNorm
 from mmer_jax.layers import (
-    LSTM,
     MLP,
     Attention,
     MapName,
@@ -27,6 +27,7 @@ from mmer_jax.layers import (
     masked_mean,
     sinusoidal_positions,
 )
+from mmer_jax.recurrent import LSTM
 from mmer_jax.repeat import repeat_layers
 
 WEIGHTS = 'weights'  # what the weighted attention layer is called among the modalities' self-attentions
@@ -225,9 +226,9 @@ class Mfsa(nn.Module):
         drop = Dropout(self.dropout, deterministic=not train)
         attention = Attention(self.fusion_heads, self.dropout, dtype=self.dtype, name='fusion_attention')
         mixed_BMD, _ = attention(x_BMD, x_BMD, every_BM, train=train)
-        x_BMD = nn.LayerNorm(dtype=self.dtype, name='fusion_attention_norm')(x_BMD + drop(mixed_BMD))
+        x_BMD = LayerNorm(dtype=self.dtype, name='fusion_attention_norm')(x_BMD + drop(mixed_BMD))
         forward = MLP((self.fusion_feed_forward, self.output_width), self.dropout, dtype=self.dtype, name='fusion_mlp')
-        x_BMD = nn.LayerNorm(dtype=self.dtype, name='fusion_mlp_norm')(x_BMD + drop(forward(x_BMD, train=train)))
+        x_BMD = LayerNorm(dtype=self.dtype, name='fusion_mlp_norm')(x_BMD + drop(forward(x_BMD, train=train)))
         features_BD = x_BMD.reshape(len(x_BMD), -1)
         head = MLP((features_BD.shape[-1] // 2, self.num_outputs), self.dropout, dtype=self.dtype, name='head')
         return head(features_BD, train=train), features_BD

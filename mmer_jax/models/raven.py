@@ -9,7 +9,8 @@ from jax import Array
 from mmer_jax.dropout import Dropout
 from mmer_jax.fusion.ctc_alignment import AlignToAnchor
 from mmer_jax.fusion.gated_shift import GatedShift
-from mmer_jax.layers import LSTM, last_valid
+from mmer_jax.layers import last_valid
+from mmer_jax.recurrent import LSTM
 
 
 class Raven(nn.Module):
