@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 
 from data_prep.pool import PreparationError
+from mmer_jax.files.npy import LIMIT_VARIABLE, largest
 from mmer_jax.media import MediaError
 from mmer_jax.media.download import check_download
 from mmer_jax.media.textfile import decode_word, read_json, read_text
@@ -32,6 +33,8 @@ EXPECTED = 'a computational sequence (.csd), which is HDF5'
 LAYOUT = 'expected /<root>/data/<video id>/{features, intervals}'
 NO_TIMES = np.zeros((0, 2))
 AGAIN = 'copy or download it again'
+REFUSED = 'nothing of it was read: get the file from its publisher, or copy the data into it'
+RATIO = 1100  # bytes announced per byte stored: the most that HDF5's compression reaches is 1032
 FOLDS = {'standard_train_fold': 'train', 'standard_valid_fold': 'validation', 'standard_test_fold': 'test'}
 
 
@@ -79,17 +82,24 @@ class Sequence:
             raise MediaError(self.path, 'damaged', f'{place or "the file"}: {error}; {AGAIN}') from error
 
     def _find_data(self) -> tuple[str, 'h5py.Group']:
+        self._check_links('', self._file)
         roots = [name for name, node in self._file.items() if isinstance(node, h5py.Group)]
+        for name in roots:
+            self._check_links(f'/{name}', self._file[name])
         found = [name for name in roots if isinstance(self._file[name].get('data'), h5py.Group)]
         if len(found) != 1:
             has = ', '.join(self._file) or 'nothing'
             raise MediaError(self.path, 'not a computational sequence', f'{LAYOUT}; the file has at its top: {has}')
-        return found[0], self._file[found[0]]['data']
+        data = self._file[found[0]]['data']
+        self._check_links(f'/{found[0]}/data', data)
+        return found[0], data
 
     def _describe(self, video: str) -> tuple[tuple[int, ...], np.dtype]:
         """Shape and dtype of a video's features, checked against its intervals."""
         where = f'/{self.root}/data/{video}'
         node = self._data.get(video)
+        if isinstance(node, h5py.Group):
+            self._check_links(where, node)
         members = dict(node.items()) if isinstance(node, h5py.Group) else {}
         for name in ('features', 'intervals'):
             if not isinstance(members.get(name), h5py.Dataset):
@@ -99,7 +109,28 @@ class Sequence:
         if len(shape) not in (1, 2) or not fits:
             found = f'{where} has features {shape} and intervals {times}'
             raise MediaError(self.path, 'features and intervals do not fit', f'{found}, expected (T, D) and (T, 2)')
+        for name in ('features', 'intervals'):
+            self._check_stored(f'{where}/{name}', members[name])
         return shape, members['features'].dtype
+
+    def _check_stored(self, where: str, array: 'h5py.Dataset') -> None:
+        """What an array announces lies in this file, and is not made out of nothing."""
+        if array.is_virtual or array.external:
+            raise MediaError(self.path, 'data outside the file', f'{where} reads other files; {REFUSED}')
+        announced, stored = int(array.nbytes), int(array.id.get_storage_size())
+        if announced > RATIO * stored:
+            found = f'{where} {array.shape} announces {announced} bytes, {stored} are stored'
+            raise MediaError(self.path, 'announces more than it holds', f'{found}, expected {RATIO} for one at most')
+        if announced > largest():
+            found = f'{where} {array.shape} has {announced} bytes, expected {largest()} at most'
+            raise MediaError(self.path, 'too large', f'{found}; {LIMIT_VARIABLE}=BYTES allows more')
+
+    def _check_links(self, place: str, group: 'h5py.Group') -> None:
+        """Every member of a group lies in this file."""
+        for name in group:
+            if isinstance(link := group.get(name, getlink=True), h5py.ExternalLink):
+                found = f'{place}/{name} is a link to another file ({str(link.filename)[:100]})'
+                raise MediaError(self.path, 'data outside the file', f'{found}; {REFUSED}')
 
     def __enter__(self) -> 'Sequence':
         return self

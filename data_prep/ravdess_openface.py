@@ -34,6 +34,7 @@ from data_prep.pool import (
     summary,
 )
 from mmer_jax.data.records import Feature, Label, RecordWriter, Schema
+from mmer_jax.files.npy import check_zip
 from mmer_jax.media import MediaError
 from mmer_jax.media.download import check_download
 from mmer_jax.settings import ranges
@@ -47,6 +48,8 @@ def read_table(path: str | os.PathLike) -> dict[tuple[str, ...], np.ndarray]:
     path, size = Path(path), ACTION_UNITS + VALUES
     try:
         check_download(path, 'arrays of NumPy (.npz)', but='zip archive')
+        with open(path, 'rb') as opened:
+            check_zip(opened)
         with open(path, 'rb') as opened, np.load(opened, allow_pickle=False) as file:
             missing = [key for key in ('ids', 'feats') if key not in file]
             if missing:

@@ -162,6 +162,11 @@ def _match(
     config: Settings, family: Family, fields: Mapping[str, Any], prefix: str, tensors: Tensors
 ) -> tuple[dict[str, str], tuple[str, ...]]:
     """Plan.taken and Plan.fresh."""
+    if fields['num_layers'] > len(tensors):  # before anything is made of each layer
+        raise ValueError(
+            f'{config.file} announces {fields["num_layers"]} layers, the weights hold {len(tensors)} tensors: they '
+            'do not belong together, or config.json is damaged'
+        )
     taken: dict[str, str] = {}
     fresh, missing = [], []
     for ours, originals, optional in family.rules(fields):

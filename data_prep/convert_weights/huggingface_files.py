@@ -64,6 +64,11 @@ def _shards(index: Path) -> list[str]:
     if not isinstance(places, dict) or not places or not all(isinstance(name, str) for name in places.values()):
         raise ValueError(f'{index} has weight_map = {str(places)[:60]}, expected the file of each tensor by name')
     names = sorted(set(places.values()))
+    outside = [name for name in names if Path(name).name != name or name in ('', '.', '..')]
+    if outside:
+        raise ValueError(
+            f'{index} names {outside[0][:100]!r}, expected files of its own folder; nothing of it was read'
+        )
     missing = [name for name in names if not (index.parent / name).is_file()]
     if missing:
         raise ValueError(f'{index} names {", ".join(missing)}, absent from {index.parent}; download the shards too')

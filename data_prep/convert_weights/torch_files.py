@@ -11,6 +11,7 @@ dictionary around it ('state_dict', 'model', 'model_state_dict') that is looked 
 
 import dataclasses
 import io
+import math
 import os
 import pickle
 import struct
@@ -24,6 +25,7 @@ from typing import Any, BinaryIO
 import ml_dtypes
 import numpy as np
 
+from mmer_jax.files.npy import LIMIT_VARIABLE, check_zip, largest
 from mmer_jax.media.download import HEAD, find_failure
 
 DTYPES = {
@@ -33,6 +35,10 @@ DTYPES = {
 }  # fmt: skip
 WRAPPERS = ('state_dict', 'model_state_dict', 'model')
 LEGACY = 0x1950A86A20F9469CFC6C  # the number that begins a file of torch before 1.6
+SMALL = (
+    1 << 26
+)  # bytes that any file may take: a view that repeats its storage, what the members of a zip file unpack to
+UNPACKED = 4  # times its own size that a zip file may unpack to; torch.save compresses nothing
 FAULTS = (
     EOFError, LookupError, TypeError, ValueError, AttributeError, OverflowError, MemoryError, RecursionError,
     pickle.UnpicklingError, struct.error, zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError,
@@ -87,7 +93,31 @@ GLOBALS = {
 }
 
 
-class _Unpickler(pickle.Unpickler):
+class _Whole:
+    """A file as the interpreter reads it: an instruction that is cut short is an error."""
+
+    def __init__(self, file: BinaryIO):
+        self._file = file
+
+    def read(self, count: int) -> bytes:
+        data = self._file.read(count)
+        if len(data) < count:
+            raise EOFError('it is cut short')
+        return data
+
+    def readline(self) -> bytes:
+        line = self._file.readline()
+        if not line.endswith(b'\n'):
+            raise EOFError('it is cut short')
+        return line
+
+
+class _Unpickler(pickle._Unpickler):
+    """The interpreter in Python: its memo is a dictionary, where that in C makes room up to the largest index."""
+
+    def __init__(self, file: BinaryIO):
+        super().__init__(_Whole(file))
+
     def find_class(self, module, name):
         if (module, name) in GLOBALS:
             return GLOBALS[module, name]
@@ -153,7 +183,7 @@ def open_checkpoint(path: str | os.PathLike) -> Checkpoint:
         ) from error
     except FAULTS as error:
         raise CheckpointError(
-            f'{path} is no file of torch.save, or damaged: {error or type(error).__name__}'
+            f'{path} is no file of torch.save, or damaged: {str(error) or type(error).__name__}'
         ) from error
     tensors = {name: value for name, value in _state_dict(content, path).items() if isinstance(value, _Tensor)}
     if not tensors:
@@ -176,18 +206,29 @@ def _state_dict(content: Any, path: Path) -> Mapping[str, Any]:
 
 
 def _view(storage: np.ndarray, tensor: _Tensor) -> np.ndarray:
-    """The tensor's own array, refusing one that reaches out of its storage."""
+    """The tensor's own array, refusing one that reaches out of its storage, or repeats it without end."""
     first = tensor.storage.offset + tensor.offset
     last = first + sum((n - 1) * s for n, s in zip(tensor.shape, tensor.strides, strict=True))
     if min(tensor.shape, default=1) == 0:
         return np.zeros(tensor.shape, storage.dtype)
     if first < 0 or min(tensor.strides, default=0) < 0 or last >= len(storage):
         raise ValueError(f'element {last} of a storage of {len(storage)}')
+    announced = math.prod(tensor.shape) * storage.itemsize
+    if announced > max(storage.nbytes, _most(SMALL)):
+        found = f'{tensor.shape} of {announced} bytes is announced of a storage of {storage.nbytes}'
+        raise ValueError(f'{found}; {LIMIT_VARIABLE}=BYTES allows more')
     strides = [s * storage.itemsize for s in tensor.strides]
     return np.lib.stride_tricks.as_strided(storage[first:], tensor.shape, strides, writeable=False).copy()
 
 
+def _most(least: int) -> int:
+    """Bytes that are allowed: `least`, or what the environment says where that is more."""
+    return max(least, largest() if LIMIT_VARIABLE in os.environ else 0)
+
+
 def _open_zip(path: Path) -> tuple[Any, Callable[[_Storage], np.ndarray]]:
+    with open(path, 'rb') as file:
+        check_zip(file, _most(max(SMALL, UNPACKED * path.stat().st_size)))
     with zipfile.ZipFile(path) as archive:
         names = [name for name in archive.namelist() if name == 'data.pkl' or name.endswith('/data.pkl')]
         if len(names) != 1:

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from mmer_jax.files import atomic
+from mmer_jax.files import atomic, npy
 
 AGAIN = 'remove results.json of this fold and start the run again with its command, which writes both anew'
 
@@ -70,9 +70,11 @@ def read_arrays(path: str | os.PathLike, names: Sequence[str], advice: str = AGA
     if not path.is_file():
         raise FileNotFoundError(f'{path}: no such file; check the path, or that the run which writes it is finished')
     try:
+        with open(path, 'rb') as stream:
+            npy.check_zip(stream)
         with open(path, 'rb') as stream, np.load(stream) as file:  # np.load leaves a damaged file open
             return {name: file[name] for name in names}
-    except (OSError, ValueError, KeyError, EOFError, TypeError, zipfile.BadZipFile, zlib.error) as error:
+    except (OSError, ValueError, KeyError, EOFError, TypeError, MemoryError, zipfile.BadZipFile, zlib.error) as error:
         why = ' '.join(str(error).split()) or type(error).__name__
         raise ValueError(f'{path} is damaged ({why}): {advice}') from error
 

@@ -1,6 +1,7 @@
 """Features that other programs extracted: .npy, .npz, tables of OpenFace, openSMILE and others, one file per clip."""
 
 import dataclasses
+import os
 import zipfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -8,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from mmer_jax.data.schema import Feature
+from mmer_jax.files.npy import LIMIT_VARIABLE, check_npy, check_zip, largest
 from mmer_jax.media import MediaError
 from mmer_jax.media.download import check_download
 from mmer_jax.media.textfile import read_text
@@ -106,12 +108,12 @@ def read_features(path: Path) -> tuple[np.ndarray, tuple[str, ...]]:
 
 
 def _check_announced(path: Path) -> None:
-    """MediaError where the arrays of a .npz would be larger than MOST when unpacked."""
-    if path.suffix.lower() == '.npz':
-        with zipfile.ZipFile(path) as archive:
-            size = sum(entry.file_size for entry in archive.infolist())
-        if size > MOST:
-            raise MediaError(path, 'too large', f'{size} bytes unpacked, expected {MOST} at most')
+    """ValueError where a .npy announces more than it holds, or a .npz would be larger than MOST when unpacked."""
+    with open(path, 'rb') as file:
+        if path.suffix.lower() == '.npz':
+            check_zip(file, max(MOST, largest() if LIMIT_VARIABLE in os.environ else 0))
+        else:
+            check_npy(file, path.stat().st_size)
 
 
 def _read_table(path: Path) -> tuple[np.ndarray, tuple[str, ...]]:
