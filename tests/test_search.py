@@ -2,6 +2,7 @@
 
 import json
 import sys
+from types import SimpleNamespace
 from typing import Any
 
 import jax.numpy as jnp
@@ -15,6 +16,7 @@ from mmer_jax.files import read_jsonl
 from mmer_jax.models import MODELS
 from mmer_jax.results import trials as trials_of
 from mmer_jax.run.choices import Range
+from mmer_jax.run.selection import Selection
 from mmer_jax.run.study import JOURNAL, Pruned, Study
 from mmer_jax.settings import overrides
 from mmer_jax.settings.keys import check_config_values
@@ -214,6 +216,23 @@ def test_a_trial_that_fails_is_told_and_the_rest_goes_on(tiny, tmp_path, monkeyp
     assert trials_of.trials_table(found).rows[1][-1] == 'failed: step 3: the loss is not finite'
 
 
+def test_what_a_trial_reports_is_the_mean_over_folds_and_seeds():
+    reported = []
+    progress = search.Progress(SimpleNamespace(report=lambda *one: reported.append(one)), higher=False, seeds=(0, 1))
+    first, second = Selection(2, higher_is_better=False), Selection(2, higher_is_better=False)
+    for epoch, losses in ((1, [1.0, 3.0]), (2, [2.0, 1.5])):
+        first.update(epoch, np.array(losses))
+        progress.after_epoch(epoch, first)
+    progress.end_fold('fold_0', first)
+    second.update(1, np.array([5.0, 5.5]))
+    progress.after_epoch(1, second)
+    assert reported == [(0, 1, 2.0), (0, 2, 1.25), (1, 1, 3.25)]
+    assert [(row['seed'], row['value'], row['best_epoch'], row['epochs']) for row in progress.rows] == [
+        (0, 1.0, 1, 2),
+        (1, 1.5, 2, 2),
+    ]
+
+
 # ---- the trials of a study, without training -------------------------------------------------------------------
 
 
@@ -235,6 +254,7 @@ def test_what_is_worse_than_the_median_is_pruned_after_some_epochs(tmp_path):
             trial.prune(str(where), 1.0)
     assert stopped == {5: 'epoch 2'}
     assert [trial['state'] for trial in study.records()] == [*['finished'] * 5, 'pruned', 'finished']
+    assert [trial['value'] for trial in study.records()][4:] == [5, None, 4.5]
     assert set(study.importance()) == {one.key for one in SPACE}
     assert sum(study.importance().values()) == pytest.approx(1)
 

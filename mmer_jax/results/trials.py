@@ -22,7 +22,7 @@ ORDER = ('finished', 'pruned', 'running', 'waiting', 'failed')
 EXPLANATION = """\
 Each value is of validation, at the epoch that validation chose: the mean over folds and seeds, ± the standard deviation
 over the seeds (or the folds, with one seed). The best of many trials looks better than it is: train its config and read
-the test split once. A pruned trial was worse than the median of the others, and its value is that of the moment."""
+the test split once. A pruned trial was worse than the median of the others at the epoch that is named."""
 
 
 def find_searches(paths: Sequence[str | Path]) -> list[Path]:
@@ -55,7 +55,7 @@ def read_search(folder: Path) -> dict[str, Any]:
 
 
 def ordered(search: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Finished trials, the best first, then pruned ones likewise, then the others."""
+    """Finished trials, the best first, then pruned ones, then the others."""
     sign = -1 if search['higher'] else 1
 
     def place(trial: Mapping[str, Any]) -> tuple:

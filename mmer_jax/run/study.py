@@ -153,7 +153,7 @@ class Study:
             {
                 'number': found.number,
                 'state': STATES[found.state.name],
-                'value': found.value if found.state.name in ('COMPLETE', 'PRUNED') else None,
+                'value': found.value if found.state.name == 'COMPLETE' else None,  # else of a part of the training
                 'values': {
                     one.key: _value(one, found.params[one.key]) for one in self.space if one.key in found.params
                 },
@@ -169,7 +169,8 @@ class Study:
             return {}
         evaluator = self._optuna.importance.FanovaImportanceEvaluator(seed=0)
         try:
-            return dict(self._optuna.importance.get_param_importances(self._study, evaluator=evaluator))
+            found = self._optuna.importance.get_param_importances(self._study, evaluator=evaluator)
+            return {key: float(share) for key, share in found.items()}
         except (ValueError, RuntimeError):  # every tree of the forest is a single leaf
             return {}
 
