@@ -11,7 +11,7 @@ compiled programs kept (JAX_COMPILATION_CACHE_DIR, or ~/.cache) a second run beg
 import argparse
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,8 +27,13 @@ def rate(work: Callable[[], Any], clips: int) -> float:
     return clips / (time.perf_counter() - started)
 
 
+def decode_all(predictor: Any, paths: Sequence[Path]) -> None:
+    """What the readers decode of clips, without features."""
+    for path in paths:
+        decode(predictor, path)
+
+
 def decode(predictor: Any, path: Path) -> None:
-    """What the readers decode of a clip, without features."""
     from mmer_jax.media import MediaError, audio, video
     from mmer_jax.readers import Pictures, Sound
 
@@ -62,7 +67,7 @@ def work(arguments: argparse.Namespace) -> None:
     read = [predictor._read(clip) for clip in found]
     rows = {
         'whole': lambda: list(predictor.predict(found, batch_size=batch)),
-        'decoding': lambda: [decode(predictor, clip.path) for clip in found if clip.path is not None],
+        'decoding': lambda: decode_all(predictor, [clip.path for clip in found if clip.path is not None]),
         'decoding and features': lambda: [read_record(clip, predictor.readers) for clip in found],
         'models': lambda: [predictor._predict(read[k : k + batch], batch) for k in range(0, len(read), batch)],
     }
