@@ -78,14 +78,19 @@ def work(arguments: argparse.Namespace) -> None:
         print(f'{name}: {value:.1f} clips/s, {rates["whole"] / value:.0%} of the time')
 
 
-def main(argv: list[str] | None = None) -> int:
+def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog='python -m benchmarks.predict', description=__doc__.split('\n')[0])
     add = parser.add_argument
     add('--run', type=Path, required=True, help='a finished run whose data say how a clip is read')
     add('--media', type=Path, required=True, help='folder of clips')
     add('--clips', type=ranges.COUNT, default=40, help='clips to take')
     add('--no_cache', action='store_true', help='compile anew')
-    return command.run(work, parser.parse_args(argv))
+    return parser.parse_args(argv)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The command line; returns the exit status."""
+    return command.run(work, parse_arguments(argv))
 
 
 if __name__ == '__main__':
