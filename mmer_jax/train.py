@@ -26,6 +26,7 @@ from mmer_jax.metrics import floors, is_better_high, names, unfit
 from mmer_jax.models import check_module
 from mmer_jax.run import provenance, sharding, trackers, warm_start, writer
 from mmer_jax.run.checkpoint import Checkpoints
+from mmer_jax.run.divergence import Divergence
 from mmer_jax.run.first_step import LATEST as FIRST
 from mmer_jax.run.first_step import Stopwatch
 from mmer_jax.run.program import (
@@ -162,6 +163,7 @@ def train_fold(
         finally:
             program.background.forget()
         predictions, results = measure(config, fold_data, program, name, loop.best, loop.selection, seeds)
+        loop.divergence.mark(results['rows'])
         if first:
             for split, values in predictions.items():
                 evaluate.save_predictions(workdir / 'predictions' / f'{split}.npz', values, seeds)
@@ -201,7 +203,7 @@ class Loop:
             config.selection.plateau_factor,
         )
         self.state: TrainState = program.shapes(config.seeds)
-        self.loss_sum, self.step = np.zeros(config.seeds), 0
+        self.loss_sum, self.step, self.divergence = np.zeros(config.seeds), 0, Divergence(self.seeds)
         expected = self._restore()
         if self.step < program.total_steps:
             program.prepare(fold_data, self.step)
@@ -231,10 +233,12 @@ class Loop:
         self.step, self.state, self.best, host = found
         self.selection.restore(host['selection'])
         self.loss_sum = np.asarray(host['loss_sum'])
+        self.divergence.restore(host.get('divergence'))
         return host.get('rows')
 
     def _save(self):
         host = {'selection': self.selection.to_json(), 'loss_sum': self.loss_sum.tolist(), 'rows': self.log.rows}
+        host['divergence'] = self.divergence.to_json()
         self.checkpoints.save(self.step, state=self.state, best=self.best, host=host)
 
     def run(self) -> None:
@@ -286,6 +290,7 @@ class Loop:
         epoch, _, records = self.plan[step]
         if not np.isfinite(loss[self.selection.running]).all():
             raise FloatingPointError(self._describe_non_finite(step, loss, numbers, records))
+        self.divergence.account(step + 1, loss, self.selection.running, tell=self.log.active)
         self.loss_sum += np.where(self.selection.running, loss * len(records), 0)
         shown = float(loss[self.selection.running].mean())
         self.progress.update(step + 1, epoch=epoch + 1, examples=len(records), loss=shown)
@@ -303,13 +308,16 @@ class Loop:
         rows = {int(s): float(x) for s, x in zip(self.seeds, loss, strict=True)}
         return (
             f'step {step + 1}: the loss is not finite (seed: loss = {rows}), from {which}. The last checkpoint is '
-            f'step {self.checkpoints.latest()}; lower the learning rate, clip gradients, or look at these records'
+            f'step {self.checkpoints.latest()}; lower the learning rate ({float(self.program.schedule(step)):g}), '
+            'clip gradients, or look at these records'
         )
 
     def _end_epoch(self, waited: float, seconds: float) -> None:
         """Validation, selection, plateau decay and the epoch's rows."""
         epoch = self.step // self.plan.batches_per_epoch
         was_running, examples = self.selection.running.copy(), len(self.plan.records)
+        rates = float(self.program.schedule(self.step - 1)) * self.selection.lr_scale
+        self.divergence.check_parameters(self.step, self.state.params, was_running, rates)
         predictions = evaluate.predict(self.program, variables_of(self.state), self.fold_data.loaders['validation'])
         source, metric = self.fold_data.source, self.config.selection.metric
         # A seed that has stopped may diverge while the others go on; nobody looks at it any more.
