@@ -55,7 +55,7 @@ def read_json(path: str | os.PathLike) -> Any:
         raise FileNotFoundError(f'{path}: no such file; check the path, or that the run which writes it is finished')
     try:
         return json.loads(path.read_bytes())
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(f'{path}: not valid JSON ({error}); restore the file or run again') from error
 
 
@@ -98,7 +98,7 @@ def parse_lines(path: Path) -> Iterator[tuple[int, bytes, dict[str, Any]]]:
             row = json.loads(raw)
             if not isinstance(row, dict):
                 raise ValueError(f'found {type(row).__name__}, expected an object')
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             if last:
                 return
             raise ValueError(

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from mmer_jax.files import read_json
+from mmer_jax.results import kinds
 
 KEYS = (
     'format', 'config', 'variant', 'dataset', 'modalities', 'protocol', 'parameters', 'metrics', 'selection',
@@ -140,9 +141,9 @@ def read_run(folder: Path) -> Run:
         child.name: child for child in sorted(folder.glob('fold_*'), key=natural) if (child / 'results.json').is_file()
     }
     if (folder / 'results.json').is_file():
-        results, unfinished = read_json(folder / 'results.json'), ''
+        results, unfinished = _read_whole(folder / 'results.json'), ''
     elif folds:
-        parts = [read_json(fold / 'results.json') for fold in folds.values()]
+        parts = [_read_whole(fold / 'results.json') for fold in folds.values()]
         results = {**parts[0], 'rows': [row for part in parts for row in part['rows']]}
         unfinished = f'unfinished: folds {", ".join(folds)} only'
     else:
@@ -161,6 +162,13 @@ def read_run(folder: Path) -> Run:
     if len(set(pairs)) != len({f for f, _ in pairs}) * len({s for _, s in pairs}) or len(set(pairs)) != len(pairs):
         raise ReportError(f'{path}: its {len(pairs)} rows are not every fold with every seed once: {pairs}')
     return Run(folder, results, folds or {results['rows'][0]['fold']: folder}, unfinished)
+
+
+def _read_whole(path: Path) -> dict[str, Any]:
+    results = read_json(path)
+    if fault := kinds.fault(results):
+        raise ReportError(f'{path} is damaged ({fault}): remove it and run the command again, which writes it anew')
+    return {'rows': [], **results}
 
 
 def unique(values: Iterable[Any]) -> list[Any]:

@@ -97,9 +97,9 @@ class Writer:
             return
         kept = []
         for number, raw, row in parse_lines(path):
-            if 'step' not in row:
+            if type(row.get('step')) is not int:
                 raise ValueError(
-                    f"{path}, line {number}: no 'step' among {list(row)}; remove the line to resume this run"
+                    f"{path}, line {number}: no number 'step' among {list(row)}; remove the line to resume this run"
                 )
             if row['step'] <= step:
                 kept.append(raw + b'\n')
