@@ -7,7 +7,7 @@ Modalities, sizes, classes, loss and metrics follow the data. Folds too: the col
 groups of speakers, else of clips, which is marked. One LSTM per modality, their states joined (LF-LSTM), behind a small
 CNN for pictures and mel bands for samples. Small and without pretrained weights: a first number, not the last one.
 
-Ours: on data of yours.
+Ours: not run: it is for data of yours.
 """
 
 from ml_collections import ConfigDict

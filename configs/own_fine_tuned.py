@@ -13,7 +13,7 @@
 
 Others of the same families: --config.pretrained.encoder=NAME. Classes, loss, metrics and folds follow the data.
 
-Ours: on data of yours.
+Ours: not run: it is for data of yours.
 """
 
 from ml_collections import ConfigDict

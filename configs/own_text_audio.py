@@ -7,7 +7,7 @@ Modalities, sizes, loss and metrics follow the data, folds too, as in configs/ow
 words are vectors, with --tokenizer token ids whose vectors are learnt from the start; configs/own_fine_tuned.py begins
 with a pretrained model.
 
-Ours: on data of yours.
+Ours: not run: it is for data of yours.
 """
 
 from ml_collections import ConfigDict

@@ -97,8 +97,7 @@ def config(**changes):
         ({'model__hidden_size': 0}, 'config.model.hidden_size: found 0, expected a whole number of at least 1'),
         ({'model__hidden': 8}, 'config.model.hidden: LfLstm has no field hidden; its fields are hidden_size, num_'),
         ({'model__num_outputs': 8}, 'config.model.num_outputs: found 8, expected nothing: the data and config.compute'),
-        ({'model__name': 'lf'}, "config.model.name: found 'lf', expected the name of a known model: audio_visual, "),
-        ({'modalities': ()}, 'config.modalities: found (), expected one to three of text, audio, vision'),
+        ({'model__name': 'lf'}, "config.model.name: found 'lf', expected the name of a known model: any_input, "),
         ({'modalities': ('text', 'text')}, "config.modalities: found ('text', 'text'), expected one to three of"),
         (
             {'data__augment': (('time_mask', {'modality': 'text', 'steps': 0}),)},
