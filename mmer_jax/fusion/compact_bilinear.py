@@ -8,6 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from mmer_jax.fusion.checks import check_vectors
+
 TINY = 1e-8  # bounds the root's gradient, which would make much of the transforms' rounding
 
 
@@ -42,6 +44,7 @@ class CompactBilinear(nn.Module):
 
     @nn.compact
     def __call__(self, vectors: Sequence[Array]) -> Array:
+        check_vectors('CompactBilinear', vectors)
         transforms = []
         for number, x_BD in enumerate(vectors):
             place_D, sign_D = hashes(x_BD.shape[-1], self.sketch_size, self.seed + number)

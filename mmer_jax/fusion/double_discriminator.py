@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from mmer_jax.fusion.checks import check_shape, shown
 from mmer_jax.fusion.gradient_reversal import reverse_gradient
 from mmer_jax.layers import MLP
 
@@ -27,6 +28,11 @@ class DoubleDiscriminator(nn.Module):
 
     @nn.compact
     def __call__(self, specific_BMD: Array, agnostic_BMD: Array, train: bool) -> dict[str, Array]:
+        for name, x_BMD in (('specific', specific_BMD), ('agnostic', agnostic_BMD)):
+            check_shape('DoubleDiscriminator', x_BMD, 'BMD', f'{name} vectors')
+        if specific_BMD.shape != agnostic_BMD.shape:
+            found = f'{shown(specific_BMD)} and {shown(agnostic_BMD)}'
+            raise ValueError(f'DoubleDiscriminator: specific and agnostic vectors of shapes {found}, expected the same')
         modalities = agnostic_BMD.shape[1]
         importance = nn.Dense(modalities, use_bias=False, dtype=self.dtype, name='importance')
         importance_BMM = importance(jax.lax.stop_gradient(agnostic_BMD)).astype(jnp.float32)

@@ -8,6 +8,8 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from mmer_jax.fusion.checks import shown
+
 
 class GatedShift(nn.Module):
     """Words (B, T, D) and one state (B, T, H_m) a word for each nonverbal modality m -> shifted words (B, T, D).
@@ -32,9 +34,14 @@ class GatedShift(nn.Module):
             raise ValueError(f"gate_activation = {self.gate_activation!r}: expected 'sigmoid' or 'none'")
         if self.scaling not in ('capped', 'floored'):
             raise ValueError(f"scaling = {self.scaling!r}: expected 'capped' or 'floored'")
-        if word_BTD.ndim != 3 or not states or any(x.shape[:-1] != word_BTD.shape[:2] for x in states):
-            found = f'{word_BTD.shape} and states {[x.shape for x in states]}'
-            raise ValueError(f'GatedShift: words of shape {found}, expected (B, T, D) and one or more (B, T, H)')
+        listed = isinstance(states, (list, tuple))
+        fits = getattr(word_BTD, 'ndim', None) == 3 and listed and states
+        if not fits or any(getattr(x, 'shape', ())[:-1] != word_BTD.shape[:2] for x in states):
+            found = f'[{", ".join(map(shown, states))}]' if listed else shown(states)
+            raise ValueError(
+                f'GatedShift: words of shape {shown(word_BTD)} and states {found}, expected (B, T, D) and one or more '
+                '(B, T, H)'
+            )
         weighted = []
         for number, state_BTH in enumerate(states):
             gate = nn.Dense(1, dtype=self.dtype, name=f'gate_{number}')

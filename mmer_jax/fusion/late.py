@@ -11,9 +11,12 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from mmer_jax.fusion.checks import check_shape, check_vectors
+
 
 def averaging(logits_BMC: Array) -> Array:
     """The mean of the modalities' logits."""
+    check_shape('averaging', logits_BMC, 'BMC', 'logits')
     return logits_BMC.astype(jnp.float32).mean(1)
 
 
@@ -45,6 +48,7 @@ def multiplicative(logits_BMC: Array, beta: float = 0.3) -> Array:
 
 
 def _log_probability(logits_BMC, name):
+    check_shape(name, logits_BMC, 'BMC', 'logits')
     if logits_BMC.shape[-1] < 2:
         raise ValueError(
             f'{name} fuses class probabilities and needs two or more classes, found num_outputs = '
@@ -65,6 +69,7 @@ class ConcatFc(nn.Module):
 
     @nn.compact
     def __call__(self, vectors: Sequence[Array]) -> Array:
+        check_vectors('ConcatFc', vectors)
         joined_BD = jnp.concatenate(vectors, -1)
         hidden_BD = nn.relu(nn.Dense(self.hidden_size, dtype=self.dtype, name='hidden')(joined_BD))
         return nn.Dense(self.num_outputs, dtype=self.dtype, name='out')(hidden_BD).astype(jnp.float32)

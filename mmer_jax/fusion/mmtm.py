@@ -10,6 +10,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jax import Array
 
+from mmer_jax.fusion.checks import check_maps
 from mmer_jax.layers import check_masks, masked_mean
 
 MAPS = ('BC', 'BTC', 'BTHC', 'BTHWC')
@@ -46,6 +47,7 @@ class Mmtm(nn.Module):
 
     @nn.compact
     def __call__(self, x: Mapping[str, Array], masks: Mapping[str, Array]) -> dict[str, Array]:
+        check_maps('Mmtm', x)
         masks = check_masks(self, x, masks, layouts=MAPS) if masks else {}
         squeezed_BC = jnp.concatenate([squeeze(maps, masks.get(m)) for m, maps in x.items()], -1)
         joint_size = 2 * squeezed_BC.shape[-1] // self.ratio

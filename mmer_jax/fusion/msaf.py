@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from mmer_jax.dropout import Dropout
+from mmer_jax.fusion.checks import check_maps
 from mmer_jax.fusion.mmtm import MAPS, squeeze
 from mmer_jax.layers import check_masks
 
@@ -39,6 +40,7 @@ class Msaf(nn.Module):
 
     @nn.compact
     def __call__(self, x: Mapping[str, Array], masks: Mapping[str, Array], train: bool) -> dict[str, Array]:
+        check_maps('Msaf', x)
         masks = check_masks(self, x, masks, layouts=MAPS) if masks else {}
         blocks = {m: self._split(maps) for m, maps in x.items()}  # (B, ..., N, block_channel)
         kept = {m: self._kept(maps, train) for m, maps in blocks.items()}

@@ -112,6 +112,10 @@ class WeightedLoss:
 
 def make_loss(weights: Mapping[str, float]) -> WeightedLoss:
     """{'cross_entropy': 1.0, ...} -> their weighted sum, per example (B,); an unknown name lists the known ones."""
+    if not hasattr(weights, 'items'):
+        raise ValueError(
+            f"the losses are {weights!r}, expected a dictionary of weights, such as {{'cross_entropy': 1.0}}"
+        )
     unknown = [name for name in weights if name not in LOSSES]
     if unknown or not weights:
         raise ValueError(f'losses {list(weights)}: name one or more of {", ".join(LOSSES)}, each with its weight')

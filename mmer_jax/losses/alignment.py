@@ -16,6 +16,8 @@ import jax.numpy as jnp
 import optax
 from jax import Array
 
+from mmer_jax.losses.inputs import check_mapping
+
 PREFIX = 'ctc_logits_'
 
 
@@ -39,6 +41,7 @@ def ctc_alignment_padded(outputs: Mapping[str, Array], batch: Mapping[str, Array
 
 
 def _target_mask(outputs, name):
+    check_mapping(name, outputs)
     if 'ctc_target_mask' not in outputs:
         raise ValueError(
             f"{name}: the model's outputs have no ctc_target_mask (they have {sorted(outputs)}); "

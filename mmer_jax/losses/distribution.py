@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from mmer_jax.losses.inputs import of_batch
 from mmer_jax.losses.representation import read
 
 BANDWIDTHS = (0.25, 0.5, 1.0, 2.0, 4.0)  # of the Gaussian kernels, times the mean squared distance of the batch
@@ -43,8 +44,9 @@ def distribution_alignment(outputs: Mapping[str, Array], batch: Mapping[str, Arr
     Extras `queries` and `keys`, (B, A, D): mean query and key vectors. A batch of one row has no distribution.
     """
     queries_BAD, keys_BAD = read(outputs, 'distribution_alignment', 'queries', 'keys')
-    mmd_A = jax.vmap(squared_mmd, in_axes=(1, 1, None))(queries_BAD, keys_BAD, batch['weight'])
-    return jnp.broadcast_to(mmd_A.mean(), batch['weight'].shape)
+    weight_B = of_batch('distribution_alignment', batch, 'weight')
+    mmd_A = jax.vmap(squared_mmd, in_axes=(1, 1, None))(queries_BAD, keys_BAD, weight_B)
+    return jnp.broadcast_to(mmd_A.mean(), weight_B.shape)
 
 
 def correlation_pull(outputs: Mapping[str, Array], batch: Mapping[str, Array]) -> Array:

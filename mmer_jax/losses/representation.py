@@ -6,11 +6,14 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from mmer_jax.losses.inputs import check_mapping, of_batch
+
 Outputs = Mapping[str, Array]
 
 
 def read(outputs: Outputs, loss: str, *keys: str) -> list[Array]:
     """The extras that a loss needs; ValueError where the model gives none of that name."""
+    check_mapping(loss, outputs)
     missing = [key for key in keys if key not in outputs]
     if missing:
         raise ValueError(
@@ -51,7 +54,7 @@ def separation_misa(outputs: Outputs, batch: Mapping[str, Array]) -> Array:
 def _centred(outputs, batch, name):
     """`specific` and `agnostic`, at least float32, less their means over the rows that count; the number of these."""
     specific_BMD, agnostic_BMD = read(outputs, name, 'specific', 'agnostic')
-    counted_B11 = (batch['weight'] > 0)[:, None, None]
+    counted_B11 = (of_batch(name, batch, 'weight') > 0)[:, None, None]
     total = jnp.maximum(counted_B11.astype(jnp.float32).sum(), 1)
 
     def centre(x_BMD):

@@ -7,6 +7,8 @@ import jax.numpy as jnp
 import optax
 from jax import Array
 
+from mmer_jax.losses.inputs import prediction_and_label
+
 
 def _check(name, prediction, expected, label):
     if prediction.shape != expected:
@@ -15,7 +17,7 @@ def _check(name, prediction, expected, label):
 
 def cross_entropy(outputs: Mapping[str, Array], batch: Mapping[str, Array]) -> Array:
     """Softmax cross-entropy of logits (B, C) with class labels (B,)."""
-    prediction_BC, label_B = outputs['prediction'], batch['label']
+    prediction_BC, label_B = prediction_and_label('cross_entropy', outputs, batch)
     if prediction_BC.ndim != 2 or label_B.shape != prediction_BC.shape[:1]:
         raise ValueError(
             f'cross_entropy: prediction {prediction_BC.shape} and label {label_B.shape}, expected (B, C) and (B,)'
@@ -28,12 +30,13 @@ def double_softmax(outputs: Mapping[str, Array], batch: Mapping[str, Array]) -> 
 
     Never below log(e + C - 1) - 1 (1.0436 with six classes); only for `_as_published` configs.
     """
-    return cross_entropy({'prediction': jax.nn.softmax(outputs['prediction'])}, batch)
+    prediction_BC, label_B = prediction_and_label('double_softmax', outputs, batch)
+    return cross_entropy({'prediction': jax.nn.softmax(prediction_BC)}, {'label': label_B})
 
 
 def true_class_score(outputs: Mapping[str, Array], batch: Mapping[str, Array]) -> Array:
     """Minus the score of the true class, scores (B, C): the loss of the multiplicative layer (Liu et al. 2018)."""
-    prediction_BC, label_B = outputs['prediction'], batch['label']
+    prediction_BC, label_B = prediction_and_label('true_class_score', outputs, batch)
     if prediction_BC.ndim != 2 or label_B.shape != prediction_BC.shape[:1]:
         raise ValueError(
             f'true_class_score: prediction {prediction_BC.shape} and label {label_B.shape}, expected (B, C) and (B,)'
@@ -43,21 +46,21 @@ def true_class_score(outputs: Mapping[str, Array], batch: Mapping[str, Array]) -
 
 def l1(outputs: Mapping[str, Array], batch: Mapping[str, Array]) -> Array:
     """Absolute error of predictions (B, 1) against labels (B,): sentiment regression of MulT and MFSA."""
-    prediction_B1, label_B = outputs['prediction'], batch['label']
+    prediction_B1, label_B = prediction_and_label('l1', outputs, batch)
     _check('l1', prediction_B1, (*label_B.shape, 1), label_B)
     return jnp.abs(prediction_B1[:, 0] - label_B)
 
 
 def mse(outputs: Mapping[str, Array], batch: Mapping[str, Array]) -> Array:
     """Squared error of predictions (B, 1) against labels (B,)."""
-    prediction_B1, label_B = outputs['prediction'], batch['label']
+    prediction_B1, label_B = prediction_and_label('mse', outputs, batch)
     _check('mse', prediction_B1, (*label_B.shape, 1), label_B)
     return jnp.square(prediction_B1[:, 0] - label_B)
 
 
 def binary_cross_entropy(outputs: Mapping[str, Array], batch: Mapping[str, Array]) -> Array:
     """Mean over E emotions of the two-class cross-entropy (MulT on IEMOCAP): predictions (B, 2 E), labels (B, E)."""
-    prediction, label_BE = outputs['prediction'], batch['label']
+    prediction, label_BE = prediction_and_label('binary_cross_entropy', outputs, batch)
     if label_BE.ndim != 2:
         raise ValueError(f'binary_cross_entropy: label {label_BE.shape}, expected (B, E), one column an emotion')
     _check('binary_cross_entropy', prediction, (len(label_BE), 2 * label_BE.shape[-1]), label_BE)

@@ -11,6 +11,8 @@ from collections.abc import Mapping
 import jax.numpy as jnp
 from jax import Array
 
+from mmer_jax.losses.inputs import check_mapping
+
 
 def translation(outputs: Mapping[str, Array], batch: Mapping[str, Array]) -> Array:
     """Source to first target, (B,)."""
@@ -31,6 +33,7 @@ def second_translation(outputs: Mapping[str, Array], batch: Mapping[str, Array])
 
 
 def _masked_mse(outputs, name, key):
+    check_mapping(name, outputs)
     if 'mctn_mask' not in outputs:
         raise ValueError(
             f"{name}: the model's outputs have no mctn_mask (they have {sorted(outputs)}); "
