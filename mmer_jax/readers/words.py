@@ -11,7 +11,6 @@ from mmer_jax.data.schema import Feature
 from mmer_jax.media import MediaError
 from mmer_jax.media.text import WordVectors, embed, read_glove
 from mmer_jax.media.tokens import TextTokenizer
-from mmer_jax.pretrained import find as pretrained_folder
 from mmer_jax.readers.clip import Clip, Reading
 
 NO_TEXT = 'no text'
@@ -82,7 +81,9 @@ def tokenize(text: str) -> list[str]:
 
 @functools.lru_cache(maxsize=2)
 def _tokenizer(name: str, max_length: int) -> TextTokenizer:
-    return TextTokenizer(pretrained_folder(name), max_length=max_length)
+    from mmer_jax import pretrained  # with flax and jax, for which sound and pictures do not wait
+
+    return TextTokenizer(pretrained.find(name), max_length=max_length)
 
 
 @functools.lru_cache(maxsize=1)
