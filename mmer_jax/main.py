@@ -61,6 +61,7 @@ def make_parser(config: ConfigDict | None = None, file: str = '') -> argparse.Ar
     add('--coordinator', metavar='HOST:PORT', help='of process 0, to join processes by hand')
     add('--num_processes', type=ranges.COUNT, help='number of processes, with --coordinator')
     add('--process_id', type=ranges.COUNT_OR_0, help='number of this process from 0, with --coordinator')
+    add('--wait', type=ranges.COUNT, default=60, help='seconds to wait for the other processes, with --coordinator')
     return parser
 
 
@@ -172,8 +173,10 @@ def join_processes(arguments: argparse.Namespace) -> None:
     """Joins the other processes of the run; ValueError where the cluster does not say which they are."""
     import jax
 
+    from mmer_jax.run import processes
+
     if arguments.coordinator:
-        jax.distributed.initialize(arguments.coordinator, arguments.num_processes, arguments.process_id)
+        processes.join(arguments.coordinator, arguments.process_id, arguments.num_processes, arguments.wait)
     elif arguments.distributed:
         try:
             jax.distributed.initialize()
