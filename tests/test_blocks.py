@@ -182,7 +182,7 @@ def test_letters_of_shapes_are_those_of_build():
 
 
 # What may stand without its word: operations of jax, jax.numpy and linen, and callbacks.
-KNOWN = ('jax.', 'jnp.', 'self.param', 'self.observe', 'call_block', 'call', 'repeat_layers', 'conv2d_in_parts')
+KNOWN = ('jax.', 'jnp.', 'lax.', 'self.param', 'self.observe', 'call_block', 'call', 'repeat_layers', 'conv2d_in_parts')
 METHODS = ('reshape', 'append')
 
 

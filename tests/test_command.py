@@ -15,6 +15,8 @@ from tests.test_ranges import commands
 
 # A call of each command whose input is missing; {} is a folder where nothing lies.
 MISSING = {
+    'benchmarks.predict': '--run={}/x --media={}',
+    'data_prep.clips': '--csv={}/x.csv --output={}/out',
     'data_prep.cmu_sdk': '--dataset=mosi --labels={}/a --words={}/b --glove={}/c --folds={}/d --output={}/out',
     'data_prep.convert_weights.__main__': 'resnext3d --source={}/x.pth --output={}/out',
     'data_prep.convert_weights.mtcnn': '--source={}/x.whl --output={}/out',
@@ -28,11 +30,15 @@ MISSING = {
     'data_prep.ravdess_openface': '--table={}/x.csv --output={}/out --audio=values',
     'mmer_jax.classifiers': '--features audio={}/x --output={}/out',
     'mmer_jax.evaluate': '{}/x',
+    'mmer_jax.export': '{}/x --output={}/out',
     'mmer_jax.extract': '{}/x',
     'mmer_jax.figures': 'attention {}/x',
     'mmer_jax.main': '--config=configs/quickstart.py --config.data.directory={}/x --workdir={}/out',
+    'mmer_jax.predict': '{}/x --text=a',
     'mmer_jax.records': 'verify {}/x',
     'mmer_jax.report': '{}/x',
+    'mmer_jax.robustness': '{}/x --output={}/out',
+    'mmer_jax.search': '--config=configs/own_audio_vision.py --config.data.directory={}/x --workdir={}/out',
     'benchmarks.fine_tuning': '--data={}/x --source={}/x',
     'benchmarks.input_pipeline': '--data={}/x',
     'benchmarks.media': '--source={}/x',
@@ -43,7 +49,7 @@ WITHOUT_INPUT = {
     'mmer_jax.doctor': '',
     'mmer_jax.table': '--table=x',
     **dict.fromkeys((f'benchmarks.{name}' for name in (
-        'conv3d', 'convert', 'encoders', 'encoders_2d_3d', 'seeds', 'separation', 'sequence_models'
+        'accelerator', 'conv3d', 'convert', 'encoders', 'encoders_2d_3d', 'seeds', 'separation', 'sequence_models'
     )), ''),
 }  # fmt: skip
 ALL = sorted({*commands(), 'mmer_jax.main'})

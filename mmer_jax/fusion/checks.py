@@ -22,7 +22,7 @@ def check_vectors(block: str, vectors: Sequence[Array]) -> None:
         raise ValueError(f'{block}: vectors of shapes {found}, expected as many rows of every modality')
 
 
-def check_shape(block: str, x: Array, axes: str, name: str) -> None:
+def check_shape(block: str, x: Array, axes: str, *, name: str) -> None:
     """ValueError where x is no array with these axes, a letter each."""
     if getattr(x, 'ndim', None) != len(axes):
         hint = '; jnp.stack(list, 1) makes it of a list' if isinstance(x, (list, tuple)) and axes[1:2] == 'M' else ''

@@ -79,7 +79,7 @@ class CrossModalBlock(nn.Module):
         # The code draws queries, keys and values as one 3D x D matrix, which halves Xavier's variance.
         query_BTD, key_BSD = dense('query', 0.5)(query_norm_BTD), dense('key', 0.5)(key_norm_BSD)
         mixed_BTD, map_BKTS = mixed_and_map(
-            self, query_BTD, key_BSD, dense('value', 0.5)(key_norm_BSD), pairs_BTS,
+            self, query_BTD, key_BSD, value_BSD=dense('value', 0.5)(key_norm_BSD), mask=pairs_BTS,
             num_heads=self.num_heads, dropout=self.dropouts.attention, train=train,
         )  # fmt: skip
         mixed_BTD = dense('out', 1.0)(mixed_BTD)

@@ -29,7 +29,7 @@ class DoubleDiscriminator(nn.Module):
     @nn.compact
     def __call__(self, specific_BMD: Array, agnostic_BMD: Array, train: bool) -> dict[str, Array]:
         for name, x_BMD in (('specific', specific_BMD), ('agnostic', agnostic_BMD)):
-            check_shape('DoubleDiscriminator', x_BMD, 'BMD', f'{name} vectors')
+            check_shape('DoubleDiscriminator', x_BMD, 'BMD', name=f'{name} vectors')
         if specific_BMD.shape != agnostic_BMD.shape:
             found = f'{shown(specific_BMD)} and {shown(agnostic_BMD)}'
             raise ValueError(f'DoubleDiscriminator: specific and agnostic vectors of shapes {found}, expected the same')

@@ -54,7 +54,8 @@ class ModalityReinforcementUnit(nn.Module):
             return Dense(features, use_bias=False, dtype=self.dtype, name=name)(x)
 
         mixed_BTD, attention_BKTS = mixed_and_map(
-            self, dense('query', target_BTD), dense('key', source_BSD), dense('value', source_BSD), source_mask_BS,
+            self, dense('query', target_BTD), dense('key', source_BSD),
+            value_BSD=dense('value', source_BSD), mask=source_mask_BS,
             num_heads=self.num_heads, scale=(features // self.num_heads if self.scale == 'head' else features) ** -0.5,
             dropout=self.dropout, train=train,
         )  # fmt: skip

@@ -16,7 +16,7 @@ from mmer_jax.fusion.checks import check_shape, check_vectors
 
 def averaging(logits_BMC: Array) -> Array:
     """The mean of the modalities' logits."""
-    check_shape('averaging', logits_BMC, 'BMC', 'logits')
+    check_shape('averaging', logits_BMC, 'BMC', name='logits')
     return logits_BMC.astype(jnp.float32).mean(1)
 
 
@@ -48,7 +48,7 @@ def multiplicative(logits_BMC: Array, beta: float = 0.3) -> Array:
 
 
 def _log_probability(logits_BMC, name):
-    check_shape(name, logits_BMC, 'BMC', 'logits')
+    check_shape(name, logits_BMC, 'BMC', name='logits')
     if logits_BMC.shape[-1] < 2:
         raise ValueError(
             f'{name} fuses class probabilities and needs two or more classes, found num_outputs = '

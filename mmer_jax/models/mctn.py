@@ -61,13 +61,13 @@ class Mctn(nn.Module):
         first = self._translation('translation', cyclic=True)
         joint_BPH, forward_BPD, back_BPD = first(aligned[source], mask_BP, sizes[0], train=train)
         if forward_BPD is not None:
-            extras |= _pair('mctn_forward', forward_BPD, aligned[targets[0]], there[targets[0]])
-            extras |= _pair('mctn_cycle', back_BPD, aligned[source], mask_BP)
+            extras |= _pair('mctn_forward', forward_BPD, aligned[targets[0]], mask_BP=there[targets[0]])
+            extras |= _pair('mctn_cycle', back_BPD, aligned[source], mask_BP=mask_BP)
         if len(targets) > 1:
             second = self._translation('second_translation', cyclic=False)
             joint_BPH, second_BPD, _ = second(joint_BPH, mask_BP, sizes[1], train=train)
             if second_BPD is not None:
-                extras |= _pair('mctn_second', second_BPD, aligned[targets[1]], there[targets[1]])
+                extras |= _pair('mctn_second', second_BPD, aligned[targets[1]], mask_BP=there[targets[1]])
 
         h_BPH = LSTM(self.regressor_size, dtype=self.dtype, name='regressor')(joint_BPH, mask_BP, train=train)
         features_BD = last_valid(h_BPH, mask_BP)
@@ -86,5 +86,5 @@ class Mctn(nn.Module):
         )
 
 
-def _pair(name, found, target, mask_BP):
+def _pair(name, found, target, *, mask_BP):
     return {name: found, f'{name}_target': jax.lax.stop_gradient(target), f'{name}_mask': mask_BP}
