@@ -181,8 +181,23 @@ def test_letters_of_shapes_are_those_of_build():
                 assert not unknown, f'{path}: {shape[0]} has the letters {unknown}, which BUILD.md does not list'
 
 
-# What may stand without its word: operations of jax, jax.numpy and linen, and callbacks.
-KNOWN = ('jax.', 'jnp.', 'lax.', 'self.param', 'self.observe', 'call_block', 'call', 'repeat_layers', 'conv2d_in_parts')
+# What may stand without its word: operations of jax, jax.numpy and linen, callbacks, and functions of the same file with a
+# backward pass of their own, whose arguments jax differentiates by their places.
+KNOWN = (
+    'jax.',
+    'jnp.',
+    'lax.',
+    'self.param',
+    'self.observe',
+    '_maps',
+    '_attend',
+    '_convolve',
+    'keep_from',
+    'call_block',
+    'call',
+    'repeat_layers',
+    'conv2d_in_parts',
+)
 METHODS = ('reshape', 'append')
 
 
