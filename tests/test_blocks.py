@@ -181,8 +181,8 @@ def test_letters_of_shapes_are_those_of_build():
                 assert not unknown, f'{path}: {shape[0]} has the letters {unknown}, which BUILD.md does not list'
 
 
-# What may stand without its word: operations of jax, jax.numpy and linen, callbacks, and functions of the same file with
-# a backward pass of their own, whose arguments jax differentiates by their places.
+# What may stand without its word: operations of jax, jax.numpy and linen, callbacks, and functions of the same file
+# with a backward pass of their own, whose arguments jax differentiates by their places.
 KNOWN = (
     'jax.',
     'jnp.',
