@@ -50,14 +50,15 @@ def _by_parts(init):
     """
 
     def wrapped(self, rngs, *arguments, **options):
-        leaves = jax.tree.leaves((rngs, arguments, options))
-        if (
-            isinstance(rngs, dict)
-            or any(isinstance(leaf, jax.core.Tracer) for leaf in leaves)
-            or self.scope is not None
-        ):
+        def is_traced(tree):
+            return any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(tree))
+
+        if isinstance(rngs, dict) or is_traced((rngs, arguments, options)) or self.scope is not None:
             return init(self, rngs, *arguments, **options)
-        if not jax.dtypes.issubdtype(rngs.dtype, jax.dtypes.prng_key) or (words := jax.random.key_data(rngs))[0]:
+        if not jax.dtypes.issubdtype(rngs.dtype, jax.dtypes.prng_key):
+            return init(self, rngs, *arguments, **options)
+        words = jax.random.key_data(rngs)
+        if is_traced(words) or words[0]:  # within a jit; a key that is no small seed's
             return init(self, rngs, *arguments, **options)
         found = fresh(
             lambda seed: init(self, jax.random.key(seed), *arguments, **options), np.asarray(words[1:], np.int32)
@@ -71,12 +72,21 @@ nn.Module.init = _by_parts(nn.Module.init)
 
 
 def write_dataset(
-    directory, *, records=40, seed=0, kind='classes', text=(3, 6), audio=(5, 9), vision=(2, 4), speakers=8
+    directory,
+    *,
+    records=40,
+    seed=0,
+    kind='classes',
+    text=(3, 6),
+    audio=(5, 9),
+    vision=(2, 4),
+    speakers=8,
+    name='',
 ):
     """A small trimodal shard directory: 3 + 4 + 5 features, 8 speakers, 4 sessions, an official split."""
     names = {'classes': ('calm', 'happy', 'sad'), 'regression': (), 'binary': ('happy', 'sad')}[kind]
     features = {'text': Feature((None, 3)), 'audio': Feature((None, 4)), 'vision': Feature((None, 5))}
-    schema = Schema(f'tiny_{kind}', features, Label(kind, names))
+    schema = Schema(name or f'tiny_{kind}', features, Label(kind, names))
     generator = np.random.default_rng(seed)
     with RecordWriter(directory, schema, num_shards=3) as writer:
         for number in range(records):

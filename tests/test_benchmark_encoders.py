@@ -54,7 +54,7 @@ def test_share_and_ratio_are_medians_over_rounds(monkeypatch, capsys):
     ours, theirs = encoders.Side('call', 'product'), encoders.Side('their call', 'theirs')
     encoders.measure('step', {'jax': ours, 'PyTorch': theirs}, 2 * 10**3, 10, 3)  # as many operations as the product
     assert capsys.readouterr().out == (
-        '  step: jax 4.0 ms, share 0.250; PyTorch 4.0 ms, share 0.250; ratio 1.00 (median of 3); '
+        '  step: jax 4.0 ms, share 0.250; PyTorch 4.0 ms, share 0.250; ratio to PyTorch 1.00 (median of 3); '
         'matrix products: jax 0.002, PyTorch 0.001 GFLOP/s\n'
     )
     encoders.measure('step', {'jax': ours}, 2 * 10**3, 10, 3)
@@ -101,7 +101,7 @@ def test_both_sides_agree_and_are_measured(capsys):
     assert encoders.main(['--size=tiny', '--encoders', 'distilbert', 'vit', '--batch=2', '--steps=1']) == 0
     printed = capsys.readouterr().out
     assert re.findall(r'^(\w+): \(2, ', printed, re.M) == ['distilbert', 'vit']
-    logits = re.findall(r'logits to ([\d.]+), largest difference ([\d.e-]+)', printed)
+    logits = re.findall(r'logits of PyTorch to ([\d.]+), largest difference ([\d.e-]+)', printed)
     assert len(logits) == 2
     assert all(float(apart) < 1e-3 * float(size) for size, apart in logits)
     losses = re.findall(r'steps: jax ([\d.]+) ([\d.]+), PyTorch ([\d.]+) ([\d.]+)$', printed, re.M)
@@ -109,7 +109,9 @@ def test_both_sides_agree_and_are_measured(capsys):
     for row in np.array(losses, np.float64):
         np.testing.assert_allclose(row[:2], row[2:], atol=1e-4)
         assert row[1] < row[0], 'a step on the same batch lowers its loss'
-    calls = re.findall(r'(inference|step): jax ([\d.]+) ms, .* PyTorch ([\d.]+) ms, .* ratio ([\d.]+) ', printed)
+    calls = re.findall(
+        r'(inference|step): jax ([\d.]+) ms, .* PyTorch ([\d.]+) ms, .* ratio to PyTorch ([\d.]+) ', printed
+    )
     assert [row[0] for row in calls] == ['inference', 'step'] * 2
     for _, *numbers in calls:
         ours, theirs, ratio = map(float, numbers)  # milliseconds to 0.1, the ratio to 0.01

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from data_prep import crema_d, crema_d_layout
+from data_prep import crema_d, crema_d_layout, ravdess_video
 from data_prep.pool import PreparationError
 from mmer_jax.data import protocols
 from mmer_jax.data.records import RecordSource, verify
@@ -268,7 +268,8 @@ def test_faces(source, tmp_path, monkeypatch, capsys):
             return [found if self.calls > 1 else found[:0]] * len(frames)
 
     fake = Fake()
-    monkeypatch.setattr(crema_d, 'make_detector', lambda min_face: fake)
+    for module in (crema_d, ravdess_video):  # the second one looks whether the weights are there
+        monkeypatch.setattr(module, 'make_detector', lambda min_face: fake)
     assert run(source, tmp_path / 'out', '--crop', 'mtcnn') == 0
     assert f'no face found: {NAMES[0]}' in capsys.readouterr().out
     assert np.abs(RecordSource(tmp_path / 'out')[0]['vision'][:, 4:-4, 4:-4].astype(int) - [250, 20, 20]).max() < 40

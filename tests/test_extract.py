@@ -1,7 +1,6 @@
 """Features of a finished run: equal to the model's, per fold, resumable, shared by processes, fit for training."""
 
 import dataclasses
-import json
 import re
 import shutil
 
@@ -229,9 +228,7 @@ def test_without_the_own_data_only_what_cannot_leak_is_tested(other_run, tiny_of
     evaluate.evaluate_checkpoint(run / 'fold_0', directory=write_dataset(tmp_path / 'fewer', records=32))
     with pytest.raises(ValueError, match='whether they were trained on is unknown: .*own is missing'):
         evaluate.evaluate_checkpoint(run / 'fold_0', directory=write_dataset(tmp_path / 'more', speakers=10))
-    corpus = write_dataset(tmp_path / 'corpus', speakers=10)
-    features = json.loads((corpus / 'features.json').read_text())
-    (corpus / 'features.json').write_text(json.dumps({**features, 'name': 'another'}))
+    corpus = write_dataset(tmp_path / 'corpus', speakers=10, name='another')
     assert extract.main([str(run), '--output', str(tmp_path / 'out'), '--data', str(corpus)]) == 0
     source = RecordSource(tmp_path / 'out' / 'fold_0')
     assert leakage.trained_split(source) is None  # its network saw none of them: any protocol may split them

@@ -14,6 +14,7 @@ from sklearn.metrics import silhouette_score
 
 from mmer_jax import figures
 from mmer_jax.data.batches import MODALITIES
+from mmer_jax.data.records import seal
 from mmer_jax.layers import MapName
 from mmer_jax.models.mfsa import Mfsa
 from mmer_jax.models.mica import Mica
@@ -68,6 +69,7 @@ def worded(tiny, tmp_path_factory):
         table = csv.DictWriter(file, rows[0], lineterminator='\n')
         table.writeheader()
         table.writerows(rows)
+    assert seal(folder) == []
     return folder
 
 

@@ -8,6 +8,7 @@ import pytest
 
 from mmer_jax import evaluate, report
 from mmer_jax.data.records import Feature, Label, RecordSource, RecordWriter, Schema
+from mmer_jax.results import run_page
 from mmer_jax.train import train_and_evaluate
 from tests.small_run import MeanModel, small_config
 
@@ -97,7 +98,7 @@ def test_a_class_that_a_fold_lacks_has_no_recall_there(rare, tmp_path):
     assert [value is None for value in recalls.values()] == [True, False, True, True]
     assert json.loads((tmp_path / 'results.json').read_text())['rows'][0]['floor']['recall_sad'] is None
     (run,), _ = report.find_runs([tmp_path])
-    counts = report.confusions(run)
+    counts = run_page.confusions(run)
     assert counts.shape == (2, 3, 3)
     assert counts.sum(axis=(1, 2)).tolist() == [32, 32]
     only = np.array([row['test']['recall_sad'] for row in results['rows'] if row['fold'] == 'fold_1'])
