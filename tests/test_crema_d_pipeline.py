@@ -18,7 +18,7 @@ from mmer_jax import table
 from mmer_jax.data.records import RecordSource, verify
 from mmer_jax.files import read_json
 from mmer_jax.media import audio, video
-from mmer_jax.results import table_config
+from mmer_jax.results import canvas, table_config
 from tests.conftest import SHARED_DATA
 from tests.crema_d_release import write_release
 
@@ -164,7 +164,7 @@ def test_ablated_rows_differ_from_the_network_they_come_from(finished):
 
 def test_the_bars_are_drawn(finished):
     pixels = np.asarray(Image.open(finished / 'bars.png').convert('RGB'))
-    assert pixels.shape[0] == 460
-    assert pixels.shape[1] > 1000
+    assert pixels.shape[0] == 4.6 * canvas.DPI
+    assert pixels.shape[1] > 10 * canvas.DPI
     assert 0.02 < np.mean(pixels.min(-1) < 230) < 0.6
     assert '](bars.png)' in (finished / 'table.md').read_text()

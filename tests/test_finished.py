@@ -6,7 +6,7 @@ from ml_collections import ConfigDict
 
 from mmer_jax import evaluate, extract, figures
 from mmer_jax.data.records import RecordSource
-from mmer_jax.files import read_json, write_json
+from mmer_jax.files import read_json
 from mmer_jax.run import finished
 from mmer_jax.train import train_and_evaluate
 from tests.conftest import write_dataset
@@ -90,9 +90,7 @@ def test_one_fold_is_tested_with_a_modality_hidden(tiny, tmp_path):
 
 
 def test_other_data_are_opened_once(workdir, tmp_path, monkeypatch, capsys):
-    other = write_dataset(tmp_path / 'other')
-    features = read_json(other / 'features.json')
-    write_json(other / 'features.json', {**features, 'name': 'another'})
+    other = write_dataset(tmp_path / 'other', name='another')
     opened, program = [], evaluate.make_program
     source = finished.open_source
     monkeypatch.setattr(finished, 'open_source', lambda config: opened.append(config.data.directory) or source(config))
