@@ -22,7 +22,7 @@ def get_config(variant: str = '') -> ConfigDict:
     config.data.batch_size = 16
     config.model = ConfigDict({'name': 'any_input', 'model': {'name': 'lf_lstm', 'hidden_size': 48, 'mlp_size': 64}})
     config.optimizer.learning_rate = 1e-3
-    config.epochs = 30
+    config.epochs = 20
     config.search = (  # what mmer_jax.search varies
         ('optimizer.learning_rate', 'log', 1e-4, 1e-2),
         ('model.model.dropout', 'uniform', 0.0, 0.5),
