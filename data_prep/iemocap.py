@@ -35,11 +35,11 @@ from mmer_jax.data.schema import MODALITIES
 from mmer_jax.media import audio, video
 from mmer_jax.media.tokens import TextTokenizer
 from mmer_jax.pretrained import find as pretrained_folder
+from mmer_jax.readers.sound import PCM_SCALE, as_int16
 from mmer_jax.settings import ranges
 
 SCREENS = ('speaker', 'whole')
 SAMPLE_RATE = 16000
-PCM_SCALE = 32768  # int16 = float * 32768, so 16-bit files come back unchanged
 QUALITY = 95  # of JPEG
 TOLERANCE = 0.1  # seconds that sound or pictures may be shorter than the evaluation says before it is reported
 AGREED = {code: name for code, name in EMOTIONS.items() if code != 'xxx'}
@@ -152,7 +152,7 @@ def read_utterance(job: Job) -> dict[str, Any]:
     lacks: dict[str, str] = {}
     if 'audio' in settings.modalities:
         samples, rate = audio.load_audio(utterance.wav, SAMPLE_RATE, duration=settings.max_seconds or None)
-        record['audio'] = np.clip(np.round(samples * PCM_SCALE), -PCM_SCALE, PCM_SCALE - 1).astype(np.int16)
+        record['audio'] = as_int16(samples)
         if audio.is_silent(samples):
             record['audio'], lacks['audio'] = None, 'silence'
         columns['duration'] = round(len(samples) / rate, 6)

@@ -47,6 +47,7 @@ from mmer_jax.media.text import WordVectors, embed, is_pause, read_glove
 from mmer_jax.media.textfile import read_rows
 from mmer_jax.media.tokens import TextTokenizer
 from mmer_jax.pretrained import find as pretrained_folder
+from mmer_jax.readers.words import tokenize
 from mmer_jax.settings import ranges
 
 LABELS, WORDS = 'CMU_MOSI_Opinion_Labels.csd', 'CMU_MOSI_ModifiedTimestampedWords.csd'
@@ -185,11 +186,6 @@ def between_videos(array: np.ndarray, videos: list[str]) -> float:
     total = ((array - array.mean(axis=0)[None]) ** 2).sum(axis=0)
     varies = total > 0
     return float(np.median(1 - within[varies] / total[varies])) if varies.any() else 0.0
-
-
-def tokenize(text: str) -> list[str]:
-    """A transcript -> lower-case words, as they are in the word sequences: letters, digits and apostrophes."""
-    return re.findall(r"(?:[^\W_]|')+", text.lower().replace('\u2019', "'"))
 
 
 def read_labels(path: Path) -> dict[str, tuple[float, float, float]]:

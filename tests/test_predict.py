@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import soundfile
 from ml_collections import ConfigDict
+from scipy.special import softmax
 
 from configs import own_audio_vision
 from data_prep import clips
@@ -17,7 +18,6 @@ from mmer_jax.files import read_arrays, read_json
 from mmer_jax.prediction import Clip, Failure, calibration
 from mmer_jax.prediction import clips as to_predict
 from mmer_jax.prediction.output import cell, printable
-from mmer_jax.prediction.predictor import _softmax
 from mmer_jax.train import train_and_evaluate
 from tests.own_clips import RATE, write_clips, write_tone
 
@@ -63,7 +63,7 @@ def test_numbers_from_files_are_those_of_evaluation_from_shards(own, predictor):
         assert [row.clip.id for row in found] == tested['id'].tolist()
         for n in range(SEEDS):
             own_scores = [list(row.by_model[f'fold_{fold}', n].values()) for row in found]
-            np.testing.assert_allclose(own_scores, _softmax(tested['prediction'][n]), atol=1e-5)
+            np.testing.assert_allclose(own_scores, softmax(tested['prediction'][n], axis=-1), atol=1e-5)
     assert {'mp4', 'wav'} == {path.suffix[1:] for path in (own / 'media').rglob('clip*')}
     assert len(source) == 18
 
@@ -196,11 +196,11 @@ def test_data_that_say_nothing_of_a_reader_are_refused(tiny, tmp_path):
 def test_calibration_finds_the_temperature_that_was_put_in():
     generator = np.random.default_rng(0)
     logits = generator.standard_normal((4000, 5)) * 2
-    label = np.array([generator.choice(5, p=row) for row in _softmax(logits)])
+    label = np.array([generator.choice(5, p=row) for row in softmax(logits, axis=-1)])
     assert calibration.temperature(3.0 * logits, label) == pytest.approx(3.0, rel=0.08)
     assert calibration.temperature(0.5 * logits, label) == pytest.approx(0.5, rel=0.08)
     pairs = np.stack([np.zeros(8000), 3.0 * generator.standard_normal(8000)], -1)
-    truth = (generator.random(8000) < _softmax(pairs / 3.0)[:, 1]).astype(int)
+    truth = (generator.random(8000) < softmax(pairs / 3.0, axis=-1)[:, 1]).astype(int)
     assert calibration.fit('binary', pairs.reshape(4000, 4), truth.reshape(4000, 2)) == pytest.approx(3.0, rel=0.08)
     with pytest.raises(ValueError, match='only probabilities are calibrated'):
         calibration.fit('regression', logits, label)

@@ -19,21 +19,26 @@ class MemorySource:
     records: Sequence[Mapping[str, Any]]
     directory: Path = Path('memory')
 
+    def __post_init__(self):
+        self.records = [self._whole(record) for record in self.records]
+
+    def _whole(self, record: Mapping[str, Any]) -> dict[str, Any]:
+        """The record with its pictures decoded, once for all models, and arrays of no steps for what is missing."""
+        found = dict(record)
+        for key, feature in self.schema.features.items():
+            if isinstance(found[key], Frames):
+                found[key] = np.asarray(found[key])
+            elif found[key] is None:
+                found[key] = feature.missing()
+        return found
+
     def __len__(self) -> int:
         return len(self.records)
 
     def read(self, number: int, *, lazy: bool = False) -> dict[str, Any]:
-        """Record `number` as RecordSource.read gives it; pictures stay Frames, which decode as stored ones do."""
+        """Record `number`, as RecordSource.read gives it without `lazy`."""
         del lazy
-        record = dict(self.records[number])
-        for key, feature in self.schema.features.items():
-            value = record[key]
-            if isinstance(value, Frames):
-                record[key] = Frames(value.encoded, f'{record["id"]}, {key}', value.edits, feature.step_shape)
-            elif value is None:
-                empty = Frames((), f'{record["id"]}, {key}', step_shape=feature.step_shape)
-                record[key] = empty if feature.encoding == 'jpeg' else feature.missing()
-        return record
+        return dict(self.records[number])
 
     def steps(self, modalities: Sequence[str], max_length: Mapping[str, int]) -> dict[str, np.ndarray]:
         """(R,) steps of each modality in every record, after the cut to max_length; 0 where it is missing."""

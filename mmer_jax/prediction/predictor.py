@@ -13,6 +13,7 @@ import flax.linen as nn
 import jax
 import numpy as np
 from ml_collections import ConfigDict
+from scipy.special import softmax
 
 from mmer_jax.data.schema import MODALITIES, Label, RecordError, Schema
 from mmer_jax.files import read_arrays
@@ -224,15 +225,10 @@ def _scores(label: Label, outputs_RC: np.ndarray, temperature: float) -> dict[st
     if label.kind == 'regression':
         return {name: outputs_RC[:, k] for k, name in enumerate(label.names or ('score',))}
     if label.kind == 'classes':
-        probability_RC = _softmax(outputs_RC / temperature)
+        probability_RC = softmax(outputs_RC / temperature, axis=-1)
         return {name: probability_RC[:, k] for k, name in enumerate(label.names)}
-    pairs = _softmax(outputs_RC.reshape(len(outputs_RC), -1, 2) / temperature)
+    pairs = softmax(outputs_RC.reshape(len(outputs_RC), -1, 2) / temperature, axis=-1)
     return {name: pairs[:, k, 1] for k, name in enumerate(label.names)}
-
-
-def _softmax(x: np.ndarray) -> np.ndarray:
-    shifted = np.exp(x - x.max(-1, keepdims=True))
-    return shifted / shifted.sum(-1, keepdims=True)
 
 
 def load_predictor(

@@ -87,6 +87,11 @@ class Sound:
                 # Decibels of full scale, not of the clip's own maximum: loudness tells anger from sadness.
                 return audio.log_mel(samples, rate, num_mels=self.num_mels, reference=1.0, **frames)
             case 'waveform':
-                return np.clip(np.round(samples * PCM_SCALE), -PCM_SCALE, PCM_SCALE - 1).astype(np.int16)
+                return as_int16(samples)
             case _:
                 return functionals.functionals(samples)
+
+
+def as_int16(samples: np.ndarray) -> np.ndarray:
+    """Samples in [-1, 1] as int16: those of a 16-bit file come back unchanged."""
+    return np.clip(np.round(samples * PCM_SCALE), -PCM_SCALE, PCM_SCALE - 1).astype(np.int16)
