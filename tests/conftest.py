@@ -9,14 +9,23 @@ os.environ.setdefault('JAX_PLATFORMS', 'cpu')
 os.environ.setdefault('JAX_COMPILATION_CACHE_DIR', str(Path(__file__).resolve().parents[1] / '.cache' / 'jax'))
 # Two workers share two cores: with more threads each, BLAS and torch spend their time waiting for each other.
 os.environ.setdefault('OMP_NUM_THREADS', '1')
-# Tests compile much and compute little: without LLVM's optimisations they compile three times as fast, and a third
-# faster again without the fusion emitters, a flag that jaxlib 0.12 does not know any more. Flags that are given already
-# (an instruction set: `make test-machines`) stand behind these and win.
+# Tests compile much and compute little: without LLVM's optimisations they compile three times as fast. Of jaxlib 0.10
+# (the flags are others in 0.12) the fusion emitters take a third more; splitting a small module and scheduling it for
+# concurrency take a fifth of the rest. Flags that are given already (an instruction set: `make test-machines`) stand
+# behind these and win.
 os.environ['XLA_FLAGS'] = ' '.join(
     [
         '--xla_backend_optimization_level=0',
         '--xla_llvm_disable_expensive_passes=true',
-        '--xla_cpu_use_fusion_emitters=false' if version('jaxlib').startswith('0.10.') else '',
+        *(
+            (
+                '--xla_cpu_use_fusion_emitters=false',
+                '--xla_cpu_parallel_codegen_split_count=1',
+                '--xla_cpu_enable_concurrency_optimized_scheduler=false',
+            )
+            if version('jaxlib').startswith('0.10.')
+            else ()
+        ),
         os.environ.get('XLA_FLAGS', ''),
     ]
 )
@@ -58,10 +67,12 @@ def _by_parts(init):
         if not jax.dtypes.issubdtype(rngs.dtype, jax.dtypes.prng_key):
             return init(self, rngs, *arguments, **options)
         words = jax.random.key_data(rngs)
-        if is_traced(words) or words[0]:  # within a jit; a key that is no small seed's
+        if is_traced(words):  # within a jit
             return init(self, rngs, *arguments, **options)
+        kind = jax.random.key_impl(rngs)
         found = fresh(
-            lambda seed: init(self, jax.random.key(seed), *arguments, **options), np.asarray(words[1:], np.int32)
+            lambda data: init(self, jax.random.wrap_key_data(data, impl=kind), *arguments, **options),
+            np.asarray(words)[None],
         )
         return jax.tree.map(lambda x: jax.numpy.asarray(x[0]), found)
 

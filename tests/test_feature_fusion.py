@@ -6,6 +6,7 @@ import re
 
 import numpy as np
 import pytest
+from scipy.special import softmax
 from sklearn.metrics import precision_recall_fscore_support
 
 from data_prep import ravdess_openface
@@ -14,7 +15,7 @@ from mmer_jax.data.records import Feature, Label, RecordSource, RecordWriter, Sc
 from mmer_jax.files import read_json
 from mmer_jax.second_stage import outcomes
 from mmer_jax.second_stage.classify import CLASSIFIERS, choose, classify, fuse, fused, measure, unimodal_probabilities
-from mmer_jax.second_stage.folds import fingerprint, read_folds, softmax
+from mmer_jax.second_stage.folds import fingerprint, read_folds
 from tests.conftest import SHARED_DATA
 
 pytest.importorskip('xgboost')

@@ -1,8 +1,11 @@
 """What every model promises, tested for every model in MODELS: a new model needs one line in CASES."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 from mmer_jax.losses import make_loss
@@ -61,6 +64,7 @@ AUXILIARY = {
     'raven': {'ctc_alignment': 0.1},
     'mfsa': {'separation': 0.01, 'agnostic_adversarial': 0.03, 'specific_adversarial': 0.03, 'importance': 1.0},
 }
+OPTIMIZER = optax.sgd(0.1)
 GRID = [(name, modalities) for name, (_, sets) in CASES.items() for modalities in sets]
 
 
@@ -83,20 +87,18 @@ def make_batch(modalities, rows=4, extra=0, garbage=0.0, seed=0):
     return batch
 
 
+@functools.cache
+def initial_state(name, modalities):
+    return init_state(make(name, modalities), OPTIMIZER, make_batch(modalities), 0)
+
+
 @pytest.fixture(scope='module', params=GRID, ids=[f'{n}-{"+".join(m)}' for n, m in GRID])
 def case(request):
     name, modalities = request.param
-    model = make(name, modalities)
-    state = init_state(model, optax_identity(), make_batch(modalities), 0)
+    model, state = make(name, modalities), initial_state(name, modalities)
     variables = {'params': state.params, **state.model_state}
     predict = jax.jit(lambda batch: model.apply(variables, batch, train=False)['prediction'])
     return name, modalities, model, state, predict
-
-
-def optax_identity():
-    import optax
-
-    return optax.sgd(1.0)
 
 
 def test_every_model_has_a_case():
@@ -166,7 +168,7 @@ def test_a_row_does_not_depend_on_the_others(case):
 
 def test_padding_rows_change_no_training_step(case):
     """Loss, new parameters and batch statistics are the same with and without two rows of weight 0."""
-    name, modalities, _, _, _ = case
+    name, modalities, _, state, _ = case
     fields = {key: 0.0 for key in MODELS[name].__dataclass_fields__ if 'dropout' in key}
     quiet = build_model(
         {'name': name, **_without_dropout(CASES[name][0]), **fields},
@@ -176,11 +178,8 @@ def test_padding_rows_change_no_training_step(case):
     )
     batch = make_batch(modalities)
     padded = {key: np.concatenate([value, np.zeros_like(value[:2])]) for key, value in batch.items()}
-    import optax
-
     loss = make_loss({'cross_entropy': 1.0, **AUXILIARY.get(name, {})})
-    step = jax.jit(make_train_step(quiet, optax.sgd(0.1), loss))
-    state = init_state(quiet, optax.sgd(0.1), batch, 0)
+    step = jax.jit(make_train_step(quiet, OPTIMIZER, loss))
     (one, numbers), (two, padded_numbers) = step(state, batch), step(state, padded)
     np.testing.assert_allclose(padded_numbers['loss'], numbers['loss'], rtol=1e-5)
     for a, b in zip(
@@ -216,21 +215,21 @@ FAINT = {
 
 @pytest.fixture(scope='module')
 def gradient(case):
-    """batch of 8 rows -> (mean loss, gradient) of all losses that the model is trained with, in training."""
+    """(batch of 8 rows, key) -> (mean loss, gradient) of all losses that the model is trained with, in training."""
     name, _, model, state, _ = case
 
-    def loss(params, batch):
+    def loss(params, batch, key):
         outputs, _ = model.apply(
             {'params': params, **state.model_state},
             batch,
             train=True,
-            rngs={'dropout': jax.random.key(0)},
+            rngs={'dropout': key},
             mutable=list(state.model_state),
         )
         return make_loss({'cross_entropy': 1.0, **AUXILIARY.get(name, {})})(outputs, batch).mean()
 
     compiled = jax.jit(jax.value_and_grad(loss))
-    return lambda batch: compiled(state.params, batch)
+    return lambda batch, key=0: compiled(state.params, batch, jax.random.key(key))
 
 
 def test_every_parameter_gets_a_gradient(case, gradient):
@@ -260,23 +259,12 @@ def test_a_model_trains_on_records_that_lack_modalities(case, gradient):
             np.testing.assert_allclose(a, b, atol=1e-5)
 
 
-def test_training_is_random_only_through_its_key(case):
-    _, modalities, model, state, _ = case
-    batch = make_batch(modalities)
-
-    def run(key):
-        outputs, _ = model.apply(
-            {'params': state.params, **state.model_state},
-            batch,
-            train=True,
-            rngs={'dropout': jax.random.key(key)},
-            mutable=list(state.model_state),
-        )
-        return outputs['prediction']
-
-    run = jax.jit(run)
-    np.testing.assert_array_equal(run(1), run(1))
-    assert not np.array_equal(run(1), run(2))
+def test_training_is_random_only_through_its_key(case, gradient):
+    _, modalities, _, _, _ = case
+    batch = make_batch(modalities, rows=8)
+    (one, of_one), (again, of_again), (other, _) = (gradient(batch, key) for key in (1, 1, 2))
+    jax.tree.map(np.testing.assert_array_equal, (one, of_one), (again, of_again))
+    assert one != other
 
 
 REMAT = [name for name, model in MODELS.items() if 'remat' in model.__dataclass_fields__]
@@ -285,35 +273,35 @@ REMAT = [name for name, model in MODELS.items() if 'remat' in model.__dataclass_
 @pytest.mark.parametrize('name', REMAT)
 def test_remat_gives_the_same_gradients_and_really_recomputes(name):
     modalities = CASES[name][1][0]
-    plain, remat = (
-        build_model(
-            {'name': name, **CASES[name][0], 'remat': on}, modalities=modalities, num_outputs=3, dtype=jnp.float32
+    batch, params = make_batch(modalities), initial_state(name, modalities).params
+    gradients = []
+    for remat in (False, True):
+        model = build_model(
+            {'name': name, **CASES[name][0], 'remat': remat}, modalities=modalities, num_outputs=3, dtype=jnp.float32
         )
-        for on in (False, True)
-    )
-    batch = make_batch(modalities)
-    params = plain.init(jax.random.key(0), batch, train=False)['params']
 
-    def loss_of(model):
-        return lambda params: (model.apply({'params': params}, batch, train=False)['prediction'] ** 2).sum()
+        def loss(params, model=model):
+            return (model.apply({'params': params}, batch, train=False)['prediction'] ** 2).sum()
 
-    for model, recomputes in ((plain, False), (remat, True)):
-        assert ('remat' in str(jax.make_jaxpr(loss_of(model))(params))) == recomputes
-    gradients = [jax.jit(jax.grad(loss_of(model)))(params) for model in (plain, remat)]
+        traced = jax.jit(jax.grad(loss)).trace(params)
+        assert ('remat' in str(traced.jaxpr)) == remat
+        gradients.append(traced.lower().compile()(params))
     for a, b in zip(*map(jax.tree.leaves, gradients), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
 
 
 def test_bfloat16_compute_keeps_float32_parameters_and_predictions(case):
-    name, modalities, _, _, predict = case
+    name, modalities, _, state, predict = case
     batch = make_batch(modalities)
     model = make(name, modalities, dtype=jnp.bfloat16)
     # Not strict: LayerNorm and BatchNorm of flax in bfloat16 mix it with float32 themselves, and logits and positions
     # of ours are meant to become float32 by a factor of float32.
     with jax.numpy_dtype_promotion('standard'):
-        state = init_state(model, optax_identity(), batch, 0)
-        assert {leaf.dtype for leaf in jax.tree.leaves(state.params)} == {jnp.dtype('float32')}
-        prediction = model.apply({'params': state.params, **state.model_state}, batch, train=False)['prediction']
+        own = jax.eval_shape(lambda: model.init(jax.random.key(0), batch, train=False))
+        assert {leaf.dtype for leaf in jax.tree.leaves(own['params'])} == {jnp.dtype('float32')}
+        prediction = jax.jit(model.apply, static_argnames='train')(
+            {'params': state.params, **state.model_state}, batch, train=False
+        )['prediction']
     assert prediction.dtype == jnp.float32
     assert not np.array_equal(prediction, predict(batch))  # it did compute in less
     np.testing.assert_allclose(prediction, predict(batch), atol=0.1)

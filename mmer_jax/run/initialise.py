@@ -30,12 +30,13 @@ class Part(NamedTuple):
 
 
 def fresh(init: Callable[[Any], Tree], seeds: np.ndarray) -> Tree:
-    """init(seed) for each of `seeds` (N,), its arrays with a leading seed axis, as numpy.
+    """init(seed) for each of `seeds` (N, ...), its arrays with a leading seed axis, as numpy.
 
-    init: seed (int32 scalar) -> a tree of arrays. It is traced once and never run whole. Runs on the host's CPU where
-    jax has it, so that an accelerator compiles none of it.
+    init: one seed (an int32 scalar, or a key's data) -> a tree of arrays. It is traced once and never run whole. Runs
+    on the host's CPU where jax has it, so that an accelerator compiles none of it.
     """
-    closed, shapes = jax.make_jaxpr(init, return_shape=True)(np.int32(0))
+    seeds = np.asarray(seeds)
+    closed, shapes = jax.make_jaxpr(init, return_shape=True)(seeds[0])
     leaves, treedef = jax.tree.flatten(shapes)
     eqns, outs = _inlined(closed.jaxpr)
     makers = {var: eqn for eqn in eqns for var in eqn.outvars}
@@ -51,7 +52,7 @@ def fresh(init: Callable[[Any], Tree], seeds: np.ndarray) -> Tree:
         numbers = [np.array([part.numbers[n] for part in programs]) for n in range(len(programs[0].numbers))]
         calls.append((programs[0].program, programs[0].constants, numbers))
         placed.append([place for place, _ in members])
-    for places, values_NM in zip(placed, _run(calls, np.asarray(seeds, np.int32)), strict=True):
+    for places, values_NM in zip(placed, _run(calls, seeds), strict=True):
         for number, place in enumerate(places):
             # Of a part without numbers, a constant or what the seed alone gives, all members are the same.
             found[place] = values_NM[:, number if values_NM.shape[1] > 1 else 0]
@@ -67,7 +68,7 @@ def _run(calls: list[tuple[core.Jaxpr, tuple, list[np.ndarray]]], seeds: np.ndar
         results = []
         for (program, constants, _), numbers in zip(calls, all_numbers, strict=True):
             members = len(numbers[0]) if numbers else 1
-            pairs = [jnp.repeat(seeds, members), *(jnp.tile(values, len(seeds)) for values in numbers)]
+            pairs = [jnp.repeat(seeds, members, axis=0), *(jnp.tile(values, len(seeds)) for values in numbers)]
             values = jax.lax.map(
                 lambda one, program=program, constants=constants: jax.core.eval_jaxpr(program, constants, *one)[0],
                 tuple(pairs),

@@ -244,7 +244,7 @@ def init_states(
         state = init_state(model, optax.identity(), example, seed)
         return {'params': state.params, **state.model_state}, state.key
 
-    variables, keys = fresh(variables_and_key, seeds)
+    variables, keys = fresh(variables_and_key, np.asarray(seeds, np.int32))
     variables = sharding.put_tree(variables, by_seed)
     params = variables.pop('params')
     opt_state = jax.jit(jax.vmap(optimizer.init), out_shardings=by_seed)(params)

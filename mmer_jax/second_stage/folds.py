@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from scipy.special import softmax
 
 from mmer_jax.data.folds import SPLITS
 from mmer_jax.data.leakage import EXTRACTED, folds_of_source, trained_split
@@ -73,12 +74,12 @@ def read_folds(
             words = {str(first.manifest['id'][n]): s for s in SPLITS for n in getattr(fold, s)}
             splits.append(words)
     notes: list[str] = []
-    read: dict[int, tuple] = {}  # plain directories are the same object in every fold: read once
+    read: dict[int, dict] = {}  # plain directories are the same object in every fold: read once
     folds = []
     for name, sources, split, earned in zip(names, parts, splits, marks, strict=True):
         if id(sources) not in read:
             read = {id(sources): _read(sources, notes if not read else [])}
-        folds.append(_fold(name, split, earned, *read[id(sources)]))
+        folds.append(_fold(name, split, earned, read[id(sources)]))
     return folds, notes
 
 
@@ -132,7 +133,7 @@ def _given_split(sources, name):
 
 
 def _read(sources, notes):
-    """(features, probabilities, labels, groups, ids, class names, data sets) of records that all modalities have."""
+    """What all folds have in common, by the fields of FoldFeatures: the records that every modality has."""
     schemas = {m: source.schema for m, source in sources.items()}
     names = {m: schema.label.names for m, schema in schemas.items()}
     if len(set(names.values())) > 1 or any(schema.label.kind != 'classes' for schema in schemas.values()):
@@ -159,19 +160,20 @@ def _read(sources, notes):
         records = [source[places[m][name]] for name in shared]
         features[m] = np.stack([record[m] for record in records]).astype(np.float64)
         if 'prediction' in schemas[m].features:
-            probabilities[m] = softmax(np.stack([record['prediction'] for record in records]).astype(np.float64))
+            probabilities[m] = softmax(
+                np.stack([record['prediction'] for record in records]).astype(np.float64), axis=-1
+            )
     first, source = next(iter(sources.items()))
     numbers = np.array([places[first][name] for name in shared])
-    labels, groups = source.manifest['label'][numbers].astype(np.int64), source.manifest['speaker'][numbers]
-    return (
-        features,
-        probabilities,
-        labels,
-        groups,
-        np.array(shared),
-        tuple(names[first]),
-        tuple(schema.name for schema in schemas.values()),
-    )
+    return {
+        'features': features,
+        'probabilities': probabilities,
+        'labels': source.manifest['label'][numbers].astype(np.int64),
+        'groups': source.manifest['speaker'][numbers],
+        'ids': np.array(shared),
+        'class_names': tuple(names[first]),
+        'datasets': tuple(schema.name for schema in schemas.values()),
+    }
 
 
 def _present(source, m):
@@ -197,17 +199,9 @@ def _check_agreement(sources, places, shared):
             )
 
 
-def _fold(name, split, marks, features, probabilities, labels, groups, ids, class_names, datasets):
-    words = np.array([split.get(str(record), '') for record in ids])
+def _fold(name, split, marks, common):
+    words = np.array([split.get(str(record), '') for record in common['ids']])
     train, test = np.isin(words, ('train', 'validation')), words == 'test'
     if not train.any() or not test.any():
         raise ValueError(f'{name} has {train.sum()} training and {test.sum()} test records, expected some of each')
-    validation = words == 'validation'
-    return FoldFeatures(
-        name, features, probabilities, labels, train, test, groups, ids, class_names, validation, marks, datasets
-    )  # fmt: skip
-
-
-def softmax(logits: np.ndarray) -> np.ndarray:
-    shifted = np.exp(logits - logits.max(-1, keepdims=True))
-    return shifted / shifted.sum(-1, keepdims=True)
+    return FoldFeatures(name=name, train=train, test=test, validation=words == 'validation', marks=marks, **common)
