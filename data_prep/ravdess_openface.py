@@ -13,8 +13,6 @@ it is the 259 values of the table, and no clips are needed.
 import argparse
 import os
 import sys
-import zipfile
-import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -34,7 +32,7 @@ from data_prep.pool import (
     summary,
 )
 from mmer_jax.data.records import Feature, Label, RecordWriter, Schema
-from mmer_jax.files.npy import check_zip
+from mmer_jax.files.npy import FAULTS, check_zip, why
 from mmer_jax.media import MediaError
 from mmer_jax.media.download import check_download
 from mmer_jax.settings import ranges
@@ -57,8 +55,10 @@ def read_table(path: str | os.PathLike) -> dict[tuple[str, ...], np.ndarray]:
             ids, features = file['ids'], file['feats']
     except PreparationError:
         raise
-    except (MediaError, ValueError, OSError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-        raise PreparationError(str(error) if isinstance(error, MediaError) else f'{path}: no .npz: {error}') from error
+    except FAULTS as error:
+        raise PreparationError(
+            str(error) if isinstance(error, MediaError) else f'{path}: no .npz: {why(error)}'
+        ) from error
     if ids.ndim != 1 or features.shape != (len(ids), size) or features.dtype.kind != 'f':
         found = f'ids {ids.shape} and feats {features.dtype} {features.shape}'
         raise PreparationError(f'{path} has {found}, expected (N,) and float32 (N, {size})')

@@ -1,7 +1,6 @@
 """Leaks that no manifest shows: of extracted features split anew, of runs begun with or tested on what others saw."""
 
 import dataclasses
-import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,7 @@ import numpy as np
 
 from mmer_jax.data.protocols import Fold, make_folds
 from mmer_jax.data.records import RecordSource
+from mmer_jax.files.npy import FAULTS
 
 EXTRACTED = 'extracted'  # key of Schema.info under which mmer_jax.extract says what the features came from
 SUFFIX = '_features'  # of the data set's name then
@@ -56,7 +56,7 @@ def tests_nothing_new(predictions: Path, fold: Fold, source: RecordSource) -> bo
     try:
         with open(predictions, 'rb') as stream, np.load(stream) as file:
             return set(source.manifest['id'][fold.test].tolist()) <= set(file['id'].tolist())
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):  # not there, or damaged: unknown
+    except FAULTS:  # not there, or damaged: unknown
         return False
 
 

@@ -6,8 +6,6 @@ What a command may replace is in files/outputs.py. Nothing here imports jax.
 import json
 import math
 import os
-import zipfile
-import zlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -74,9 +72,8 @@ def read_arrays(path: str | os.PathLike, names: Sequence[str], advice: str = AGA
             npy.check_zip(stream)
         with open(path, 'rb') as stream, np.load(stream) as file:  # np.load leaves a damaged file open
             return {name: file[name] for name in names}
-    except (OSError, ValueError, KeyError, EOFError, TypeError, MemoryError, zipfile.BadZipFile, zlib.error) as error:
-        why = ' '.join(str(error).split()) or type(error).__name__
-        raise ValueError(f'{path} is damaged ({why}): {advice}') from error
+    except npy.FAULTS as error:
+        raise ValueError(f'{path} is damaged ({npy.why(error)}): {advice}') from error
 
 
 def save_arrays(path: str | os.PathLike, **arrays: Any) -> None:

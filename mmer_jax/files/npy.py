@@ -4,9 +4,13 @@ A header of 100 bytes can announce an array of any size, and a zip file of 3 MB 
 file is unpickled.
 """
 
+import lzma
 import math
 import os
+import struct
+import tokenize
 import zipfile
+import zlib
 from pathlib import Path
 from typing import BinaryIO
 
@@ -14,6 +18,10 @@ import numpy as np
 
 LIMIT_VARIABLE = 'MMER_LARGEST_FILE'  # of the environment: bytes that a file of a stranger may unpack to
 LARGEST = 4 << 30
+FAULTS = (  # what NumPy and zipfile raise on damaged bytes
+    ArithmeticError, EOFError, LookupError, MemoryError, OSError, RuntimeError, SyntaxError, TypeError, ValueError,
+    lzma.LZMAError, struct.error, tokenize.TokenError, zipfile.BadZipFile, zlib.error,
+)  # fmt: skip
 RATIO = 1100  # zip's own compression reaches 1032; a member that announces more is damaged or a bomb
 
 
@@ -23,6 +31,11 @@ def largest() -> int:
     if given and not given.isdecimal():
         raise ValueError(f'{LIMIT_VARIABLE}={given!r} is no number of bytes')
     return int(given) if given else LARGEST
+
+
+def why(error: BaseException) -> str:
+    """What one of FAULTS says, in one line."""
+    return ' '.join(str(error).split())[:300] or type(error).__name__
 
 
 def check_npy(file: BinaryIO, size: int) -> None:
@@ -50,8 +63,8 @@ def load_npy(path: Path) -> np.ndarray:
         with open(path, 'rb') as file:
             check_npy(file, os.fstat(file.fileno()).st_size)
             return np.load(file, allow_pickle=False)
-    except (ValueError, EOFError, TypeError, SyntaxError, RecursionError, MemoryError) as error:
-        raise ValueError(' '.join(str(error).split()) or type(error).__name__) from error
+    except FAULTS as error:
+        raise ValueError(why(error)) from error
 
 
 def check_zip(file: BinaryIO, most: int | None = None) -> None:

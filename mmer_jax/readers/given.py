@@ -2,14 +2,12 @@
 
 import dataclasses
 import os
-import zipfile
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
 from mmer_jax.data.schema import Feature
-from mmer_jax.files.npy import LIMIT_VARIABLE, check_npy, check_zip, largest
+from mmer_jax.files.npy import FAULTS, LIMIT_VARIABLE, check_npy, check_zip, largest, why
 from mmer_jax.media import MediaError
 from mmer_jax.media.download import check_download
 from mmer_jax.media.textfile import read_text
@@ -72,9 +70,9 @@ def like(modality: str, path: Path, folder: str | Path = '') -> Given:
     return Given(modality, array.shape[-1], is_vector, columns, str(folder))
 
 
-def find(folder: Path, names: Sequence[str]) -> Path | None:
-    """The file of features in a folder, by the first of the names that has one."""
-    for name in names:
+def find(folder: Path, clip: Clip) -> Path | None:
+    """The file of a clip's features in a folder, by the first of its names that has one."""
+    for name in clip.names():
         for suffix in SUFFIXES:
             path = folder / f'{name}{suffix}'
             if path.is_file() and folder.resolve() in path.resolve().parents:
@@ -97,10 +95,10 @@ def read_features(path: Path) -> tuple[np.ndarray, tuple[str, ...]]:
                     names = ', '.join(found.files[:5]) or 'none'
                     raise MediaError(path, 'not one array', f'it holds {len(found.files)} ({names}); expected one')
                 found = found[found.files[0]]
-    except (ValueError, OSError, EOFError, zipfile.BadZipFile, KeyError) as error:
+    except FAULTS as error:
         if isinstance(error, MediaError):
             raise
-        raise MediaError(path, 'no array can be read', f'{error}; expected .npy or .npz of numbers') from error
+        raise MediaError(path, 'no array can be read', f'{why(error)}; expected .npy or .npz of numbers') from error
     if found.dtype.kind not in 'fiu':
         raise MediaError(path, 'no array of numbers', f'found {found.dtype}, expected float or int')
     with np.errstate(over='ignore'):
