@@ -11,6 +11,7 @@ import numpy as np
 
 from mmer_jax.data.manifest import label_cell, write_manifest
 from mmer_jax.data.schema import RecordError, Schema, count_steps
+from mmer_jax.data.tfds_metadata import tfds_files
 from mmer_jax.data.tfrecord import frame
 from mmer_jax.files import atomic, sums
 from mmer_jax.files.locks import hold
@@ -102,6 +103,9 @@ class RecordWriter:
             shards.append({'file': f'{name}.tfrecord', 'records': len(offsets) - 1, 'bytes': offsets[-1]})
             names += [f'{name}.tfrecord', f'{name}.index.npy']
         write_manifest(self._temporary / MANIFEST, self._rows)
+        for name, text in tfds_files(self.schema, shards).items():
+            (self._temporary / name).write_bytes(text)
+            names.append(name)
         content = {**self.schema.to_json(), 'records': len(self._rows), 'shards': shards}
         content = sums.seal(content, self._temporary, names)
         (self._temporary / FEATURES).write_bytes(features_text(content))

@@ -6,11 +6,13 @@ A shard directory holds a data set once (splits are never baked in, see protocol
     manifest.csv                       one row a record: record, id, label, speaker, ..., length_<feature>
     data-00000-of-00004.tfrecord       ordinary TFRecord of tf.train.Example, readable by any TFRecord reader
     data-00000-of-00004.index.npy      offsets of the records in the shard, int64 (n + 1,)
+    dataset_info.json, label.labels.txt    for TensorFlow Datasets (tfds_metadata.py); not read here
 
 Record number i lies in shard i % n at position i // n, so the shards are balanced and the number is the order
 of writing. Opening compares the sizes of all files and the sums (SHA-256) of features.json and manifest.csv; reading a
 record compares its CRC; `python -m mmer_jax.records verify DIR` compares everything, also each label with its row.
-`... index DIR` rebuilds lost indices, `... seal DIR` writes the sums of a directory of version 0.2, which has none.
+`... index DIR` rebuilds lost indices, `... seal DIR` writes sums and TFDS's files of a directory of version 0.2, which
+has none.
 """
 
 import json
@@ -36,10 +38,11 @@ from mmer_jax.data.schema import (
     count_steps,
     encode_frames,
 )
+from mmer_jax.data.tfds_metadata import tfds_files
 from mmer_jax.data.tfrecord import FRAME, Shard, build_index, masked_crc
 from mmer_jax.files import atomic, sums
 from mmer_jax.files.npy import load_npy
-from mmer_jax.files.outputs import FEATURES, MANIFEST, SHARD
+from mmer_jax.files.outputs import FEATURES, MANIFEST, OF_TFDS, SHARD
 
 __all__ = [
     'Feature',
@@ -103,9 +106,10 @@ class RecordSource:
             raise RecordError(f'{path} lacks the columns {lacking}: {AGAIN}')
 
     def _names(self) -> list[str]:
-        """The files of the directory beside features.json."""
+        """The files of the directory beside features.json, TFDS's where it has sums of them."""
         shards = [str(shard['file']) for shard in self.shards]
-        return [MANIFEST, *shards, *(_index_of(name) for name in shards)]
+        of_tfds = [name for name in OF_TFDS if name in self.files]
+        return [MANIFEST, *shards, *(_index_of(name) for name in shards), *of_tfds]
 
     def _advice(self, name: str) -> str:
         if name.endswith(INDEX):
@@ -113,6 +117,8 @@ class RecordSource:
         if name == MANIFEST:
             accept = f'python -m mmer_jax.records seal {self.directory}'
             return f'{AGAIN}; speakers or splits that you changed yourself are accepted by {accept}'
+        if name in OF_TFDS:
+            return f'write it anew: python -m mmer_jax.records seal {self.directory}'
         return AGAIN
 
     def _load_index(self, shard: int) -> np.ndarray:
@@ -236,7 +242,9 @@ def _check_shards(content: Mapping[str, Any]) -> tuple[list[dict[str, Any]], int
     names = {MANIFEST, *(s['file'] for s in shards), *(_index_of(s['file']) for s in shards)}
     if len(names) != 2 * len(shards) + 1:
         raise ValueError('a shard stands twice')
-    if files is not None and (set(files) != names or not all({'bytes', 'sha256'} <= set(f) for f in files.values())):
+    if files is not None and (
+        set(files) - set(OF_TFDS) != names or not all({'bytes', 'sha256'} <= set(f) for f in files.values())
+    ):
         raise ValueError('sums of other files than its shards, indices and manifest.csv')
     return shards, length
 
@@ -253,14 +261,26 @@ def mend_index(directory: str | os.PathLike) -> None:
 
 
 def seal(directory: str | os.PathLike) -> list[str]:
-    """Writes the sums of a shard directory's files, as they are now, into its features.json. Where a record, its label
-    or a length is not what manifest.csv says, nothing is written; returns these faults."""
+    """Writes TFDS's metadata, then the sums of a shard directory's files, as they are now, into its features.json.
+    Where a record, its label or a length is not what manifest.csv says, nothing is written; returns these faults.
+
+    FileExistsError where a file by the name of TFDS's metadata is not this toolkit's.
+    """
     source = RecordSource(directory, any_sums=True)
     faults = _faults(source)
     if not faults:
+        metadata = tfds_files(source.schema, source.shards)
+        for name, text in metadata.items():
+            path = source.directory / name
+            if name not in source.files and path.exists() and path.read_bytes() != text:
+                raise FileExistsError(f'{path} is not of this toolkit: it is not replaced; move it away')
+        for name, text in metadata.items():
+            with atomic.writing(source.directory / name) as file:
+                file.write(text)
         content = read_features(source.directory, any_sums=True)
+        names = dict.fromkeys([*source._names(), *metadata])
         with atomic.writing(source.directory / FEATURES) as file:
-            file.write(features_text(sums.seal(content, source.directory, source._names())))
+            file.write(features_text(sums.seal(content, source.directory, names)))
     return faults
 
 

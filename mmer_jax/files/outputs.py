@@ -18,8 +18,11 @@ PICTURES = {  # format of a picture -> what one of ours holds near one of its en
 }
 PICTURE = PICTURES['png']
 FEATURES, MANIFEST = 'features.json', 'manifest.csv'
+TFDS_INFO, TFDS_NAMES = OF_TFDS = 'dataset_info.json', 'label.labels.txt'  # what TensorFlow Datasets reads
 SHARD = re.compile(r'data-\d{5}-of-\d{5}\.tfrecord')
-MENDED = re.compile(r'\.(features\.json|data-\d{5}-of-\d{5}\.index\.npy)\.[0-9a-f]+\.tmp')  # killed on the way
+MENDED = re.compile(  # killed on the way
+    r'\.(features\.json|dataset_info\.json|label\.labels\.txt|data-\d{5}-of-\d{5}\.index\.npy)\.[0-9a-f]+\.tmp'
+)
 Mark = bytes | tuple[bytes, ...]  # what a file holds; of a tuple one of them
 ENDS = 1 << 20  # bytes at each end of a file in which its marks are looked for
 SHOWN = 3  # names in a refusal
@@ -86,11 +89,12 @@ def _shard_files(features: Path) -> set[str] | None:
         content = json.loads(features.read_text(encoding='utf-8'))
         shards = [shard['file'] for shard in content['shards']]
         known = {'format', 'name', 'features', 'label', 'records'} <= set(content)
+        of_tfds = set(content.get('files', ())) & set(OF_TFDS)  # others by these names are somebody else's
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return None
     if not known or not shards or not all(isinstance(shard, str) and SHARD.fullmatch(shard) for shard in shards):
         return None
-    return {FEATURES, MANIFEST, *shards, *(str(Path(shard).with_suffix('.index.npy')) for shard in shards)}
+    return {FEATURES, MANIFEST, *of_tfds, *shards, *(str(Path(shard).with_suffix('.index.npy')) for shard in shards)}
 
 
 def _listed(names: Sequence[str]) -> str:
@@ -102,7 +106,7 @@ def remove_shards(folder: Path) -> None:
     """Removes a shard directory, whole or half written, file by file; what else lies in it stays, and so the folder."""
     for path in folder.iterdir():
         name = path.name.removesuffix('.index.npy') + ('.tfrecord' if path.name.endswith('.index.npy') else '')
-        if name in (FEATURES, MANIFEST) or SHARD.fullmatch(name) or MENDED.fullmatch(name):
+        if name in (FEATURES, MANIFEST, *OF_TFDS) or SHARD.fullmatch(name) or MENDED.fullmatch(name):
             path.unlink()
     if not any(folder.iterdir()):
         folder.rmdir()
