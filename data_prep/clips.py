@@ -116,23 +116,11 @@ def _given(modality: str, folder: str, clips: Sequence[Clip]) -> Reader:
         raise PreparationError(
             f'--{modality} {folder} is neither a kind of feature ({kinds}) nor a folder of features extracted elsewhere'
         )
-    first = next(filter(None, (find_given(Path(folder), clip) for clip in clips)), None)
+    first = next(filter(None, (given.find(Path(folder), clip) for clip in clips)), None)
     if first is None:
-        expected = f'{names_of(clips[0])[0]}.npy, .npz or .csv' if clips else 'a file per clip'
+        expected = f'{clips[0].names()[0]}.npy, .npz or .csv' if clips else 'a file per clip'
         raise PreparationError(f'--{modality} {folder} has no file of any clip; expected such as {expected}')
     return given.like(modality, first, Path(folder).absolute())
-
-
-def names_of(clip: Clip) -> list[str]:
-    """The names, without an ending, that the features of a clip may have: its id, its file's path and name."""
-    names = [clip.id, clip.id.replace('/', '_'), Path(clip.id).name]
-    if clip.path is not None and not clip.start and clip.end is None:
-        names.append(clip.path.stem)
-    return list(dict.fromkeys(names))
-
-
-def find_given(folder: Path, clip: Clip) -> Path | None:
-    return given.find(folder, names_of(clip))
 
 
 def _has_sound(path: Path) -> bool:
@@ -174,7 +162,7 @@ def prepare(
     folders = {reader.modality: Path(reader.folder) for reader in readers if isinstance(reader, given.Given)}
     jobs = []
     for row in table.rows:
-        found = {m: find_given(folder, row.clip) for m, folder in folders.items()}
+        found = {m: given.find(folder, row.clip) for m, folder in folders.items()}
         clip = dataclasses.replace(row.clip, given={m: path for m, path in found.items() if path is not None})
         jobs.append(Job(clip, tuple(readers)))
     sources = [table.path, *(job.clip.path for job in jobs if job.clip.path is not None), *folders.values()]

@@ -16,7 +16,7 @@ from typing import Any
 from data_prep.pool import PreparationError, Skipped
 from mmer_jax.data.schema import Label
 from mmer_jax.media.textfile import read_table
-from mmer_jax.readers import Clip
+from mmer_jax.readers import MEDIA, Clip, seconds
 
 COLUMNS = ('path', 'label', 'text', 'speaker', 'session', 'split', 'start', 'end', 'id')
 TEXTS = ('speaker', 'session', 'split')
@@ -24,7 +24,6 @@ SPLITS = {
     'train': 'train', 'training': 'train', 'valid': 'validation', 'val': 'validation', 'dev': 'validation',
     'validation': 'validation', 'test': 'test', 'testing': 'test', '': '',
 }  # fmt: skip
-MEDIA = ('.mp4', '.avi', '.mov', '.mkv', '.webm', '.flv', '.wav', '.flac', '.mp3', '.m4a', '.ogg')
 FEWEST, MOST_CLASSES = 2, 1000
 WHOLE = re.compile(r'[+-]?\d+(?:\.0*)?')
 
@@ -216,12 +215,10 @@ def _leaves(path: Path) -> bool:
 
 
 def _seconds(cell: str, name: str) -> float | None:
-    if not cell:
-        return None
-    value = _number(cell)
-    if not math.isfinite(value) or value < 0:
-        raise _Unusable(f'{name} is no time', f'{name} {cell!r}, expected seconds from 0 on')
-    return value
+    try:
+        return seconds(cell)
+    except ValueError as error:
+        raise _Unusable(f'{name} is no time', f'{name} {error}') from None
 
 
 def _label(cells: Mapping[str, str], columns: Sequence[str], label: Label) -> Any:

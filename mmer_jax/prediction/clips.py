@@ -7,12 +7,8 @@ from pathlib import Path
 
 from mmer_jax.media import MediaError, audio, video
 from mmer_jax.media.textfile import read_table, read_text
-from mmer_jax.readers import Clip, given
+from mmer_jax.readers import MEDIA, Clip, given, seconds
 
-SUFFIXES = (
-    '.mp4', '.avi', '.mov', '.mkv', '.webm', '.flv', '.m4v', '.mpg', '.mpeg', '.wav', '.flac', '.mp3', '.m4a', '.ogg',
-    '.opus', '.aac', '.aiff',
-)  # fmt: skip
 TEXT = '.txt'
 
 
@@ -26,10 +22,10 @@ def find_clips(
     clips = []
     for path in paths:
         if path.is_dir():
-            files = sorted(p for p in path.rglob('*') if p.suffix.lower() in (*SUFFIXES, TEXT) and p.is_file())
+            files = sorted(p for p in path.rglob('*') if p.suffix.lower() in (*MEDIA, TEXT) and p.is_file())
             files = [p for p in files if not p.name.startswith('.')]
             if not files:
-                raise ValueError(f'{path} holds no sound, video or text file ({", ".join((*SUFFIXES, TEXT))})')
+                raise ValueError(f'{path} holds no sound, video or text file ({", ".join((*MEDIA, TEXT))})')
             clips += [_of_file(p, str(p.relative_to(path)), text) for p in files]
         else:
             clips.append(_of_file(path, str(path), text))
@@ -63,15 +59,10 @@ def read_clips(table: Path, media: Path | None, features: dict[str, Path] | None
 
 
 def _seconds(table: Path, line: int, name: str, cell: str) -> float | None:
-    if not cell.strip():
-        return None
     try:
-        value = float(cell)
-    except ValueError:
-        value = math.nan
-    if not math.isfinite(value) or value < 0:
-        raise ValueError(f'{table}, line {line}: {name} {cell!r} is no time; expected seconds from 0 on')
-    return value
+        return seconds(cell)
+    except ValueError as error:
+        raise ValueError(f'{table}, line {line}: {name} {error}') from None
 
 
 def with_features(clip: Clip, features: dict[str, Path], *, alone: bool = False) -> Clip:
@@ -79,8 +70,7 @@ def with_features(clip: Clip, features: dict[str, Path], *, alone: bool = False)
     found = {}
     for m, place in features.items():
         if place.is_dir():
-            names = [clip.id, str(Path(clip.id).with_suffix('')), *([clip.path.stem] if clip.path else [])]
-            path = given.find(place, names)
+            path = given.find(place, clip)
         else:
             path = place if alone else None
         if path is not None:

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from mmer_jax.data.schema import MODALITIES, Schema
-from mmer_jax.readers.clip import Clip, Reader, Reading
+from mmer_jax.readers.clip import MEDIA, Clip, Reader, Reading, seconds
 from mmer_jax.readers.given import Given
 from mmer_jax.readers.pictures import Pictures
 from mmer_jax.readers.sound import Sound
@@ -26,6 +26,7 @@ READERS: dict[str, type] = {
 KINDS = {reader: kind for kind, reader in READERS.items()}
 
 __all__ = [
+    'MEDIA',
     'READERS',
     'Clip',
     'Given',
@@ -37,6 +38,7 @@ __all__ = [
     'WordVectorsOf',
     'from_info',
     'read_record',
+    'seconds',
     'to_info',
 ]
 
