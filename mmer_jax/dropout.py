@@ -52,8 +52,8 @@ def keep_from(words: Any, start: Any, shape: tuple[int, ...], rate: float) -> Ar
 
 @whole
 def _keep(words: Any, start: Any, *, size: int, rate: float) -> list[Array]:
-    numbers = lax.iota(np.uint32, size) + start
-    bits = _mix(_mix(numbers + words[0])[0] ^ words[-1])[0]
+    numbers = lax.iota(np.uint32, size) + (words[0] + start)
+    bits = _mix(_mix(numbers)[0] ^ words[-1])[0]
     return [bits >= np.uint32(min(round(rate * 2**32), 2**32 - 1))]
 
 

@@ -129,6 +129,11 @@ def layer_norm(x: Array, scale: Array, bias: Array, epsilon: float) -> Array:
     return _norm(x, scale, bias, epsilon=epsilon)[0]
 
 
+def _along_last(x, like):
+    """A vector (D,) for each place of `like` (..., D)."""
+    return lax.broadcast_in_dim(x, like.shape, (like.ndim - 1,))
+
+
 def _normal(x, epsilon):
     centred = x - x.mean(-1, keepdims=True)
     inverse = lax.rsqrt(jnp.square(centred).mean(-1, keepdims=True) + epsilon)
@@ -137,15 +142,14 @@ def _normal(x, epsilon):
 
 @whole
 def _norm(x, scale, bias, *, epsilon):
-    axes = range(x.ndim - 1)
-    return [_normal(x, epsilon)[0] * jnp.expand_dims(scale, axes) + jnp.expand_dims(bias, axes)]
+    return [_normal(x, epsilon)[0] * _along_last(scale, x) + _along_last(bias, x)]
 
 
 @whole
 def _norm_backward(x, scale, gradient, *, epsilon):
     axes = tuple(range(x.ndim - 1))
     normal, inverse = _normal(x, epsilon)
-    inner = gradient * jnp.expand_dims(scale, axes)
+    inner = gradient * _along_last(scale, x)
     along = (inner * normal).mean(-1, keepdims=True)
     dx = inverse * (inner - inner.mean(-1, keepdims=True) - normal * along)
     return [dx, (gradient * normal).sum(axes), gradient.sum(axes)]
@@ -248,17 +252,18 @@ class _Blocks:
 
     def run(self, function, *arrays):
         """function(number, blocks of the arrays) -> blocks, for each; whole arrays again."""
-        cut = [x.reshape(self.count, self.r, self.h, *x.shape[2:]) for x in arrays]
         if self.count == 1:
-            found = [y[None] for y in function(np.uint32(0), *(x[0] for x in cut))]
-        else:
-            numbers = lax.iota(np.uint32, self.count)
-            found = lax.scan(lambda _, one: (None, function(*one)), None, (numbers, *cut))[1]
+            return list(function(np.uint32(0), *arrays))
+        cut = [x.reshape(self.count, self.r, self.h, *x.shape[2:]) for x in arrays]
+        numbers = lax.iota(np.uint32, self.count)
+        found = lax.scan(lambda _, one: (None, function(*one)), None, (numbers, *cut))[1]
         return [y.reshape(self.rows, self.heads, *y.shape[3:]) for y in found]
 
     def logits(self, number, query, keys):
-        row = lax.div(number, np.uint32(self.heads // self.h)) if self.r == 1 else number * np.uint32(self.r)
-        hidden = lax.dynamic_slice_in_dim(self.hidden, row, self.r)
+        hidden = self.hidden
+        if self.count > 1:
+            row = lax.div(number, np.uint32(self.heads // self.h)) if self.r == 1 else number * np.uint32(self.r)
+            hidden = lax.dynamic_slice_in_dim(hidden, row, self.r)
         return _outer(query, keys, hidden.dtype) + lax.broadcast_in_dim(hidden, self.shape, (0, 2, 3))
 
     def kept(self, number, x):
