@@ -21,6 +21,7 @@ MISSING = {
     'data_prep.convert_weights.__main__': 'resnext3d --source={}/x.pth --output={}/out',
     'data_prep.convert_weights.mtcnn': '--source={}/x.whl --output={}/out',
     'data_prep.crema_d': '--source={}/x --output={}/out',
+    'data_prep.from_tfds': '--source={}/x --output={}/out',
     'data_prep.iemocap': '--source={}/x --output={}/out --modalities audio',
     'data_prep.look': '{}/x --output={}/out.png',
     'data_prep.mmsa_pickle': '--source={}/x.pkl --output={}/out',

@@ -17,7 +17,6 @@ has none.
 
 import json
 import os
-import struct
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -39,7 +38,7 @@ from mmer_jax.data.schema import (
     encode_frames,
 )
 from mmer_jax.data.tfds_metadata import tfds_files
-from mmer_jax.data.tfrecord import FRAME, Shard, build_index, masked_crc
+from mmer_jax.data.tfrecord import FRAME, Shard, build_index, masked_crc, unframe
 from mmer_jax.files import atomic, sums
 from mmer_jax.files.npy import load_npy
 from mmer_jax.files.outputs import FEATURES, MANIFEST, OF_TFDS, SHARD
@@ -163,19 +162,8 @@ class RecordSource:
         if shard not in self._open:
             self._open[shard] = Shard(path)
         start, stop = (int(x) for x in self.offsets[shard][position : position + 2])
-        head, payload, tail = self._open[shard].read(start, stop)
         name = f'{path}, record {number} (id {str(self.manifest["id"][number])!r})'
-        if len(head) + len(payload) + len(tail) != stop - start:
-            raise RecordError(f'{name}: the file was cut short since it was opened; {AGAIN}')
-        length, length_crc = struct.unpack('<QI', head)
-        if masked_crc(head[:8]) != length_crc or length != len(payload):
-            raise RecordError(f'{name}: the length field is damaged (found {length}); {AGAIN}')
-        (stored,) = struct.unpack('<I', tail)
-        if (computed := masked_crc(payload)) != stored:
-            raise RecordError(
-                f'{name}: CRC 0x{computed:08x} of the data, 0x{stored:08x} was stored: bytes have changed; {AGAIN}'
-            )
-        return payload
+        return unframe(self._open[shard].read(start, stop), stop - start, name, AGAIN)
 
     def __getitem__(self, number: int) -> dict[str, Any]:
         return self.read(number)

@@ -24,6 +24,22 @@ def frame(data: bytes) -> bytes:
     return b''.join((length, struct.pack('<I', masked_crc(length)), data, struct.pack('<I', masked_crc(data))))
 
 
+def unframe(parts: tuple[bytes, bytes, bytes], size: int, where: str, advice: str) -> bytes:
+    """The data of one record of `size` bytes as Shard.read gives it; RecordError where a CRC or a length differs."""
+    head, data, tail = parts
+    if sum(map(len, parts)) != size:
+        raise RecordError(f'{where}: the file was cut short since it was opened; {advice}')
+    length, length_crc = struct.unpack('<QI', head)
+    if masked_crc(head[:8]) != length_crc or length != len(data):
+        raise RecordError(f'{where}: the length field is damaged (found {length}); {advice}')
+    (stored,) = struct.unpack('<I', tail)
+    if (computed := masked_crc(data)) != stored:
+        raise RecordError(
+            f'{where}: CRC 0x{computed:08x} of the data, 0x{stored:08x} was stored: bytes have changed; {advice}'
+        )
+    return data
+
+
 def build_index(path: str | os.PathLike) -> np.ndarray:
     """Offsets of a TFRecord file's records, int64 (n + 1,), found by walking its length fields."""
     size, offsets, position = Path(path).stat().st_size, [0], 0
