@@ -10,6 +10,7 @@ kept in results.json, and the same command goes on where it was stopped.
 """
 
 import argparse
+import dataclasses
 import itertools
 import sys
 from collections.abc import Mapping, Sequence
@@ -19,13 +20,16 @@ from typing import Any
 import numpy as np
 from sklearn.decomposition import PCA
 
+from mmer_jax.data.enrolment import MODES, NORMALIZE_BY, Enrolment
 from mmer_jax.data.schema import MODALITIES
+from mmer_jax.files import replace
 from mmer_jax.files.outputs import CLASSIFIER_FILES, check_folder
 from mmer_jax.metrics import confusion_matrix, per_class
 from mmer_jax.results import canvas, latex, plots
 from mmer_jax.results.page import Block, Table, Text, csv_text, markdown
-from mmer_jax.results.runs import NOT_HONEST, is_of
+from mmer_jax.results.runs import BY_SPEAKER, caution, is_of
 from mmer_jax.results.summary import format_number, format_summary, over, summarise
+from mmer_jax.second_stage.by_speaker import by_speaker
 from mmer_jax.second_stage.classify import (
     CLASSIFIERS,
     OPERATIONS,
@@ -127,13 +131,22 @@ def tables(
         text = '–' if values is None else format_summary(metric, summarise(values)).removesuffix(' (over folds)')
         return f'{text} ({format_number(metric, quoted)})' if quoted is not None else text
 
-    return [
+    blocks = [
         *_alone(cell, list(folds[0].features), classifiers, published.get('unimodal', {})),
         *_fusion(results, folds, seeds, cell, classifiers, published),
         *_chosen(results, folds, seeds, cell),
         *_detail(cell, confusions(results, folds, seeds, detail), folds[0].class_names, detail, published),
         Text(_explanation(folds, seeds, published)),
     ]
+    known = [mark for mark in marks_of(folds) if mark.startswith(BY_SPEAKER)]
+    return [_marked(block, known) for block in blocks]
+
+
+def _marked(block: Block, known: Sequence[str]) -> Block:
+    """The title of a table with what its rows know of the tested speakers."""
+    if known and isinstance(block, Text) and block.text.startswith('**Table'):
+        return Text(f'{block.text} ⚠ {"; ".join(known)}')
+    return block
 
 
 def confusions(results: Results, folds: Sequence[FoldFeatures], seeds: Sequence[int], name: str) -> np.ndarray:
@@ -232,22 +245,27 @@ def _explanation(folds, seeds, published):
     )
     if published:
         note += f' In brackets: published, {SOURCE}. {published.get("notes", "")}'
-    if marks := tuple(dict.fromkeys(mark for fold in folds for mark in fold.marks)):
-        note += f'\n\n{NOT_HONEST}{"; ".join(marks)}.'
+    if marks := marks_of(folds):
+        note += f'\n\n{caution(marks)}.'
     return note.rstrip(' ')
 
 
-def write_rows(results: Results, path: Path) -> None:
-    """rows.csv: one line for each fold, seed and combination."""
-    lines = []
+def marks_of(folds: Sequence[FoldFeatures]) -> list[str]:
+    """The marks of all folds, each once."""
+    return list(dict.fromkeys(mark for fold in folds for mark in fold.marks))
+
+
+def write_rows(results: Results, path: Path, marks: Sequence[str] = ()) -> None:
+    """rows.csv: one line for each fold, seed and combination, each with the marks of its protocol."""
+    lines, of = [], {'marks': '; '.join(marks)}
     for part in results.parts.values():
         rows = [(name, row, '') for name, row in part.rows.items()]
         if part.chosen:
             rows.append(('chosen', part.rows[part.chosen], part.chosen))
         for name, row, detail in rows:
             numbers = {metric: row['metrics'][metric] for metric in METRICS}
-            lines.append({'fold': part.fold, 'seed': part.seed, 'combination': name, **numbers, 'detail': detail})
-    path.write_text(csv_text(lines), encoding='utf-8', newline='')
+            lines.append({'fold': part.fold, 'seed': part.seed, 'combination': name, **numbers, 'detail': detail, **of})
+    replace(path, csv_text(lines).encode())
 
 
 def draw(
@@ -283,6 +301,11 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     add('--output', type=Path, default=OUTPUT, help='folder of tables and pictures')
     add('--protocol', default='official_split', help='of plain directories: a name of mmer_jax/data/protocols.py')
     add('--protocol_options', default='', help='its options as JSON, such as \'{"folds": 5}\'')
+    add('--normalize_by', choices=NORMALIZE_BY, default='all', help='bring vectors to those of all, or of the speaker')
+    add('--enrolment', choices=MODES, help='by speaker: which of his clips; strict, none, by default')
+    add('--enrolment_clips', type=ranges.COUNT, default=2, help='enrolled: clips of each speaker, then in no set')
+    add('--enrolment_label', default='', help='enrolled: the class that they are of; any by default, no label is read')
+    add('--enrolment_seed', type=ranges.NUMPY_SEED, default=0, help='enrolled: which clips')
     add('--seeds', type=ranges.COUNT, default=1, help='seeds of the classifiers')
     add('--classifiers', nargs='+', choices=CLASSIFIERS, default=list(CLASSIFIERS))
     add('--choose', action='store_true', help='also choose the combination within the training records of each fold')
@@ -293,7 +316,15 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     )
     add('--published', choices=list(PUBLISHED), help='put the published numbers of this data set beside ours')
     canvas.add_flags(parser, 'tables.tex')
-    return parser.parse_args(argv)
+    arguments = parser.parse_args(argv)
+    if arguments.enrolment and arguments.normalize_by != 'speaker':
+        parser.error('--enrolment says by which clips of a speaker: give --normalize_by speaker')
+    return arguments
+
+
+def _enrolment(arguments: argparse.Namespace) -> Enrolment | None:
+    own = [getattr(arguments, f'enrolment_{name}') for name in ('clips', 'label', 'seed')]
+    return Enrolment(arguments.enrolment or 'strict', *own) if arguments.normalize_by == 'speaker' else None
 
 
 def _directories(texts: Sequence[str]) -> dict[str, Path]:
@@ -324,6 +355,8 @@ def work(arguments: argparse.Namespace) -> None:
     if arguments.detail not in (None, *known):
         raise command.WrongCall(f'--detail {arguments.detail!r}: expected one of {known}')
     folds, notes = read_folds(directories, arguments.protocol, options)
+    enrolment = _enrolment(arguments)
+    folds = [by_speaker(fold, enrolment) for fold in folds]
     _check_published(arguments.published, folds[0].datasets)
     if arguments.output != OUTPUT:
         check_folder(arguments.output, CLASSIFIER_FILES)
@@ -331,6 +364,8 @@ def work(arguments: argparse.Namespace) -> None:
     job = {'features': {m: str(path) for m, path in directories.items()}, 'protocol': arguments.protocol}
     job |= {'options': options, 'classifiers': list(classifiers), 'choose': arguments.choose}
     job |= {'data': fingerprint(folds)}
+    if enrolment is not None:
+        job |= {'normalize_by': 'speaker', 'enrolment': dataclasses.asdict(enrolment), 'marks': list(enrolment.marks)}
     results = Results(arguments.output / 'results.json', job)
     for fold in folds:
         run_fold(fold, results, seeds, classifiers, arguments.choose)
@@ -340,10 +375,10 @@ def work(arguments: argparse.Namespace) -> None:
     published = PUBLISHED.get(arguments.published, {})
     blocks = tables(results, folds, seeds, classifiers, detail, published)
     text = '\n'.join([markdown(blocks).rstrip(), *notes])
-    (arguments.output / 'tables.md').write_text(text + '\n', encoding='utf-8')
+    replace(arguments.output / 'tables.md', f'{text}\n'.encode())
     if arguments.latex:
-        (arguments.output / 'tables.tex').write_text(latex.latex(blocks), encoding='utf-8')
-    write_rows(results, arguments.output / 'rows.csv')
+        replace(arguments.output / 'tables.tex', latex.latex(blocks).encode())
+    write_rows(results, arguments.output / 'rows.csv', marks_of(folds))
     files = draw(folds, results, seeds, detail, arguments.output, arguments.format)
     print(text)
     print('\nwritten: ' + ', '.join(map(str, [arguments.output / 'tables.md', *files])))

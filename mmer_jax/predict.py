@@ -4,6 +4,7 @@
     python -m mmer_jax.predict runs/mine FOLDER --output predictions
     python -m mmer_jax.predict runs/mine --csv clips.csv --media FOLDER --output predictions
     python -m mmer_jax.predict runs/mine interview.mp4 --window 3 --hop 1 --output predictions
+    python -m mmer_jax.predict runs/by_speaker clip.wav --enrol neutral_1.wav neutral_2.wav
     python -m mmer_jax.predict --pretrained superb-wav2vec2 clip.wav
 
 A clip is read as the run's data were. The models of all folds and seeds answer, and their mean is printed; --output
@@ -20,6 +21,7 @@ from typing import Any
 from mmer_jax.settings import command, ranges
 
 SECONDS = ranges.Number(float, low=0.1, high=86400)
+OF_RUNS = ('fold', 'seed', 'calibrate', 'features', 'glove', 'enrol')  # flags that a checkpoint has no use for
 SHOWN = 3  # most probable classes on a line
 
 
@@ -38,6 +40,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     add(
         '--features', nargs='+', default=[], metavar='MODALITY=PLACE', help='features extracted elsewhere: file, folder'
     )
+    add('--enrol', type=Path, nargs='+', default=[], metavar='CLIP', help='clips of the speaker, where RUN needs them')
     add('--window', type=SECONDS, help='seconds: cut long clips into windows, and draw a timeline into --output')
     add('--hop', type=SECONDS, help='seconds from one window to the next; by default --window')
     add('--fold', type=ranges.COUNT_OR_0, help='the models of one fold; all by default')
@@ -56,7 +59,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     arguments = parser.parse_args(argv)
     if arguments.pretrained:
         arguments.clips = [*filter(None, [arguments.workdir]), *arguments.clips]
-        given = [f'--{name}' for name in ('fold', 'seed', 'calibrate', 'features', 'glove') if getattr(arguments, name)]
+        given = [f'--{name}' for name in OF_RUNS if getattr(arguments, name)]
         if given or 0 in (arguments.fold, arguments.seed):
             parser.error(f'{" ".join(given) or "--fold, --seed"}: a pretrained checkpoint has none; leave it out')
     elif arguments.workdir is None:
@@ -105,7 +108,10 @@ def work(arguments: argparse.Namespace) -> int:
     if arguments.pretrained:
         predictor = published_predictor(arguments.pretrained, tokenizer=arguments.tokenizer, crop=arguments.crop)
     else:
-        predictor = load_predictor(arguments.workdir, **{name: getattr(arguments, name) for name in names})
+        folders = {m: place for m, place in arguments.features.items() if place.is_dir()}
+        enrol = clips.find_clips(arguments.enrol, features=folders) if arguments.enrol else ()
+        options = {name: getattr(arguments, name) for name in names}
+        predictor = load_predictor(arguments.workdir, enrol=enrol, **options)
     plan, failed = _windows(found, arguments) if arguments.window else (found, [])
     rows: list[Any] = list(failed)
     shown = predictor.predict(plan, batch_size=min(arguments.batch_size, max(len(plan), 1)))

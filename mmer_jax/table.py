@@ -29,7 +29,7 @@ from ml_collections import ConfigDict
 from mmer_jax import evaluate, train
 from mmer_jax.files.outputs import TABLE_FILES, check_folder
 from mmer_jax.results import bar_plots, canvas, latex, page
-from mmer_jax.results.runs import EXPLANATION, NOT_HONEST, Run, marks_of, read_run
+from mmer_jax.results.runs import EXPLANATION, Run, caution, marks_of, read_run
 from mmer_jax.results.summary import column_title, finite_mean, format_number, format_summary, is_plain, summarise
 from mmer_jax.results.table_config import OTHER_SPLITS, Row, Table, TableError, read_table, row_config
 from mmer_jax.run import cache
@@ -272,7 +272,7 @@ def notes(job: Job, outcomes: Mapping[str, Outcome]) -> page.Notes:
             points.append(f'† {row.label}: quoted, not measured by this command: {row.source}.')
     for label, outcome in outcomes.items():
         if outcome.run is not None and marks_of(outcome.run):
-            points.append(f'{label}: {NOT_HONEST}{"; ".join(marks_of(outcome.run))}.')
+            points.append(f'{label}: {caution(marks_of(outcome.run))}.')
     return page.Notes(EXPLANATION, [*points, *table.notes])
 
 

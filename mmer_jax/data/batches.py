@@ -177,7 +177,7 @@ class LoadBatch:
     source: RecordSource
     modalities: tuple[str, ...]
     plan: BatchPlan
-    statistics: Mapping[str, tuple[np.ndarray, np.ndarray]]
+    statistics: Mapping[str, Any]
     max_length: Mapping[str, int]
     augmentations: tuple[Augmentation, ...] = ()
     process_index: int = 0
@@ -208,7 +208,8 @@ class LoadBatch:
         for m in self.modalities:
             array = _with_time(record[m], self.source.schema.features[m])
             if m in self.statistics:
-                mean, deviation = self.statistics[m]
+                found_by = self.statistics[m]  # of all, or of the record's speaker (data/speakers.py)
+                mean, deviation = found_by if isinstance(found_by, tuple) else found_by.of(number)
                 array = (array - mean) / deviation
             record[m] = array
         if self.augmentations:

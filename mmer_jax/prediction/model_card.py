@@ -6,7 +6,7 @@ from typing import Any
 from mmer_jax.prediction.exported import Program
 from mmer_jax.prediction.predictor import Predictor
 from mmer_jax.results.page import Block, Code, Heading, Notes, Table, Text, markdown
-from mmer_jax.results.runs import NOT_HONEST, Run
+from mmer_jax.results.runs import Run, caution
 from mmer_jax.results.summary import column_title, finite_mean, format_number, format_summary, summarise
 
 CAVEATS = (
@@ -107,4 +107,4 @@ def _metrics(run: Run) -> list[Block]:
         ),
     ]
     marks = list(dict.fromkeys(mark for row in run.results['rows'] for mark in row['marks']))
-    return [*blocks, *([Notes(NOT_HONEST.strip(), marks)] if marks else [])]
+    return [*blocks, *([Notes('Marks of the protocol', [caution(marks)])] if marks else [])]

@@ -18,7 +18,7 @@ from scipy.special import softmax
 from mmer_jax.data.schema import MODALITIES, Label, RecordError, Schema
 from mmer_jax.files import read_arrays
 from mmer_jax.media import MediaError
-from mmer_jax.prediction import calibration
+from mmer_jax.prediction import calibration, enrolling
 from mmer_jax.prediction.memory import MemorySource, one_batch
 from mmer_jax.readers import Clip, Reader, from_info, read_record
 from mmer_jax.run import finished, own_module
@@ -240,12 +240,14 @@ def load_predictor(
     tokenizer: str = '',
     glove: str | Path = '',
     model: nn.Module | None = None,
+    enrol: Iterable[str | Path | Clip] = (),
 ) -> Predictor:
     """A finished run, ready for clips: all its folds and seeds, whose scores are averaged, or the one of each given.
 
     calibrate: divide each model's logits by the temperature that fits its validation split best. tokenizer, glove:
     where these lie on this machine, when that is not where preparation found them. model: the module of a run of an own
-    one.
+    one. enrol: clips of the one speaker that is predicted, for a run that normalises by speaker and knows something of
+    him ('enrolled', 'transductive'); such a run needs them.
 
     ValueError or FileNotFoundError in one line where the run is unfinished or damaged, or its data were made by
     something that cannot read a clip.
@@ -262,6 +264,7 @@ def load_predictor(
     readers = [_placed(reader, tokenizer, str(glove)) for reader in _readers(inputs, tuple(config.modalities), parent)]
     for reader in readers:
         reader.check()
+    enrolled = enrolling.read_clips(config, enrol, readers, parent)
     label = Label(inputs['label']['kind'], tuple(inputs['label']['names']))
     features = {reader.modality: reader.feature() for reader in readers}
     schema = Schema(next(iter(results.values()))['dataset'], features, label, inputs['prepared'])
@@ -286,7 +289,7 @@ def load_predictor(
                 place.name,
                 seeds[chosen],
                 jax.tree.map(lambda x: x[chosen], variables),
-                read_statistics(place.folder / 'statistics.npz', tuple(config.data.normalize)),
+                enrolling.statistics_for(config, read_statistics(config, place.folder), enrolled),
                 temperatures,
             )
         )

@@ -6,7 +6,7 @@ from typing import Any
 from mmer_jax.metrics import about
 from mmer_jax.results.choice import difference_cells, grouped
 from mmer_jax.results.page import Group, Notes, Table
-from mmer_jax.results.runs import EXPLANATION, NOT_HONEST, Run, marks_of, published_of, unique
+from mmer_jax.results.runs import EXPLANATION, Run, caution, marks_of, published_of, unique
 from mmer_jax.results.statistics import Comparison, Predicted
 from mmer_jax.results.summary import column_title, finite_mean, format_number, format_summary, scale_of, summarise
 
@@ -96,7 +96,7 @@ def notes(runs: Sequence[Run], faults: Sequence[str]) -> Notes:
             whose = published.get('dataset') or 'a data set that is not named (key dataset of config.published)'
             points.append(f'{run.name}: published numbers are of {whose}, this run is on {run.results["dataset"]}.')
         if marks_of(run):
-            points.append(f'{run.name}: {NOT_HONEST}{"; ".join(marks_of(run))}.')
+            points.append(f'{run.name}: {caution(marks_of(run))}.')
         if run.unfinished:
             points.append(f'{run.name}: {run.unfinished}.')
     return Notes(EXPLANATION, [*points, *(f'Not shown: {fault}.' for fault in faults)])

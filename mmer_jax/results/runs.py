@@ -25,6 +25,8 @@ The floor is what the best constant answer scores on the test labels, averaged o
 quoted from the paper named, not measured here, and only beside the data set that they are of."""
 SEARCH = 'search.json'  # in the folder of a search (trials.py)
 NOT_HONEST = '⚠ not an honest estimate of performance on new speakers or clips: '
+BY_SPEAKER = 'normalised by speaker: '  # begins the mark of a protocol that knows something of the tested speaker
+OF_KNOWN = '⚠ performance on speakers of whom clips are known, not to be compared with rows that know none: '
 
 
 class ReportError(ValueError):
@@ -179,3 +181,16 @@ def unique(values: Iterable[Any]) -> list[Any]:
 def marks_of(run: Run) -> list[str]:
     """What makes any of the run's folds dishonest, each once."""
     return unique(mark for row in run.results['rows'] for mark in row['marks'])
+
+
+def caution(marks: Sequence[str]) -> str:
+    """What marks mean, in words: what is not honest, and what is known of the tested speakers."""
+    known = [mark for mark in marks if mark.startswith(BY_SPEAKER)]
+    others = [mark for mark in marks if mark not in known]
+    parts = [NOT_HONEST + '; '.join(others)] if others else []
+    return '. '.join([*parts, *([OF_KNOWN + '; '.join(known)] if known else [])])
+
+
+def known_of_speakers(run: Run) -> list[str]:
+    """What a run's protocol knows of the tested speakers; runs that differ in it are neither averaged nor compared."""
+    return [mark for mark in marks_of(run) if mark.startswith(BY_SPEAKER)]

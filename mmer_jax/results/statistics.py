@@ -17,7 +17,7 @@ import numpy as np
 from mmer_jax.files import read_arrays
 from mmer_jax.metrics import KINDS
 from mmer_jax.metrics.confusion import SUMMARY, summaries
-from mmer_jax.results.runs import ReportError, Run
+from mmer_jax.results.runs import ReportError, Run, known_of_speakers
 
 DRAWS = 2000
 SLOW_DRAWS = 500  # of kinds whose metrics are measured one draw after another
@@ -137,6 +137,8 @@ def compare(tested: Sequence[Predicted], names: Sequence[str], metric: str) -> l
     found = []
     for (a, first), (b, second) in pairs:
         if a.records != b.records or a.run.results['metrics'] != b.run.results['metrics']:
+            continue
+        if known_of_speakers(a.run) != known_of_speakers(b.run):  # other protocols: not one table of theirs
             continue
         drawn = a.draws[metric] - b.draws[metric]
         difference = _mean(a.run, metric) - _mean(b.run, metric)

@@ -15,7 +15,7 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from mmer_jax.data import leakage, other_data
+from mmer_jax.data import enrolment, leakage, other_data, speakers
 from mmer_jax.data.batches import LoadBatch, record_lengths
 from mmer_jax.data.folds import Fold
 from mmer_jax.data.records import RecordSource
@@ -276,7 +276,7 @@ def check_unchanged(source: RecordSource, fold: Fold, folder: Path) -> None:
 def _own(config: ConfigDict, source: RecordSource, folder: Path, fold: Fold) -> FoldData:
     """The data of a fold of the run itself, at the place that the config names."""
     check_unchanged(source, fold, folder)
-    return load_fold(config, source, fold, read_statistics(folder / 'statistics.npz', tuple(config.data.normalize)))
+    return load_fold(config, source, fold, read_statistics(config, folder))
 
 
 def _other(
@@ -305,7 +305,7 @@ def _other(
     where = own.data.directory
     fold = other_data.fold_of_all(place.name, source, seen, same=same, leave_out=leave_out, where=where)
     fold = dataclasses.replace(fold, marks=(*fold.marks, *marks))
-    statistics = read_statistics(folder / 'statistics.npz', tuple(own.data.normalize))
+    (fold,), statistics = _normalised(own, source, fold, folder)
     fold_data = load_fold(own, source, fold, statistics)
     # Parameters may depend on the length that the run's batches are padded to: the largest shape is at least that.
     planned = fold_data.loaders['test'].plan.shapes
@@ -316,6 +316,15 @@ def _other(
         for split, load in fold_data.loaders.items()
     }
     return dataclasses.replace(fold_data, loaders=loaders)
+
+
+def _normalised(own: ConfigDict, source: RecordSource, fold: Fold, folder: Path) -> tuple[list[Fold], dict[str, Any]]:
+    """A fold of other data as the run's enrolment leaves it, and its statistics: of the new speakers their own."""
+    known, modalities = enrolment.of_config(own.data), tuple(own.data.normalize)
+    statistics, folds = read_statistics(own, folder), enrolment.enrol([fold], source, known, modalities)
+    if known is not None and known.is_known:
+        statistics = speakers.of_speakers(source, folds[0], modalities, known, statistics)
+    return folds, statistics
 
 
 def with_seed(run: Run, seed: int) -> Run:

@@ -18,18 +18,17 @@ import numpy as np
 import optax
 from ml_collections import ConfigDict
 
-from mmer_jax.data import augment, leakage
+from mmer_jax.data import augment, enrolment, leakage, speakers
 from mmer_jax.data.batches import (
     BatchPlan,
     LoadBatch,
     check_modalities,
-    feature_statistics,
     plan_shapes,
     record_lengths,
 )
 from mmer_jax.data.folds import SPLITS, Fold
 from mmer_jax.data.records import RecordSource
-from mmer_jax.files import read_arrays, save_arrays
+from mmer_jax.files import save_arrays
 from mmer_jax.losses import make_loss
 from mmer_jax.models import build_model, check_module
 from mmer_jax.run import old_checkpoints, seeds, sharding
@@ -55,12 +54,12 @@ KEEP_REMAT = {'xla_disable_hlo_passes': 'cse_barrier_expander'}
 
 @dataclasses.dataclass(frozen=True)
 class FoldData:
-    """The data of one fold: `loaders` by split ('train' shuffled and augmented), the training statistics."""
+    """The data of one fold: `loaders` by split ('train' shuffled and augmented), what features are normalised by."""
 
     source: RecordSource
     fold: Fold
     loaders: Mapping[str, LoadBatch]
-    statistics: Mapping[str, tuple[np.ndarray, np.ndarray]]
+    statistics: Mapping[str, Any]
 
     def whole(self, split: str) -> LoadBatch:
         """A loader of each record of the split once, in order, nothing augmented: for measuring, also on 'train'."""
@@ -79,8 +78,9 @@ def open_source(config: ConfigDict) -> RecordSource:
 
 
 def folds_of(config: ConfigDict, source: RecordSource) -> list[Fold]:
-    """All folds of the config's protocol, checked, with their marks."""
-    return leakage.folds_of_source(source, config.protocol.name, config.protocol.options.to_dict())
+    """All folds of the config's protocol, checked, with their marks; enrolled clips are in none of their sets."""
+    folds = leakage.folds_of_source(source, config.protocol.name, config.protocol.options.to_dict())
+    return enrolment.enrol(folds, source, enrolment.of_config(config.data), tuple(config.data.normalize))
 
 
 def elsewhere(config: ConfigDict, directory: str | Path | None) -> ConfigDict:
@@ -98,7 +98,9 @@ def load_fold(
     """Plans the batches of each split; `statistics` given (a saved run's) are used instead of computed ones."""
     modalities, max_length = tuple(config.modalities), config.data.max_length.to_dict()
     if statistics is None:
-        statistics = feature_statistics(source, fold.train, tuple(config.data.normalize))
+        known = enrolment.of_config(config.data)
+        statistics = speakers.fold_statistics(source, fold, tuple(config.data.normalize), known)
+    statistics = speakers.placed(statistics, source, fold)
     lengths = record_lengths(source, modalities, max_length)
     smallest = max(len(fold.train) // (4 * config.data.batch_size), 1)  # a shape is worth compiling for four batches
     shapes = plan_shapes(lengths, min(config.data.max_shapes, smallest))
@@ -285,15 +287,15 @@ def example_batch(load: LoadBatch) -> dict[str, np.ndarray]:
     return {**batch, 'weight': np.ones(1, np.float32)}
 
 
-def save_statistics(path: Path, statistics: Mapping[str, tuple[np.ndarray, np.ndarray]]) -> None:
+def save_statistics(path: Path, statistics: Mapping[str, Any]) -> None:
     """Normalisation of a fold beside its checkpoint: a raw clip must be normalised as the training data were."""
     arrays: dict[str, Any] = {}
-    for m, (mean, deviation) in statistics.items():
-        arrays |= {f'{m}_mean': mean, f'{m}_deviation': deviation}
+    for m, found in statistics.items():
+        arrays |= speakers.arrays_of(m, found)
     save_arrays(path, **arrays)
 
 
-def read_statistics(path: Path, modalities: tuple[str, ...]) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    """What `save_statistics` wrote; ValueError in one line where it is damaged."""
-    found = read_arrays(path, [f'{m}_{part}' for m in modalities for part in ('mean', 'deviation')])
-    return {m: (found[f'{m}_mean'], found[f'{m}_deviation']) for m in modalities}
+def read_statistics(config: ConfigDict, folder: Path) -> dict[str, Any]:
+    """What `save_statistics` wrote of the fold in `folder`; ValueError in one line where it is damaged."""
+    known = enrolment.of_config(config.data)
+    return speakers.read_statistics(folder / 'statistics.npz', tuple(config.data.normalize), known)

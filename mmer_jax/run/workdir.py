@@ -15,6 +15,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 from ml_collections import ConfigDict
 
+from mmer_jax.data import enrolment
 from mmer_jax.files import read_json, write_json
 from mmer_jax.files.locks import InUse, hold
 from mmer_jax.run import own_module
@@ -75,7 +76,7 @@ def check_config(config: Any, workdir: Path, module: nn.Module | None = None, ba
             own = {own_module.KEY: own_module.describe(module, batch)} if module is not None else {}
             write_json(path, {**config.to_dict(), **own})
         return
-    saved = dict(_read_object(path, NEEDED))
+    saved = enrolment.with_defaults(_read_object(path, NEEDED))
     own_module.check(saved.pop(own_module.KEY, None), module, workdir)
     changed = [one for one in config_differences(saved, config.to_dict()) if not may_change(one.key)]
     if changed:
@@ -114,7 +115,7 @@ def config_differences(old: dict[str, Any], new: dict[str, Any], prefix: str = '
 
 def read_config(workdir: Path) -> tuple[Any, dict[str, Any] | None]:
     """The config of a run, and the entry of its own module; None where it is the config's model."""
-    saved = dict(_read_object(workdir / 'config.json', NEEDED))
+    saved = enrolment.with_defaults(_read_object(workdir / 'config.json', NEEDED))
     own = saved.pop(own_module.KEY, None)
     return ConfigDict(saved), own
 

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from mmer_jax.data.augment import AUGMENTATIONS
+from mmer_jax.data.enrolment import MODES, NORMALIZE_BY
 from mmer_jax.data.protocols import PROTOCOLS
 from mmer_jax.data.schema import MODALITIES
 from mmer_jax.run.choices import COMPUTE_DTYPES, OPTIMIZERS, SCHEDULES, SEEDS_BY, TRACKERS
@@ -27,6 +28,11 @@ KEYS: dict[str, ranges.Kind] = {
     'data.eval_batch_size': ranges.COUNT_OR_0,
     'data.max_shapes': ranges.COUNT,
     'data.normalize': ranges.Items(ranges.Text((*MODALITIES, AUTO))),
+    'data.normalize_by': ranges.Text(NORMALIZE_BY),
+    'data.enrolment.mode': ranges.Text(MODES),
+    'data.enrolment.clips': ranges.COUNT,
+    'data.enrolment.label': ranges.TEXT,
+    'data.enrolment.seed': ranges.NUMPY_SEED,
     'data.augment': ranges.Items(ranges.Anything("('name', {options})")),
     'data.workers': ranges.PROCESSES,
     'data.threads': ranges.Number(int, low=1, high=1024),
@@ -228,6 +234,8 @@ def _together(flat: Mapping[str, Any]) -> Iterator[str]:
         yield f'config.seed: found {seed} and {seeds} seeds, expected a last seed of at most {ranges.LARGEST}'
     if _whole(seeds, flat['mesh.seed']) and seeds % flat['mesh.seed']:
         yield f'config.mesh.seed: found {flat["mesh.seed"]}, expected a divisor of config.seeds = {seeds}'
+    if flat['data.normalize_by'] == 'speaker' and not flat['data.normalize']:
+        yield "config.data.normalize: found (), expected what is normalised by speaker, such as ('audio',)"
     weights = flat['losses']
     if isinstance(weights, Mapping) and not any(weights.values()):
         yield f'config.losses: found {dict(weights)}; name one or more of {", ".join(_losses())}, with a weight above 0'

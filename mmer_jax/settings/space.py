@@ -18,7 +18,10 @@ from mmer_jax.settings import ranges
 WORDS = "('key', 'log' or 'uniform', low, high) or ('key', 'choice', value, value, ...)"
 WAYS = ('log', 'uniform', 'choice')
 # What all trials have in common, with all below it: by it, or on it, they are compared.
-SHARED = ('name', 'variant', 'search', 'data.directory', 'protocol', 'seed', 'seeds', 'data_seed', 'selection.metric')
+SHARED = (
+    'name', 'variant', 'search', 'data.directory', 'data.normalize_by', 'data.enrolment', 'protocol', 'seed', 'seeds',
+    'data_seed', 'selection.metric',
+)  # fmt: skip
 KindOf = Callable[[str], ranges.Kind | None]
 
 
