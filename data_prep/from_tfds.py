@@ -69,8 +69,8 @@ def choose_keys(source: TfdsDirectory, audio: str, label: str, speaker: str | No
             raise PreparationError(f'{source.path} has no feature {key!r}: it has {found}; name another by --{flag}')
     sound = source.features[audio]
     stored = sound.get('lazy_decode') or (sound.dtype.startswith('int') and len(sound.shape) in (1, 2))
-    if sound.kind != 'Audio' or not stored:
-        wanted = 'expected an Audio of whole numbers, mono or (samples, channels)'
+    if sound.kind != 'Audio' or not stored or str(sound.get('encoding')).lower() == 'zlib':
+        wanted = 'expected an Audio of whole numbers, mono or (samples, channels), not compressed'
         raise PreparationError(
             f'{source.path}: {audio!r} is {sound.kind} {sound.dtype} {sound.shape}, {wanted}; it has {found}'
         )
@@ -102,6 +102,8 @@ def choose_rate(source: TfdsDirectory, key: str, given: int | None) -> int:
     rate = int(source.features[key].get('sample_rate') or given or 0)
     if not rate:
         raise PreparationError(f'{source.path}: {FEATURES} has no sample rate of {key!r}; give it with --source_rate')
+    if fault := ranges.SAMPLE_RATE.fault(rate):
+        raise PreparationError(f'{source.path}: the sample rate of {key!r} in {FEATURES}: {fault}')
     return rate
 
 

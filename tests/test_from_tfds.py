@@ -197,6 +197,9 @@ def flip(path):
         (None, ['--speaker_key=audio'], r"'audio' is Audio int64 \(None,\), expected a text"),
         (edit('features.json', b'"16000"', b'"0"'), [], r"no sample rate of 'audio'; give it with --source_rate"),
         (edit('features.json', b'"int64"', b'"float32"'), [], r"'audio' is Audio float32"),
+        (edit('features.json', b'"NONE"', b'"ZLIB"'), [], r'not compressed'),  # a few bytes may become gigabytes
+        (edit('features.json', b'"16000"', b'"5000000000"'), [], r'sample rate .* found 5000000000, expected'),
+        (edit('features.json', b'"6"', b'"60000000000"'), [], r"60000000000 classes of 'label', expected 1000 at most"),
     ],
 )  # fmt: skip
 def test_what_cannot_be_read_is_one_line_and_nothing_is_written(tmp_path, capsys, change, flags, said):
@@ -209,6 +212,20 @@ def test_what_cannot_be_read_is_one_line_and_nothing_is_written(tmp_path, capsys
     assert str(tmp_path) in shown[0]
     assert re.search(said, shown[0]), shown[0]
     assert not (tmp_path / 'data').exists()
+
+
+@pytest.mark.parametrize(('at', 'said'), [(slice(-20, None), 'has 0 examples'), (slice(300, 301), 'hash mismatch')])
+def test_a_damaged_array_record_is_one_line(tmp_path, capsys, at, said):
+    corpus = write_corpus(tmp_path / 'in', array_record=True)
+    path = corpus / 'crema_d-test.array_record-00001-of-00002'
+    content = bytearray(path.read_bytes())
+    content[at] = b'\xff' if at.stop else b''
+    path.write_bytes(content)
+    assert prepare(corpus, tmp_path / 'data') == 1
+    errors = [line for line in capsys.readouterr().err.splitlines() if line.startswith('error: ')]
+    assert len(errors) == 1
+    assert path.name in errors[0]
+    assert said in errors[0]
 
 
 @pytest.mark.parametrize(
@@ -229,4 +246,4 @@ def test_examples_beyond_what_the_metadata_say_are_one_line(tmp_path, capsys, ke
 
 def test_the_folder_above_is_told_where_the_version_lies(corpus, tmp_path, capsys):
     assert prepare(corpus.parents[1], tmp_path / 'data') == 1
-    assert f'has no dataset_info.json; found {corpus}: give that' in capsys.readouterr().err
+    assert f'has no dataset_info.json; give {corpus}' in capsys.readouterr().err

@@ -4,6 +4,7 @@ as_dataset, which needs TensorFlow, was tried by hand: docs/commands.md (mmer_ja
 """
 
 import json
+import os
 
 import numpy as np
 import pytest
@@ -24,6 +25,7 @@ FEATURES = {
     'audio': Feature((None,), 'int16', optional=True),
     'vision': Feature((None, 6, 5, 3), 'uint8', 'jpeg', optional=True),
     'face': Feature((6, 5, 1), 'uint8', 'jpeg'),
+    'mouth': Feature((6, 5, 3), 'uint8', 'jpeg', optional=True),
     'values': Feature((3,)),
     'vector': Feature((3,), optional=True),
     'counts': Feature((2, 2), 'uint8'),
@@ -41,6 +43,7 @@ def write(directory, kind='classes', count=7, shards=3):
                 'audio': generator.integers(-32768, 32768, 5 * n).astype(np.int16) if n else None,
                 'vision': generator.integers(0, 256, (1 + n % 3, 6, 5, 3)).astype(np.uint8) if n % 3 else None,
                 'face': generator.integers(0, 256, (6, 5, 1)).astype(np.uint8),
+                'mouth': generator.integers(0, 256, (6, 5, 3)).astype(np.uint8) if n % 2 else None,
                 'values': generator.standard_normal(3).astype(np.float32),
                 'vector': generator.standard_normal(3).astype(np.float32) if n % 2 else None,
                 'counts': generator.integers(0, 256, (2, 2)).astype(np.uint8),
@@ -66,9 +69,9 @@ def test_tfds_opens_a_shard_directory_and_reads_the_same_records(tmp_path, kind)
         assert theirs.pop('odd') == ours['odd'].astype('<u4').tobytes()  # no dtype that TFDS decodes
         for key, found in theirs.items():
             expected = ours[key]
-            if key == 'vector':  # an axis of steps: 0 or 1
-                expected = expected.reshape(-1, 3)
-            if key == 'vision' and not len(expected):  # the parser of TensorFlow gives (0, 6, 5, 3)
+            if key in ('vector', 'mouth'):  # an axis of steps: 0 or 1
+                expected = expected.reshape(-1, *FEATURES[key].shape)
+            if key in ('vision', 'mouth') and not len(expected):  # the parser of TensorFlow gives (0, 6, 5, 3)
                 found = np.reshape(found, (0, 6, 5, 3)).astype(np.uint8)
             assert np.shape(found) == expected.shape, key
             np.testing.assert_array_equal(found, expected, key)
@@ -144,6 +147,7 @@ def test_overwrite_replaces_its_own_metadata_and_no_others(tmp_path):
     record = RecordSource(directory)[1]
     with RecordWriter(directory, schema, overwrite=True) as writer:
         writer.write(record)
+    assert os.listdir(tmp_path) == ['data']  # nothing is left of the old one
     assert tfds.builder_from_directory(directory).info.splits['records'].num_examples == 1
     path = directory / 'features.json'
     path.write_text(json.dumps({k: v for k, v in json.loads(path.read_text()).items() if k not in ('files', 'sha256')}))

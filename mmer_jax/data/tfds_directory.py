@@ -26,6 +26,7 @@ AGAIN = 'prepare it with TensorFlow Datasets again'
 EXPECTED = f'expected the folder of one version, such as crema_d/1.0.0, with {TFDS_INFO} and {FEATURES}'
 TEMPLATE = '{DATASET}-{SPLIT}.{FILEFORMAT}-{SHARD_X_OF_Y}'  # of TFDS before it wrote one
 FORMATS = ('tfrecord', 'array_record')
+MOST_CLASSES = 1000
 
 
 @dataclasses.dataclass(frozen=True)
@@ -89,6 +90,10 @@ class TfdsDirectory:
     def class_names(self, key: str) -> tuple[str, ...]:
         """The names of a ClassLabel, or its numbers. RecordError where it has another number of classes."""
         count, path = int(self.features[key].get('num_classes') or 0), self.path / f'{key}.labels.txt'
+        if count > MOST_CLASSES:
+            raise RecordError(
+                f'{self.path}: {FEATURES} says {count} classes of {key!r}, expected {MOST_CLASSES} at most'
+            )
         if not path.is_file():
             names = tuple(map(str, self.features[key].get('names') or range(count)))
         else:
@@ -127,8 +132,8 @@ def read_directory(path: str | Path) -> TfdsDirectory:
     """RecordError names what is missing or damaged."""
     path = Path(path)
     if not (path / TFDS_INFO).is_file():
-        below = sorted(found.parent for depth in ('*', '*/*', '*/*/*') for found in path.glob(f'{depth}/{TFDS_INFO}'))
-        hint = f'found {below[-1]}: give that' if below else EXPECTED
+        below = sorted(found.parent for depth in ('*', '*/*') for found in path.glob(f'{depth}/{TFDS_INFO}'))
+        hint = f'give {below[-1]}' if below else EXPECTED
         raise RecordError(f'{path} {"has no " + TFDS_INFO if path.is_dir() else "is no folder"}; {hint}')
     info = _json(path / TFDS_INFO)
     try:
