@@ -17,7 +17,7 @@ from mmer_jax.data.records import RecordSource
 from mmer_jax.files import read_json, save_arrays, write_json
 from mmer_jax.files.outputs import check_ablation, check_folder
 from mmer_jax.files.together import write_together
-from mmer_jax.metrics import KINDS, about, floors, metric_kind
+from mmer_jax.metrics import KINDS, about, expected_calibration_error, floors, metric_kind
 from mmer_jax.results import subsets
 from mmer_jax.results.page import markdown
 from mmer_jax.run import cache, finished, sharding
@@ -33,7 +33,7 @@ Change = Callable[[Run, LoadBatch], LoadBatch]  # what is tested instead of a sp
 def predict(program: Program, variables: Any, load: LoadBatch) -> Predictions:
     """Every record of a split once, in the order of record numbers, padding rows dropped.
 
-    Returns prediction (N, R, C) float32 and loss (N, R) for N seeds, label (R,) or (R, E), id (R,).
+    Returns prediction (N, R, C) float32 and loss (N, R) for N seeds, label (R,) or (R, E), id and speaker (R,).
     """
     numbers, prediction, loss = [], [], []
     for step, batch in enumerate(read_batches(load)):
@@ -49,6 +49,7 @@ def predict(program: Program, variables: Any, load: LoadBatch) -> Predictions:
         'loss': np.concatenate(loss, axis=1)[:, order],
         'label': labels_of(load.source, record),
         'id': load.source.manifest['id'][record],
+        'speaker': load.source.manifest['speaker'][record],
     }
 
 
@@ -64,7 +65,10 @@ def measure(predictions: Predictions, source: RecordSource, seed: int, kind: str
     kind: a key of KINDS, that of `source` by default.
     """
     kind = kind or kind_of(source)
-    found = KINDS[kind].measure(predictions['prediction'][seed], predictions['label'], names=source.schema.label.names)
+    scores, labels = predictions['prediction'][seed], predictions['label']
+    found = KINDS[kind].measure(scores, labels, names=source.schema.label.names)
+    if kind == 'classification':
+        found['ece'] = expected_calibration_error(scores, labels)
     return {'loss': float(predictions['loss'][seed].astype(np.float64).mean()), **found}
 
 
@@ -88,13 +92,14 @@ def selection_value(measured: Mapping[str, float], metric: str) -> float:
 
 
 def save_predictions(path: Path, predictions: Predictions, seeds: np.ndarray) -> None:
-    """predictions/<split>.npz: id (R,), label, prediction (N, R, C), seed (N,); written whole or not at all."""
+    """predictions/<split>.npz: id (R,), label, prediction (N, R, C), seed (N,), speaker (R,), '' unknown."""
     save_arrays(
         path,
         id=predictions['id'],
         label=predictions['label'],
         prediction=predictions['prediction'].astype(np.float32),
         seed=seeds,
+        speaker=predictions['speaker'],
     )
 
 

@@ -24,7 +24,7 @@ from mmer_jax.data.records import RecordSource
 from mmer_jax.files import write_json
 from mmer_jax.metrics import floors, is_better_high, names, unfit
 from mmer_jax.models import check_module
-from mmer_jax.run import provenance, sharding, trackers, warm_start, writer
+from mmer_jax.run import cost, provenance, sharding, trackers, warm_start, writer
 from mmer_jax.run.checkpoint import Checkpoints
 from mmer_jax.run.divergence import Divergence
 from mmer_jax.run.first_step import LATEST as FIRST
@@ -359,12 +359,12 @@ def measure(
     splits = SPLITS if config.evaluate_train else [split for split in SPLITS if split != 'train']
     predictions = {split: evaluate.predict(program, best, fold_data.whole(split)) for split in splits}
     floor = floors(evaluate.kind_of(source), predictions['test']['label'], names=source.schema.label.names)
-    parameters = sum(int(np.prod(x.shape[1:])) for x in jax.tree.leaves(best['params']))
+    costs = cost.of_answers(program, fold_data.whole('test'), best['params'], len(seeds))
     rows = [result_row(fold, predictions, source, selection, n, int(seed), floor) for n, seed in enumerate(seeds)]
-    return predictions, {**describe(config, fold_data, name, parameters), 'rows': rows}
+    return predictions, {**describe(config, fold_data, name, costs), 'rows': rows}
 
 
-def describe(config: ConfigDict, fold_data: FoldData, name: str, parameters: int) -> dict[str, Any]:
+def describe(config: ConfigDict, fold_data: FoldData, name: str, costs: dict[str, Any]) -> dict[str, Any]:
     """What a results table says of a run, apart from its rows; and what other data must be like (other_data.py)."""
     schema, label = fold_data.source.schema, fold_data.source.schema.label
     return {
@@ -377,7 +377,7 @@ def describe(config: ConfigDict, fold_data: FoldData, name: str, parameters: int
         'modalities': list(config.modalities),
         'protocol': config.protocol.name,
         'protocol_options': config.protocol.options.to_dict(),
-        'parameters': parameters,
+        **costs,
         'metrics': evaluate.kind_of(fold_data.source),
         'headline': list(config.headline),
         'class_names': list(label.names),

@@ -14,6 +14,7 @@ A metric stands in one file: its value in a function, its title, unit and direct
 those of one of C classes, `real_numbers` and `emotions` those of their labels, `confusion` what several of them share.
 """
 
+from mmer_jax.metrics.calibration import expected_calibration_error
 from mmer_jax.metrics.classes import classification
 from mmer_jax.metrics.confusion import confusion_matrix, per_class
 from mmer_jax.metrics.emotions import binary_emotions
@@ -30,6 +31,7 @@ __all__ = [
     'binary_emotions',
     'classification',
     'confusion_matrix',
+    'expected_calibration_error',
     'floors',
     'is_better_high',
     'metric_kind',

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from mmer_jax.metrics import classes, emotions, real_numbers
+from mmer_jax.metrics.calibration import ECE
 from mmer_jax.metrics.metric import Kind, Metric
 
 KINDS: dict[str, Kind] = {  # of those that measure one kind of label, the first one that fits is taken
@@ -18,7 +19,7 @@ KINDS: dict[str, Kind] = {  # of those that measure one kind of label, the first
 }
 METRICS = {name: kind.measure for name, kind in KINDS.items()}
 LOSS = {'loss': Metric('loss', percent=False, lower_is_better=True)}  # of every kind, measured by the model's own
-WHOLE = LOSS | {name: metric for kind in KINDS.values() for name, metric in kind.whole.items()}
+WHOLE = LOSS | ECE | {name: metric for kind in KINDS.values() for name, metric in kind.whole.items()}
 EACH = {name: metric for kind in KINDS.values() for name, metric in kind.each.items()}
 
 

@@ -79,16 +79,26 @@ class ByShape:
 
     def prepare(self, batch: Batch) -> Future:
         """Begins to compile for a batch like this one, of arrays or of jax.ShapeDtypeStruct, if nobody has yet."""
-        key = tuple(sorted((name, tuple(x.shape), str(x.dtype)) for name, x in batch.items()))
+        key = _key(batch)
         if key not in self._programs or self._programs[key].cancelled():  # by `forget`, at the end of a fold
             shapes = {m: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding) for m, x in batch.items()}
             self._programs[key] = self._background.submit(self._lower_for(shapes))
         return self._programs[key]
 
+    def known(self, batch: Batch) -> Any:
+        """The program for a batch like this one where it is compiled already, else None."""
+        future = self._programs.get(_key(batch))
+        there = future is not None and future.done() and not future.cancelled() and future.exception() is None
+        return future.result() if future is not None and there else None
+
     def __call__(self, state: Any, batch: Batch) -> Any:
         future = self.prepare(batch)
         program = future.result() if future.done() else self._background.wait(future, f'{self.name} {steps_of(batch)}')
         return program(state, batch)
+
+
+def _key(batch: Batch) -> Any:
+    return tuple(sorted((name, tuple(x.shape), str(x.dtype)) for name, x in batch.items()))
 
 
 def steps_of(batch: Batch) -> str:

@@ -29,6 +29,16 @@ class Plan(NamedTuple):
     background: Background
 
 
+class Turns:
+    """The evaluation of one seed, called for each in turn; `program` is what was compiled."""
+
+    def __init__(self, program: Any, seeds: int):
+        self.program, self.seeds = program, seeds
+
+    def __call__(self, variables: Tree, batch: Tree) -> list[Tree]:
+        return [self.program(variables, batch, np.int32(n)) for n in range(self.seeds)]
+
+
 def in_turns(train_step: Any, eval_step: Callable[..., Any], plan: Plan) -> dict[str, Callable[..., Any]]:
     """train, predict, unstack and stack over N seeds as N calls of the compiled program of one seed.
 
@@ -59,11 +69,7 @@ def in_turns(train_step: Any, eval_step: Callable[..., Any], plan: Plan) -> dict
     def lower_predict(batch):
         lowered = predict.lower(variables_of(plan.states()), batch, jax.ShapeDtypeStruct((), np.int32))
 
-        def compile_all():
-            program = lowered.compile()
-            return lambda variables, batch: [program(variables, batch, np.int32(n)) for n in range(seeds)]
-
-        return compile_all
+        return lambda: Turns(lowered.compile(), seeds)
 
     cheap = options_of_copies()
     return {
