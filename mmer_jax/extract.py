@@ -30,7 +30,7 @@ from mmer_jax.data.batches import LoadBatch, labels_of
 from mmer_jax.data.folds import SPLITS
 from mmer_jax.data.leakage import EXTRACTED, SUFFIX
 from mmer_jax.data.records import Feature, RecordSource, RecordWriter, Schema
-from mmer_jax.files import read_arrays, read_json, write_json
+from mmer_jax.files import read_arrays, read_json, save_arrays, write_json
 from mmer_jax.files.outputs import check_shards
 from mmer_jax.run import cache, finished
 from mmer_jax.run.finished import Run
@@ -102,10 +102,7 @@ def extract_fold(task: Task, *, process_id: int = 0, num_processes: int = 1) -> 
         keys = ('prediction', 'features') if task.level == 'pooled' else ('prediction', 'steps', 'steps_mask')
         for start in mine:
             arrays = _arrays(load, range(start, min(start + PART, len(load.plan))), task.run, variables, keys)
-            temporary = _part(task, start).with_suffix(f'.{process_id}.tmp')
-            with open(temporary, 'wb') as file:
-                np.savez(file, **arrays)  # type: ignore[arg-type]
-            temporary.replace(_part(task, start))
+            save_arrays(_part(task, start), **arrays)
             print(f'{task.output}: part {start // PART + 1} of {len(starts)}', flush=True)
     if not all(_part(task, start).is_file() for start in starts):
         return False
@@ -139,9 +136,10 @@ def _check_same(task, found, path, what):
 def _remove_parts(task: Task) -> None:
     """Removes the parts of this job and their folder; what else lies there stays."""
     job = task.parts / 'job.json'
-    own = [*task.parts.glob('part_*.npz'), *task.parts.glob('part_*.tmp'), job] if job.is_file() else []
-    for path in own:
-        path.unlink(missing_ok=True)  # another process may do the same
+    if job.is_file():
+        left = (path for name in ('part_*.tmp', '.part_*.tmp', '.job.json.*.tmp') for path in task.parts.glob(name))
+        for path in (*task.parts.glob('part_*.npz'), *left, job):
+            path.unlink(missing_ok=True)  # another process may do the same
     with contextlib.suppress(OSError):  # not there, or not empty
         task.parts.rmdir()
 

@@ -28,7 +28,7 @@ from threadpoolctl import threadpool_limits
 from mmer_jax.data.batches import labels_of
 from mmer_jax.data.folds import SPLITS
 from mmer_jax.data.records import RecordSource
-from mmer_jax.files import read_arrays, write_json
+from mmer_jax.files import read_arrays, save_arrays, write_json
 from mmer_jax.files.outputs import ATTENTION_FILES, PICTURES, check_beside, check_file, check_folder
 from mmer_jax.metrics import KINDS, Kind, metric_kind
 from mmer_jax.models import MODELS
@@ -163,7 +163,7 @@ def draw_attention(
     output.mkdir(parents=True, exist_ok=True)
     for name, pictures in pages.items():
         attention_plots.attention_page(pictures, output / f'{name}.{picture}', heading, notes)
-    np.savez(output / 'attention.npz', **drawn.arrays)  # type: ignore[arg-type]
+    save_arrays(output / 'attention.npz', **drawn.arrays)
     content = {**about, 'record': record, 'split': split, 'heads': heads, 'maps': drawn.described, 'notes': notes}
     write_json(output / 'attention.json', content)
     return [output / name for name in (*(f'{page}.{picture}' for page in pages), 'attention.npz', 'attention.json')]
@@ -267,7 +267,7 @@ def draw_representations(runs: Sequence[Run], path: Path, *, split: str = 'test'
     path.parent.mkdir(parents=True, exist_ok=True)
     heading = f'Representations of the {split} records ({"t-SNE" if method == "tsne" else "PCA"})'
     attention_plots.representations(clouds, path, heading)
-    np.savez(path.with_suffix('.npz'), **arrays)  # type: ignore[arg-type]
+    save_arrays(path.with_suffix('.npz'), **arrays)
     return lines
 
 

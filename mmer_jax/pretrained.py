@@ -9,8 +9,6 @@ a published classifier also have head.safetensors, its last layer; what this say
 import json
 import os
 import re
-import shutil
-import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -19,6 +17,8 @@ import numpy as np
 from flax import traverse_util
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import load_file, save_file
+
+from mmer_jax.files.atomic import making
 
 Tree = Any
 PARAMS, SOURCE, HEAD = 'params.safetensors', 'source.json', 'head.safetensors'
@@ -152,20 +152,23 @@ def save_pretrained(
     folder = Path(folder)
     if folder.exists():
         raise FileExistsError(f'{folder} exists; remove it, or give another name')
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(prefix=f'.{folder.name}.', dir=folder.parent))
-    try:
+    with making(folder, _remove) as temporary:
+        if folder.exists():  # made meanwhile
+            raise FileExistsError(f'{folder} exists; remove it, or give another name')
         flat = traverse_util.flatten_dict(dict(variables), sep='/')
         save_file({key: np.ascontiguousarray(array) for key, array in flat.items()}, temporary / PARAMS)
         if head is not None:
             save_file({'kernel': np.ascontiguousarray(head.kernel), 'bias': head.bias}, temporary / HEAD)
             source = {**source, 'head': {'problem': head.problem, 'labels': list(head.labels)}}
         (temporary / SOURCE).write_text(json.dumps(source, indent=1) + '\n')
-        temporary.chmod(0o755)
-        temporary.rename(folder)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
     return folder
+
+
+def _remove(folder: Path) -> None:
+    for name in (PARAMS, HEAD, SOURCE):
+        (folder / name).unlink(missing_ok=True)
+    if not any(folder.iterdir()):
+        folder.rmdir()
 
 
 def graft(

@@ -14,12 +14,10 @@ into its folder, on a pod for instance: it is shown where its config is the tabl
 import argparse
 import collections
 import dataclasses
-import os
 import shlex
 import sys
 import traceback
-from collections.abc import Callable, Mapping, Sequence
-from functools import partial
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +25,7 @@ from absl import logging
 from ml_collections import ConfigDict
 
 from mmer_jax import evaluate, train
+from mmer_jax.files import replace
 from mmer_jax.files.outputs import TABLE_FILES, check_folder
 from mmer_jax.results import bar_plots, canvas, latex, page
 from mmer_jax.results.runs import EXPLANATION, Run, caution, marks_of, read_run
@@ -145,10 +144,10 @@ def write_table(job: Job, command: str, *, picture: str = 'png', tex: bool = Fal
         draw_bars(job.table, outcomes, job.output / f'bars.{picture}')
         blocks.append(page.Picture(f'{job.table.bars} of all rows', f'bars.{picture}'))
     blocks += [page.Text('Made, and to be continued or made again, by'), page.Code(command)]
-    _replace_text(job.output / 'table.csv', page.csv_text(csv_rows(job, outcomes)))
-    _replace_text(job.output / 'table.md', page.markdown(blocks))
+    replace(job.output / 'table.csv', page.csv_text(csv_rows(job, outcomes)).encode())
+    replace(job.output / 'table.md', page.markdown(blocks).encode())
     if tex:
-        _replace_text(job.output / 'table.tex', latex.latex(blocks))
+        replace(job.output / 'table.tex', latex.latex(blocks).encode())
     return job.output / 'table.md'
 
 
@@ -176,18 +175,7 @@ def draw_bars(table: Table, outcomes: Mapping[str, Outcome], path: Path) -> None
         )
         bars.append(bar)
     label, decimals = column_title(metric, table.columns[metric]), 3 if is_plain(metric) else 1
-    _replace(path, partial(bar_plots.grouped, bars, label=label, title=table.title, decimals=decimals))
-
-
-def _replace(path: Path, write: Callable[[Path], object]) -> None:
-    """What `write` puts into a file, whole or not at all, also with several processes at work."""
-    temporary = path.with_name(f'.{path.name}.{os.getpid()}.tmp')
-    write(temporary)
-    temporary.replace(path)
-
-
-def _replace_text(path: Path, text: str) -> None:
-    _replace(path, lambda temporary: temporary.write_text(text, encoding='utf-8'))
+    bar_plots.grouped(bars, path, label=label, title=table.title, decimals=decimals)
 
 
 def table_of(table: Table, outcomes: Mapping[str, Outcome]) -> page.Table:

@@ -128,6 +128,25 @@ def recover(directory: Path, remove: Callable[[Path], None]) -> None:
             remove(path)
 
 
+@contextlib.contextmanager
+def making(directory: Path, remove: Callable[[Path], None]) -> Iterator[Path]:
+    """A new folder that takes the name `directory` when the block ends, and is gone, by `remove`, where it raises.
+
+    What was there is removed. InUse where another process makes it.
+    """
+    directory = Path(os.path.abspath(directory))
+    with locks.hold(lock_of(directory), directory):
+        recover(directory, remove)
+        new = incomplete(directory)
+        new.mkdir()
+        try:
+            yield new
+            install(directory, remove)
+        finally:
+            if _is_folder(new):
+                remove(new)
+
+
 def install(directory: Path, remove: Callable[[Path], None]) -> None:
     """Gives `incomplete(directory)` the name `directory`; what was there is removed. The caller holds the lock.
 

@@ -9,7 +9,6 @@ import hashlib
 import json
 import os
 import shutil
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -22,6 +21,7 @@ from jax import Array, export
 from safetensors.numpy import save_file
 
 from mmer_jax import __version__
+from mmer_jax.files import atomic
 from mmer_jax.files.outputs import check_folder
 from mmer_jax.prediction import run_exported
 from mmer_jax.prediction.memory import MemorySource, one_batch
@@ -221,9 +221,7 @@ def write(folder: str | os.PathLike, predictor: Predictor, card: Any) -> tuple[P
     folder = Path(os.path.abspath(folder))
     check(folder)
     program = make_program(predictor)
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    new = Path(tempfile.mkdtemp(prefix=f'.{folder.name}.', dir=folder.parent))
-    try:
+    with atomic.making(folder, _remove) as new:
         (new / PROGRAM).write_bytes(program.exported.serialize())
         save_file(dict(program.params), new / PARAMS)
         shutil.copyfile(run_exported.__file__, new / SCRIPT)
@@ -231,24 +229,15 @@ def write(folder: str | os.PathLike, predictor: Predictor, card: Any) -> tuple[P
         about = {**describe(predictor, program), 'files': files}
         (new / ABOUT).write_text(json.dumps(about, indent=1, ensure_ascii=False) + '\n', encoding='utf-8')
         (new / CARD).write_text(card(program), encoding='utf-8')
-        new.chmod(0o755)
         check(folder)
-        _replace(folder, new)
-    finally:
-        shutil.rmtree(new, ignore_errors=True)
     return folder, program
 
 
-def _replace(folder: Path, new: Path) -> None:
-    """`new` takes the name of the folder; what an earlier export had there goes last."""
-    aside = new.with_name(f'{new.name}.old')
-    if folder.is_dir():
-        os.rename(folder, aside)
-    os.rename(new, folder)
-    for name in MARKS if aside.is_dir() else ():
-        (aside / name).unlink(missing_ok=True)
-    if aside.is_dir():
-        aside.rmdir()
+def _remove(folder: Path) -> None:
+    for name in MARKS:
+        (folder / name).unlink(missing_ok=True)
+    if not any(folder.iterdir()):
+        folder.rmdir()
 
 
 def check(folder: Path) -> None:

@@ -14,6 +14,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 
+from mmer_jax.files import atomic
 from mmer_jax.files.outputs import MADE_BY, PICTURES
 
 DPI = 300  # of a PNG; a picture's size is in inches
@@ -34,15 +35,15 @@ def new_figure(width: float, height: float) -> Figure:
 
 
 def save(figure: Figure, path: str | os.PathLike) -> None:
-    """Writes the figure in the format that the path ends in; ValueError for one that is unknown.
+    """Writes the figure, whole or not at all, in the format that the path ends in; ValueError for one that is unknown.
 
     A '$' in a name is a '$', never the beginning of a formula.
     """
     kind = format_of(path)
     for text in figure.findobj(Text):
         text.set_parse_math(False)  # type: ignore[attr-defined]
-    with matplotlib.rc_context({'svg.hashsalt': MADE_BY}):
-        figure.savefig(path, dpi=DPI, facecolor='white', format=kind, metadata=METADATA[kind])
+    with matplotlib.rc_context({'svg.hashsalt': MADE_BY}), atomic.writing(Path(path)) as file:
+        figure.savefig(file, dpi=DPI, facecolor='white', format=kind, metadata=METADATA[kind])
 
 
 def add_flags(parser: argparse.ArgumentParser, tables: str = '') -> None:

@@ -11,6 +11,7 @@ whole.
 """
 
 import json
+import shutil
 import sys
 import zlib
 from collections.abc import Callable
@@ -21,6 +22,8 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 from jax.experimental import multihost_utils
+
+from mmer_jax.files import replace
 
 Tree = Any
 Convert = Callable[[Tree, Tree], Tree]
@@ -107,6 +110,7 @@ class Checkpoints:
             if not fault:
                 for damaged, why in faults.items():
                     self._tell_and_remove(damaged, why, step)
+                self._tidy(step)
                 return step, found['state'], found['best'], found['host']
             faults[step] = fault
         if not faults:
@@ -195,6 +199,18 @@ class Checkpoints:
         code = int(multihost_utils.broadcast_one_to_all(np.int32(code)))
         return {0: '', 1: found or 'process 0 tells what', 2: None}[code]
 
+    def _tidy(self, newest: int) -> None:
+        """What a run leaves that is killed just after a checkpoint: a step too many, or one without its sums."""
+        for old in self.steps()[KEPT:]:
+            self._manager.delete(old)
+        if jax.process_index() == 0 and self.directory.is_dir():
+            known = {str(step) for step in self.steps()}
+            for path in self.directory.iterdir():  # half removed
+                if path.name.isdecimal() and path.name not in known and int(path.name) < newest:
+                    shutil.rmtree(path)
+            if not (self.directory / str(newest) / SUMS).is_file():
+                write_sums(self.directory / str(newest))
+
     def _tell_and_remove(self, step: int, fault: str, earlier: int) -> None:
         if jax.process_index() == 0:
             print(
@@ -208,10 +224,10 @@ class Checkpoints:
 
 def write_sums(folder: Path) -> None:
     """sums.json of a step: {file: [bytes, CRC-32]} of all its files."""
-    sums = {str(path.relative_to(folder)): list(_sum(path)) for path in sorted(folder.rglob('*')) if path.is_file()}
-    temporary = folder / f'{SUMS}.tmp'
-    temporary.write_text(json.dumps(sums))
-    temporary.replace(folder / SUMS)
+    own = (SUMS, f'.{SUMS}.')  # and what a killed writer left of it
+    files = (path for path in sorted(folder.rglob('*')) if path.is_file() and not path.name.startswith(own))
+    sums = {str(path.relative_to(folder)): list(_sum(path)) for path in files}
+    replace(folder / SUMS, json.dumps(sums).encode())
 
 
 def fault_of(folder: Path) -> str | None:

@@ -8,6 +8,7 @@ import json
 import shutil
 from pathlib import Path
 
+from mmer_jax.files import replace
 from mmer_jax.run.checkpoint import STATE, SUMS
 from mmer_jax.run.finished import places_of, workdir_of
 from mmer_jax.run.workdir import alone, read_results
@@ -48,9 +49,7 @@ def _prune_fold(checkpoints: Path) -> None:
     sums = newest / SUMS
     if sums.is_file():
         kept = {name: value for name, value in json.loads(sums.read_bytes()).items() if Path(name).parts[0] != STATE}
-        temporary = newest / f'{SUMS}.tmp'
-        temporary.write_text(json.dumps(kept))
-        temporary.replace(sums)
+        replace(sums, json.dumps(kept).encode())
     if (newest / STATE).is_dir():
         _remove(newest / STATE)
     for left in checkpoints.rglob(f'*{DROPPED}'):  # by a prune that was killed
