@@ -21,8 +21,8 @@ def get_base(name: str, variant: str = '', variants: tuple[str, ...] = ('smoke',
     config.data.max_shapes = 6  # padded shapes, each compiled once
     config.data.max_length = _open({})  # steps by modality; longer records are cut on the right
     config.data.normalize = ()  # modalities brought to mean 0, deviation 1 by training statistics; ('auto',): vectors
-    config.data.normalize_by = 'all'  # speaker: the features of a record are brought to those of its speaker, from the
-    config.data.enrolment = ConfigDict()  # clips that the protocol allows (mmer_jax/data/enrolment.py); a mark says so
+    config.data.normalize_by = 'all'  # speaker: by the clips of each record's speaker that data.enrolment allows
+    config.data.enrolment = ConfigDict()  # What is known of a speaker, marked in each row (mmer_jax/data/enrolment.py).
     config.data.enrolment.mode = 'strict'  # of the speaker none; enrolled: `clips`; transductive: all, unlabelled
     config.data.enrolment.clips = 2  # of each speaker, then in no set
     config.data.enrolment.label = ''  # the class that they are of, such as neutral; '': any, no label is read

@@ -91,8 +91,10 @@ def run_fold(
         if (fold.name, seed) in results.parts:
             continue
         part = Part(fold.name, seed)
+        # Fitted once for all combinations.
+        held = dataclasses.replace(fold, probabilities={m: unimodal_probabilities(fold, m) for m in fold.features})
         for m in fold.features:
-            own = unimodal_probabilities(fold, m)[fold.test]
+            own = held.probabilities[m][fold.test]
             right = own[np.arange(len(own)), fold.labels[fold.test]]
             part.add(fold, f'unimodal {m}', own.argmax(1), loss=float(-np.log(right.clip(1e-12)).mean()))
             x = fuse([fold.features[m]], fold.train, 'concat')
@@ -101,7 +103,7 @@ def run_fold(
         possible = []
         for stage, operation in itertools.product(STAGES, OPERATIONS):
             try:
-                x = fused(fold, stage, operation)
+                x = fused(held, stage, operation)
             except ValueError:  # sum and product of features of different sizes
                 continue
             for classifier in classifiers:

@@ -331,7 +331,7 @@ def test_what_prediction_needs_is_one_line(trained):
     folder = trained['folder']
     clips = [Clip(f'clip_{n:02d}', None, given={'audio': folder / 'features' / f'clip_{n:02d}.npy'}) for n in (0, 6)]
     with pytest.raises(
-        ValueError, match='was trained with normalised by speaker: enrolled .*: give clips of the speak'
+        ValueError, match='was trained with normalised by speaker: enrolled .*: give 2 or more clips of'
     ):
         load_predictor(trained['enrolled'], model=MODEL)
     with pytest.raises(ValueError, match='1 of 1 clips to enrol have audio, expected 2 or more'):

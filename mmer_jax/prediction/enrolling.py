@@ -30,8 +30,8 @@ def read_clips(config: ConfigDict, enrol: Iterable[Of], readers: Sequence[Reader
         return {}
     if not clips:
         raise ValueError(
-            f'{where} was trained with {known.marks[0]}: give clips of the speaker, {_wanted(known)} or more: '
-            '--enrol CLIP ..., in Python load_predictor(RUN, enrol=[...])'
+            f'{where} was trained with {known.marks[0]}: give {_wanted(known)} or more clips of the speaker, '
+            'mmer_jax.predict --enrol CLIP ..., or in Python load_predictor(RUN, enrol=[...])'
         )
     found: dict[str, list[np.ndarray]] = {m: [] for m in config.data.normalize}
     for clip in clips:
