@@ -19,6 +19,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from data_prep.pool import PreparationError, Skipped
+from mmer_jax.files import links
 from mmer_jax.media import MediaError
 from mmer_jax.media.textfile import read_table
 
@@ -128,6 +129,9 @@ def list_clips(source: Path, drop: str = 'known') -> tuple[list[Clip], list[tupl
             raise PreparationError(f'source folder {source} holds no folder {folder}; {LAYOUT}')
         for path in sorted((source / folder).iterdir()):
             if path.name.startswith('.') or path.is_dir():
+                continue
+            if links.leads_out(path, source):
+                skipped.append((path.name, Skipped(links.OUT, str(path))))
                 continue
             name = parse_name(path.stem)
             if path.suffix.lower() not in suffixes:

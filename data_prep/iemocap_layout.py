@@ -17,6 +17,7 @@ import re
 from pathlib import Path
 
 from data_prep.pool import PreparationError, Skipped
+from mmer_jax.files import links
 from mmer_jax.media import MediaError
 from mmer_jax.media.textfile import read_lines
 
@@ -133,12 +134,20 @@ def list_utterances(source: str | os.PathLike) -> tuple[list[Utterance], list[tu
         for path in evaluations:
             _read_evaluation(path, session, folder, texts, found, skipped)
         utterances.extend(sorted(found.values(), key=lambda utterance: (utterance.dialog, utterance.start)))
-    return utterances, skipped
+    return [one for one in utterances if not _leads_out(one, release, skipped)], skipped
+
+
+def _leads_out(utterance: Utterance, release: Path, skipped: list[tuple[str, Skipped]]) -> bool:
+    outside = [path for path in (utterance.wav, utterance.avi) if links.leads_out(path, release)]
+    skipped += [(utterance.id, Skipped(links.OUT, str(path))) for path in outside[:1]]
+    return bool(outside)
 
 
 def _text_files(folder: Path) -> list[Path]:
-    """Those of the release; a copy made by macOS has a ._<name>.txt beside each."""
-    return [path for path in sorted(folder.glob('*.txt')) if not path.name.startswith('.')]
+    """Those of the release, none by a link out of it; a copy made by macOS has a ._<name>.txt beside each."""
+    release = folder.parents[2]
+    files = [path for path in sorted(folder.glob('*.txt')) if not path.name.startswith('.')]
+    return [path for path in files if not links.leads_out(path, release)]
 
 
 def _lines(path: Path, skipped: list[tuple[str, Skipped]]) -> list[str]:

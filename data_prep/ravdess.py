@@ -29,6 +29,7 @@ from data_prep import ravdess_video
 from data_prep.pool import PreparationError, Remark, Skipped, missing, nothing_usable, process, run_command, summary
 from mmer_jax import readers
 from mmer_jax.data.records import Label, RecordWriter, Schema
+from mmer_jax.files import links
 from mmer_jax.settings import ranges
 
 EMOTIONS = ('neutral', 'calm', 'happy', 'sad', 'angry', 'fearful', 'disgust', 'surprised')
@@ -124,14 +125,18 @@ def list_clips(
     source = Path(source)
     if not source.is_dir():
         raise PreparationError(f'source folder {source} {"is a file" if source.exists() else "is missing"}; {LAYOUT}')
-    folders = _actor_folders(source)
-    if not folders:
-        raise PreparationError(f'source folder {source} holds no Actor_XX folder; {LAYOUT}')
     takes: dict[tuple[str, ...], list[Clip]] = {}
     skipped: list[tuple[str, Skipped]] = []
+    folders = _actor_folders(source, skipped)
+    if not folders:
+        left_out = f', but {skipped[0][1].detail} is {links.OUT}' if skipped else ''
+        raise PreparationError(f'source folder {source} holds no Actor_XX folder{left_out}; {LAYOUT}')
     for folder in folders:
         for path in sorted(folder.iterdir()):
             if path.name.startswith('.') or not path.is_file():  # .DS_Store, ._resource forks, nested folders
+                continue
+            if links.leads_out(path, source):
+                skipped.append((path.name, Skipped(links.OUT, str(path))))
                 continue
             found = _parse(path, song=song, vision=vision, video_only=video_only)
             if isinstance(found, Skipped):
@@ -152,10 +157,13 @@ def list_clips(
     return clips, skipped
 
 
-def _actor_folders(source: Path) -> list[Path]:
+def _actor_folders(source: Path, skipped: list[tuple[str, Skipped]]) -> list[Path]:
     folders, seen = [], set()
     for name, children, _ in os.walk(source, followlinks=True):
         children.sort()
+        for child in [child for child in children if links.leads_out(Path(name, child), source)]:
+            skipped.append((child, Skipped(links.OUT, str(Path(name, child)))))
+            children.remove(child)
         if (real := os.path.realpath(name)) in seen:  # two links to one folder, or a link to a parent
             children.clear()
             continue

@@ -218,8 +218,9 @@ def test_actor_folders_at_any_depth(tmp_path, name, monkeypatch):
     assert len(ravdess.list_clips('.')[0]) == 1
 
 
-def test_links_are_followed_once(tmp_path):
+def test_links_are_followed_once(tmp_path, monkeypatch):
     clip(tmp_path / 'disk' / 'Actor_03', '03-01-05-01-01-01-03.wav')
+    monkeypatch.setenv('MMER_FOLLOW_LINKS', '1')
     (tmp_path / 'raw').mkdir()
     for name, target in {'Actor_03': tmp_path / 'disk' / 'Actor_03', 'loop': tmp_path / 'raw'}.items():
         (tmp_path / 'raw' / name).symlink_to(target)
@@ -290,7 +291,8 @@ def test_a_fault_midway_leaves_nothing(source, tmp_path, monkeypatch):
     assert sorted(path.name for path in tmp_path.iterdir()) == ['raw']
 
 
-def test_real_speech(tmp_path):
+def test_real_speech(tmp_path, monkeypatch):
+    monkeypatch.setenv('MMER_FOLLOW_LINKS', '1')
     actor = DATA / SPEECH / 'Actor_01'
     if not actor.is_dir():
         pytest.skip('RAVDESS is not here')

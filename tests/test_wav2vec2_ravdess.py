@@ -3,6 +3,7 @@
 import csv
 import json
 import math
+import shutil
 
 import numpy as np
 import pytest
@@ -29,7 +30,7 @@ def folder(tmp_path_factory):
         clips = sorted((source / f'Actor_{actor}').glob('03-01-*-01-01-01-*.*'))
         assert len(clips) == 8
         for clip in clips:
-            (folder / 'raw' / f'Actor_{actor}' / clip.name).symlink_to(clip)
+            shutil.copy(clip, folder / 'raw' / f'Actor_{actor}')
     prepared = ['--source', str(folder / 'raw'), '--output', str(folder / 'data'), '--features', 'waveform']
     assert ravdess.main([*prepared, '--workers', '0']) == 0
     settings = [f'data.directory={folder / "data"}', 'epochs=1', 'data.batch_size=8', 'data.max_shapes=1']

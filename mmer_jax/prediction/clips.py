@@ -5,6 +5,7 @@ import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from mmer_jax.files import links
 from mmer_jax.media import MediaError, audio, video
 from mmer_jax.media.textfile import read_table, read_text
 from mmer_jax.readers import MEDIA, Clip, given, seconds
@@ -24,6 +25,8 @@ def find_clips(
         if path.is_dir():
             files = sorted(p for p in path.rglob('*') if p.suffix.lower() in (*MEDIA, TEXT) and p.is_file())
             files = [p for p in files if not p.name.startswith('.')]
+            if outside := [p for p in files if links.leads_out(p, path)]:
+                raise ValueError(f'{outside[0]} is {links.OUT}: nothing of it was read')
             if not files:
                 raise ValueError(f'{path} holds no sound, video or text file ({", ".join((*MEDIA, TEXT))})')
             clips += [_of_file(p, str(p.relative_to(path)), text) for p in files]
