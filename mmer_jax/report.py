@@ -10,6 +10,7 @@ import sys
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
+from mmer_jax.files import replace
 from mmer_jax.files.outputs import PICTURES, REPORT_FILES, check_folder
 from mmer_jax.metrics import about
 from mmer_jax.results import canvas, plots, statistics, trials
@@ -78,11 +79,11 @@ def write_report(
         whole += [*part, *(more_of(run, tested.get(run.name)) if page else [])]
     if runs:
         write_csv(runs, output, tested)
-    (output / 'report.md').write_text(markdown(blocks), encoding='utf-8')
+    replace(output / 'report.md', markdown(blocks).encode())
     if tex:
-        (output / 'report.tex').write_text(latex(blocks), encoding='utf-8')
+        replace(output / 'report.tex', latex(blocks).encode())
     if page:
-        (output / 'report.html').write_text(html(whole, 'Results', output, FOOTER), encoding='utf-8')
+        replace(output / 'report.html', html(whole, 'Results', output, FOOTER).encode())
     return output / ('report.html' if page else 'report.md')
 
 
@@ -121,7 +122,7 @@ def write_csv(runs: Sequence[Run], output: Path, tested: Mapping[str, Predicted]
     """results.csv: one line for each run and headline metric. rows.csv: one for each run, fold and seed."""
     rows = [row for run in runs for row in fold_rows(run)]
     for name, content in (('results.csv', summary_rows(runs, tested)), ('rows.csv', rows)):
-        (output / name).write_text(csv_text(content), encoding='utf-8', newline='')
+        replace(output / name, csv_text(content).encode())
 
 
 def _by_first_metric(runs: Sequence[Run]) -> dict[str, list[Run]]:
