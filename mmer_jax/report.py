@@ -7,7 +7,7 @@ report.html, one file with everything in it.
 
 import argparse
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from mmer_jax.files import replace
@@ -15,14 +15,17 @@ from mmer_jax.files.outputs import PICTURES, REPORT_FILES, check_folder
 from mmer_jax.metrics import about
 from mmer_jax.results import canvas, plots, statistics, trials
 from mmer_jax.results.choice import chosen, ordered, values_of
+from mmer_jax.results.columns import Columns, read_columns
+from mmer_jax.results.ensemble import WEIGHTS, ensemble_blocks, ensembles, with_ensembles
 from mmer_jax.results.html import html
 from mmer_jax.results.latex import latex
-from mmer_jax.results.page import Block, Details, Heading, Notes, Picture, Text, csv_text, markdown
+from mmer_jax.results.page import Block, Heading, Picture, Text, csv_text, markdown
 from mmer_jax.results.run_page import draw, more_of
-from mmer_jax.results.run_table import fold_rows, main_table, notes, summary_rows, tests_table
-from mmer_jax.results.runs import Run, find_runs, published_of, unique
-from mmer_jax.results.statistics import Predicted, compare, read_predicted
+from mmer_jax.results.run_table import NONE, fold_rows, main_table, notes, summary_rows
+from mmer_jax.results.runs import Run, find_runs, published_of
+from mmer_jax.results.statistics import Predicted, read_all
 from mmer_jax.results.summary import decimals_of, finite_mean, scale_of, summarise, unit_of
+from mmer_jax.results.tests_page import test_blocks
 from mmer_jax.results.trials import find_searches
 from mmer_jax.settings import command
 
@@ -40,18 +43,27 @@ def write_report(
     where: Sequence[str] = (),
     group_by: str = '',
     sort: str = '',
+    ensemble: bool = False,
+    weights: str = 'equal',
+    columns: str = '',
 ) -> Path:
     """Writes the report of all runs and searches at or below the paths; returns report.md, or report.html where `page`.
 
     tex: also report.tex. tests: intervals and paired tests; a page always has them. picture: format of the pictures.
-    where, group_by, sort: which runs, below which headings, by which metric (results/choice.py).
+    where, group_by, sort: which runs, below which headings, by which metric (results/choice.py). ensemble, weights:
+    also rows of averaged predictions (results/ensemble.py). columns: more of them (results/columns.py).
     """
     if page and picture == 'pdf':
         raise command.WrongCall('--html --format pdf: a page shows pictures as png or svg')
     searches = find_searches(paths)
     found, faults = find_runs(paths, needed=not searches)
+    if weights != 'equal' and not ensemble:
+        raise command.WrongCall(f'--weights {weights}: weights are those of an ensemble; give --ensemble too')
     runs = chosen(found, where)
-    runs = ordered(runs, sort) if sort else runs
+    averaged = ensembles(runs, weights) if ensemble and runs else []
+    rows = [*runs, *(row for row, _ in averaged)]
+    runs, rows = (ordered(runs, sort), ordered(rows, sort)) if sort else (runs, rows)
+    more = read_columns(runs, columns)
     if group_by:
         values_of(runs, group_by, '--group_by')  # an unknown key is told before anything is written
     stems = _stems(runs)
@@ -59,16 +71,17 @@ def write_report(
     first = found[0].folder if found else searches[0]
     output = check_folder(output, REPORT_FILES | own) if output else first / 'report'
     output.mkdir(parents=True, exist_ok=True)
-    tested = _tested(runs) if page or tests else {}
+    tested = with_ensembles(read_all(runs), averaged) if page or tests else {}
     blocks: list[Block] = [Heading('Results', 1)]
-    blocks += [main_table(runs, tested, group_by, inner=page)] if runs else []
-    blocks += [notes(runs, faults)] if runs or faults else []
+    blocks += [main_table(rows, tested, group_by, inner=page, columns=more)] if runs else []
+    blocks += [notes(rows, faults, more)] if runs or faults else []
     blocks += [Text(statistics.EXPLANATION)] if tested else []
-    for metric, group in _by_first_metric(runs).items():
+    for metric, group in _by_first_metric(rows).items():
         if len(group) > 1:
             draw_comparison(metric, group, output / f'comparison_{metric}.{picture}')
             blocks.append(Picture(f'{about(metric).title} of all runs', f'comparison_{metric}.{picture}'))
-    blocks += _tests(runs, tested)
+    blocks += test_blocks(rows, tested)
+    blocks += ensemble_blocks([row for row, _ in averaged])
     for folder in searches:
         blocks += trials.blocks(trials.read_search(folder), f'Trials of {folder.name}')
     whole, told = list(blocks), False
@@ -78,7 +91,7 @@ def write_report(
         blocks += part
         whole += [*part, *(more_of(run, tested.get(run.name)) if page else [])]
     if runs:
-        write_csv(runs, output, tested)
+        write_csv(rows, output, tested, more)
     replace(output / 'report.md', markdown(blocks).encode())
     if tex:
         replace(output / 'report.tex', latex(blocks).encode())
@@ -92,36 +105,12 @@ def _stems(runs: Sequence[Run]) -> list[str]:
     return [stem if plain.count(stem) == 1 else f'{stem}_{number}' for number, stem in enumerate(plain)]
 
 
-def _tested(runs: Sequence[Run]) -> dict[str, Predicted]:
-    found = {run.name: read_predicted(run) for run in runs}
-    return {name: one for name, one in found.items() if one is not None}
-
-
-def _tests(runs: Sequence[Run], tested: Mapping[str, Predicted]) -> list[Block]:
-    """Paired tests of the first headline metric of each run, below the table; the others can be opened."""
-    blocks: list[Block] = []
-    firsts = list(_by_first_metric(runs))
-    for metric in unique(metric for run in runs for metric in run.results['headline']):
-        members = [run for run in runs if run.name in tested and metric in run.results['headline']]
-        found = compare([tested[run.name] for run in members], [run.name for run in members], metric)
-        if found and metric in firsts:
-            blocks += [Heading(f'Paired tests: {about(metric).title}'), tests_table(found)]
-        elif found:
-            blocks.append(Details(f'Paired tests: {about(metric).title}', [tests_table(found)]))
-    others = [run.name for run in runs if run.name in tested and not _has_partner(tested[run.name], tested.values())]
-    if others and len(tested) > 1:
-        blocks.append(Notes('Not tested against another run, because no other was tested on the same records:', others))
-    return blocks
-
-
-def _has_partner(one: Predicted, all_of_them: Iterable[Predicted]) -> bool:
-    return any(other is not one and other.records == one.records for other in all_of_them)
-
-
-def write_csv(runs: Sequence[Run], output: Path, tested: Mapping[str, Predicted] | None = None) -> None:
+def write_csv(
+    runs: Sequence[Run], output: Path, tested: Mapping[str, Predicted] | None = None, columns: Columns = NONE
+) -> None:
     """results.csv: one line for each run and headline metric. rows.csv: one for each run, fold and seed."""
     rows = [row for run in runs for row in fold_rows(run)]
-    for name, content in (('results.csv', summary_rows(runs, tested)), ('rows.csv', rows)):
+    for name, content in (('results.csv', summary_rows(runs, tested, columns)), ('rows.csv', rows)):
         replace(output / name, csv_text(content).encode())
 
 
@@ -159,6 +148,13 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument('--where', action='append', default=[], metavar='KEY=VALUE', help='only runs with this value')
     parser.add_argument('--group_by', default='', metavar='KEY', help='headings in the table, by a key of the configs')
     parser.add_argument('--sort', default='', metavar='METRIC', help='the best run by this metric comes first')
+    parser.add_argument('--ensemble', action='store_true', help='also rows of predictions averaged over seeds and runs')
+    parser.add_argument(
+        '--weights', choices=WEIGHTS, default='equal', help='of the runs in an ensemble: equal, or fitted'
+    )
+    parser.add_argument(
+        '--columns', default='', metavar='NAMES', help='more columns: ece,recall,seconds,flops, or metrics by name'
+    )
     return parser.parse_args(argv)
 
 
@@ -166,6 +162,7 @@ def work(arguments: argparse.Namespace) -> None:
     path = write_report(
         arguments.runs, arguments.output, page=arguments.html, tex=arguments.latex, tests=arguments.tests,
         picture=arguments.format, where=arguments.where, group_by=arguments.group_by, sort=arguments.sort,
+        ensemble=arguments.ensemble, weights=arguments.weights, columns=arguments.columns,
     )  # fmt: skip
     print(f'report: {path}')
 

@@ -5,25 +5,42 @@ from typing import Any
 
 from mmer_jax.metrics import about
 from mmer_jax.results.choice import difference_cells, grouped
+from mmer_jax.results.columns import Columns
+from mmer_jax.results.ensemble import Ensemble
 from mmer_jax.results.page import Group, Notes, Table
 from mmer_jax.results.runs import EXPLANATION, Run, caution, marks_of, published_of, unique
 from mmer_jax.results.statistics import Comparison, Predicted
-from mmer_jax.results.summary import column_title, finite_mean, format_number, format_summary, scale_of, summarise
+from mmer_jax.results.summary import (
+    column_title,
+    decimals_of,
+    finite_mean,
+    format_number,
+    format_summary,
+    scale_of,
+    summarise,
+)
+
+NONE = Columns()
 
 
 def main_table(
-    runs: Sequence[Run], tested: Mapping[str, Predicted] | None = None, group_by: str = '', *, inner: bool = False
-) -> Table:
+    runs: Sequence[Run], tested: Mapping[str, Predicted] | None = None, group_by: str = '', *, inner: bool = False,
+    columns: Columns = NONE,
+) -> Table:  # fmt: skip
     """The results table: one row per run, columns from the runs' headline metrics.
 
     tested: by a run's name, adds intervals. group_by: a key of the configs whose values are headings. inner: for a
     page: the numbers of folds and seeds behind each row, and no column of published numbers where there are none.
+    columns: more of them.
     """
     metrics = unique(metric for run in runs for metric in run.results['headline'])
+    more = [metric for metric in columns.metrics if metric not in metrics]
     differences = difference_cells(runs)
-    titles = [column_title(metric) for metric in metrics]
+    titles = [f'{column_title(metric)}{_interval_title(tested or {})}' for metric in metrics]
     extra = ['differs in'] if any(differences) else []
-    header = ['run', *extra, 'modalities', 'parameters', 'folds x seeds', *titles, 'floor', 'published', 'protocol']
+    titles += [column_title(metric) for metric in more]
+    header = ['run', *extra, 'modalities', 'parameters', *columns.titles(), 'folds x seeds', *titles]
+    header += ['floor', 'published', 'protocol']
     by_name = {run.name: text for run, text in zip(runs, differences, strict=True)}
     rows: list[Sequence[Any] | Group] = []
     behind: dict[int, Table] = {}
@@ -34,9 +51,16 @@ def main_table(
             if inner and run.results['rows'][1:]:
                 behind[len(rows)] = _rows_of(run)
             differs = [by_name[run.name]] if extra else []
-            rows.append([run.name, *differs, *_cells(run, metrics, (tested or {}).get(run.name))])
+            found = (tested or {}).get(run.name)
+            rows.append([run.name, *differs, *_cells(run, metrics, found, columns=columns, more=more)])
     table = Table(header, rows, inner=behind)
     return _without(table, 'published') if inner and not any(published_of(run.results) for run in runs) else table
+
+
+def _interval_title(tested: Mapping[str, Predicted]) -> str:
+    """What the brackets of a column are drawn over."""
+    kinds = unique(one.units.what for one in tested.values())
+    return f' [95 % by {" or ".join(kinds)}]' if kinds else ''
 
 
 def _without(table: Table, title: str) -> Table:
@@ -46,23 +70,27 @@ def _without(table: Table, title: str) -> Table:
     return Table([*table.header[:place], *table.header[place + 1 :]], rows, inner=table.inner)
 
 
-def _cells(run: Run, metrics: Sequence[str], tested: Predicted | None) -> list[str]:
+def _cells(
+    run: Run, metrics: Sequence[str], tested: Predicted | None, *, columns: Columns, more: Sequence[str]
+) -> list[str]:
     results, first = run.results, run.results['headline'][0]
     folds, seeds = run.values(first).shape
-    cells = [', '.join(results['modalities']), f'{results["parameters"]:,}', f'{folds} x {seeds}']
+    cells = [', '.join(results['modalities']), f'{results["parameters"]:,}', *columns.cells(run), f'{folds} x {seeds}']
     own = results['headline']
     for metric in metrics:
         text = format_summary(metric, summarise(run.values(metric))) if metric in own else ''
         text = text.replace(' (over folds)', '\n(over folds)') if tested else text
         interval = tested.interval(metric) if tested and metric in own else None
         cells.append(f'{text}\n[{_span(metric, interval)}]' if interval else text)
+    cells += [format_summary(metric, summarise(run.values(metric))) for metric in more]
     # The floor and the published number are named by metric where a table mixes them.
     floor = finite_mean(run.values(first, 'floor'))
     published = published_of(results)
     quoted = [f'{format_number(m, published[m])} ({about(m).title})' for m in own if m in published]
     cells += [f'{format_number(first, floor)} ({about(first).title})', ', '.join(quoted) or '–']
     marks = marks_of(run)
-    return [*cells, results['protocol'] + (f' ⚠ {"; ".join(marks)}' if marks else '')]
+    averaged = f'; {run.text}' if isinstance(run, Ensemble) else ''
+    return [*cells, results['protocol'] + averaged + (f' ⚠ {"; ".join(marks)}' if marks else '')]
 
 
 def _span(metric: str, interval: tuple[float, float]) -> str:
@@ -75,7 +103,8 @@ def _rows_of(run: Run) -> Table:
     own = run.results['headline']
     rows = [
         [row['fold'], str(row['seed']), *(format_number(m, _number(row['test'].get(m))) for m in own),
-         format_number(own[0], _number(row['floor'].get(own[0]))), f'{row["best_epoch"]} of {row["epochs"]}']
+         format_number(own[0], _number(row['floor'].get(own[0]))),
+         '–' if row['epochs'] is None else f'{row["best_epoch"]} of {row["epochs"]}']
         for row in run.results['rows']
     ]  # fmt: skip
     return Table(['fold', 'seed', *map(column_title, own), 'floor', 'chosen epoch'], rows)
@@ -85,9 +114,9 @@ def _number(value: Any) -> float | None:
     return None if value is None else float(value)
 
 
-def notes(runs: Sequence[Run], faults: Sequence[str]) -> Notes:
+def notes(runs: Sequence[Run], faults: Sequence[str], columns: Columns = NONE) -> Notes:
     """What stands under the table: sources of published numbers, marks, unfinished runs, those that are not shown."""
-    points = []
+    points = columns.notes()
     for run in runs:
         published = run.results['published'] or {}
         if published_of(run.results):
@@ -97,6 +126,8 @@ def notes(runs: Sequence[Run], faults: Sequence[str]) -> Notes:
             points.append(f'{run.name}: published numbers are of {whose}, this run is on {run.results["dataset"]}.')
         if marks_of(run):
             points.append(f'{run.name}: {caution(marks_of(run))}.')
+        if isinstance(run, Ensemble):
+            points.append(f'{run.name}: {run.text}. No model was run; parameters are those of all its models together.')
         if run.unfinished:
             points.append(f'{run.name}: {run.unfinished}.')
     return Notes(EXPLANATION, [*points, *(f'Not shown: {fault}.' for fault in faults)])
@@ -107,19 +138,27 @@ def tests_table(comparisons: Sequence[Comparison]) -> Table:
     rows = []
     for one in comparisons:
         low, high = (scale_of(one.metric) * end for end in one.interval)
-        decimals = 1 if about(one.metric).percent else 3
+        decimals = decimals_of(one.metric)
         difference = f'{scale_of(one.metric) * one.difference:+.{decimals}f}'
         span = f'{low:+.{decimals}f} to {high:+.{decimals}f}'
         clear = 'yes' if one.corrected < 0.05 else 'not shown'
         p = [_p(one.p), _p(one.corrected)]
-        rows.append([column_title(one.metric), one.first, one.second, difference, span, *p, clear])
+        found = format_number(one.metric, one.power.difference)
+        sizes = f'{one.power.records:,} records' + (
+            f' of {one.power.units.words()}' if one.power.units.what == 'speaker' else ''
+        )
+        rows.append([
+            column_title(one.metric), one.first, one.second, difference, span, *p, clear, found, sizes,
+        ])  # fmt: skip
     return Table(
-        ['metric', 'first run', 'second run', 'first minus second', '95 % interval', 'p', 'p (Holm)', 'differ'], rows
-    )
+        ['metric', 'first run', 'second run', 'first minus second', '95 % interval', 'p', 'p (Holm)', 'differ',
+         'found at 80 %', 'tested on'],
+        rows,
+    )  # fmt: skip
 
 
 def _p(value: float) -> str:
-    return f'{value:.4f}' if value < 0.01 else f'{value:.2f}'
+    return f'{value:.4f}' if value < 0.01 else f'{value:.3f}' if value < 0.1 else f'{value:.2f}'
 
 
 # ---- the same numbers for files ------------------------------------------------------------------------------
@@ -128,23 +167,27 @@ def _p(value: float) -> str:
 def identity(run: Run) -> dict[str, Any]:
     """What names a run in a file of rows."""
     named = {'run': run.name, 'workdir': run.folder.name, 'protocol': run.results['protocol']}
-    return named | {'modalities': ' '.join(run.results['modalities']), 'marks': '; '.join(marks_of(run))}
+    named |= {'modalities': ' '.join(run.results['modalities']), 'marks': '; '.join(marks_of(run))}
+    return named | {'ensemble': run.text} if isinstance(run, Ensemble) else named
 
 
-def summary_rows(runs: Sequence[Run], tested: Mapping[str, Predicted] | None = None) -> list[dict[str, Any]]:
-    """One row for each run and headline metric."""
+def summary_rows(
+    runs: Sequence[Run], tested: Mapping[str, Predicted] | None = None, columns: Columns = NONE
+) -> list[dict[str, Any]]:
+    """One row for each run and headline metric, or one of the columns."""
     lines = []
     for run in runs:
-        for metric in run.results['headline']:
+        for metric in unique([*run.results['headline'], *columns.metrics]):
             values = run.values(metric)
             summary, found = summarise(values), (tested or {}).get(run.name)
             interval = found.interval(metric) if found else None
+            ends = {'low': interval[0], 'high': interval[1], 'by': found.units.what} if found and interval else {}
             lines.append({
                 **identity(run), 'parameters': run.results['parameters'], 'folds': values.shape[0],
                 'seeds': values.shape[1], 'metric': metric, 'mean': summary.mean, 'sd': summary.deviation,
                 'sd_over': summary.over, 'floor': finite_mean(run.values(metric, 'floor')),
                 'published': published_of(run.results).get(metric),
-                **({'low': interval[0], 'high': interval[1]} if interval else {}),
+                **columns.values(run), **ends,
             })  # fmt: skip
     return lines
 

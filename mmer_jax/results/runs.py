@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from mmer_jax.files import read_json
+from mmer_jax.files import read_arrays, read_json
+from mmer_jax.metrics import expected_calibration_error
 from mmer_jax.results import kinds
 
 KEYS = (
@@ -71,7 +72,19 @@ class Run:
         name, part = (name, split) if split and part == 'test' else (metric, part)  # the floor is of the test split
         found = {(r['fold'], r['seed']): r.get(part, {}).get(name) for r in rows}
         table = [[found.get((fold, seed)) for seed in seeds] for fold in folds]
-        return np.array([[np.nan if x is None else x for x in line] for line in table], float)
+        values = np.array([[np.nan if x is None else x for x in line] for line in table], float)
+        missing = name == 'ece' and part == 'test' and np.isnan(values).all()
+        return self._calibration(folds, values) if missing else values
+
+    def _calibration(self, folds: Sequence[str], unknown: np.ndarray) -> np.ndarray:
+        """(folds, seeds) ECE of a run that has not recorded it, from its predictions; `unknown` where it keeps none."""
+        paths = [self.folds[name] / 'predictions' / 'test.npz' for name in folds if name in self.folds]
+        of_classes = self.results['metrics'] == 'classification'
+        if not of_classes or len(paths) < len(folds) or not all(path.is_file() for path in paths):
+            return unknown
+        read = [read_arrays(path, ('prediction', 'label')) for path in paths]
+        found = [[expected_calibration_error(one, fold['label']) for one in fold['prediction']] for fold in read]
+        return np.array(found) if np.shape(found) == unknown.shape else unknown
 
 
 def flat(values: Mapping[str, Any], prefix: str = '') -> Iterator[tuple[str, Any]]:
