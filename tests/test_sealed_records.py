@@ -4,7 +4,6 @@ import json
 import os
 import subprocess
 import sys
-import time
 
 import numpy as np
 import pytest
@@ -210,12 +209,12 @@ def test_a_shard_cut_short_during_a_run_is_an_error(directory):
     assert 'was cut short since it was opened' in done.stdout
 
 
-def test_opening_as_many_records_as_mosei_has_takes_less_than_a_second(tmp_path):
-    schema = Schema('large', {'audio': Feature((None, 1))}, Label('regression'))
-    step = np.zeros((1, 1), np.float32)
-    with RecordWriter(tmp_path / 'large', schema) as writer:
-        for number in range(2000):
-            writer.write({'id': f'video_{number:05d}', 'label': 0.25, 'audio': step}, speaker=f's{number}')
-    began = time.perf_counter()
-    assert len(RecordSource(tmp_path / 'large')) == 2000
-    assert time.perf_counter() - began < 2000 / 22856
+def test_opening_reads_no_shard(directory):
+    """It compares sizes, so that a large data set opens at once (benchmarks/input_pipeline.py); `verify` reads all."""
+    shards = sorted(directory.glob('*.tfrecord'))
+    for shard in shards:
+        size = shard.stat().st_size
+        os.truncate(shard, 0)
+        os.truncate(shard, size)  # zeros
+    assert len(RecordSource(directory)) == 12
+    assert len(records.verify(directory)) >= len(shards)
