@@ -284,6 +284,12 @@ class Schema:
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> 'Schema':
         features = {key: Feature(**{**spec, 'shape': tuple(spec['shape'])}) for key, spec in value['features'].items()}
+        for key, feature in features.items():
+            sizes = [size for size in feature.shape if size is not None]
+            if not all(type(size) is int and size >= 0 for size in sizes) or type(feature.optional) is not bool:
+                raise ValueError(f'feature {key!r} has shape {list(feature.shape)} and optional {feature.optional!r}')
+        if not all(isinstance(text, str) for text in (value['name'], *value['label'].get('names', ()))):
+            raise ValueError(f'name {value["name"]!r} and classes {value["label"].get("names")!r}, expected text')
         return cls(name=value['name'], features=features, label=Label(**value['label']), info=value['info'])
 
 

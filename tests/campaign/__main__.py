@@ -11,7 +11,7 @@ from pathlib import Path
 os.environ.setdefault('JAX_PLATFORMS', 'cpu')
 os.environ.setdefault('OMP_NUM_THREADS', '1')
 REPOSITORY = Path(__file__).resolve().parents[2]
-SHORT_INPUTS = 66
+SHORT_INPUTS = 60
 os.environ.setdefault('JAX_COMPILATION_CACHE_DIR', str(REPOSITORY / '.cache' / 'jax'))
 
 from mmer_jax.settings import ranges  # noqa: E402
@@ -41,7 +41,7 @@ def run(part: str, arguments: argparse.Namespace) -> tuple[str, list[str]]:
             from tests.campaign.fuzz import fuzz
 
             inputs = SHORT_INPUTS if arguments.short else arguments.inputs
-            return fuzz(folder, inputs=inputs, keep=arguments.keep, **options)
+            return fuzz(folder, inputs=inputs, short=arguments.short, keep=arguments.keep, **options)
         if part == 'kills':
             from tests.campaign.kills import kills
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import tensorflow_datasets.core.features  # noqa: F401  loaded once, before the children
 
 from data_prep import csd, mmsa_pickle, mult_pickle, ravdess_openface
 from data_prep.pool import MISTAKES
