@@ -155,14 +155,15 @@ def prepare(
     if options.glove or options.tokenizer:
         raise PreparationError(f'{source} holds features: --glove and --tokenizer are for data_prep.mult_pickle')
     known = dataset in SIZES and not options
-    parts = sequences.take_parts(content, source, (*MODALITIES, 'id', 'regression_labels') if known else ())
-    keys = options.keep(pickled_records.find_modalities(parts, str(source)), str(source))
-    splits = [
-        read_split(part, SPLITS[key], f'{source}, split {key!r}', keys=keys, options=options, known=known)
-        for key, part in parts.items()
-    ]
-    sizes = sequences.take_sizes(splits, source)
-    info = {'source': source.name, 'aligned': is_aligned(parts['train'], splits[0].arrays)}
+    with sequences.reading(source):
+        parts = sequences.take_parts(content, source, (*MODALITIES, 'id', 'regression_labels') if known else ())
+        keys = options.keep(pickled_records.find_modalities(parts, str(source)), str(source))
+        splits = [
+            read_split(part, SPLITS[key], f'{source}, split {key!r}', keys=keys, options=options, known=known)
+            for key, part in parts.items()
+        ]
+        sizes = sequences.take_sizes(splits, source)
+        info = {'source': source.name, 'aligned': is_aligned(parts['train'], splits[0].arrays)}
     if known:
         schema = make_schema(dataset, sizes, info)
         notes = sequences.differences(splits, sizes, RECORDS[dataset], SIZES[dataset])

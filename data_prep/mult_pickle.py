@@ -132,11 +132,12 @@ def prepare(
     dataset = dataset or sequences.guess_dataset(source, list(SIZES))
     text, info = None, {'source': source.name, 'aligned': True}
     notes: list[str] = []
-    if is_list_of_records(content):
-        splits, text, notes = read_records(content, source, options)
-    else:
-        splits, info['aligned'] = _read_arrays(content, source, dataset, options)
-    sizes = sequences.take_sizes(splits, source)
+    with sequences.reading(source):
+        if is_list_of_records(content):
+            splits, text, notes = read_records(content, source, options)
+        else:
+            splits, info['aligned'] = _read_arrays(content, source, dataset, options)
+        sizes = sequences.take_sizes(splits, source)
     if is_known(dataset, options) and text is None:
         schema = make_schema(dataset, sizes, info)
         notes += sequences.differences(splits, sizes, RECORDS[dataset], SIZES[dataset])

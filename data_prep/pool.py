@@ -16,6 +16,7 @@ import numpy as np
 from tqdm import tqdm
 
 from mmer_jax.data.records import RecordError
+from mmer_jax.files.locks import InUse
 from mmer_jax.media import MediaError
 from mmer_jax.settings import command
 
@@ -30,9 +31,9 @@ class PreparationError(ValueError):
     """The source folder or the options do not allow a data set to be written; the message says what to do."""
 
 
-# What a command reports in one line: a source, a file or an option that cannot be used, a disk that is full or closed,
-# an extra that is not installed.
-MISTAKES = (PreparationError, MediaError, RecordError, OSError, ImportError)
+# What a command reports in one line: a source, a file or an option that cannot be used, an output that another process
+# writes, a disk that is full or closed, an extra that is not installed.
+MISTAKES = (PreparationError, MediaError, RecordError, InUse, OSError, ImportError)
 
 
 def run_command(work: Callable[[argparse.Namespace], None], arguments: argparse.Namespace) -> int:

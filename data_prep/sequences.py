@@ -4,6 +4,7 @@ A file is read in blocks of rows, so arrays may be larger than memory. Padding i
 finite are replaced: a step of -inf is a step. A modality of a record in which no number but 0 is left is missing there.
 """
 
+import contextlib
 import dataclasses
 import re
 import sys
@@ -15,7 +16,7 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from data_prep.pool import PreparationError, Remark, holds_nothing, missing
+from data_prep.pool import MISTAKES, PreparationError, Remark, holds_nothing, missing
 from mmer_jax.data.records import RecordWriter, Schema
 from mmer_jax.data.schema import MODALITIES
 
@@ -63,6 +64,21 @@ class Summary:
 
 
 # ---- taking a file apart -------------------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def reading(path: Path) -> Iterator[None]:
+    """What Python and NumPy raise on values of a kind that no layout has is told as a fault of the file."""
+    try:
+        yield
+    except MISTAKES:
+        raise
+    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+        why = ' '.join(str(error).split())[:200] or type(error).__name__
+        raise PreparationError(
+            f'{path} holds values of another kind than this layout has ({why}); check --dataset, and compare the file '
+            'with the one its publisher gives'
+        ) from error
 
 
 def take_splits(content: Any, path: Path, kind: type | tuple[type, ...], expected: str) -> dict[str, Any]:

@@ -1,0 +1,93 @@
+"""What the campaign of docs/reliability.md found in the readers: each is one line that names the file."""
+
+import json
+import pickle
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from data_prep import mult_pickle, synthetic
+from mmer_jax.data.records import RecordError, RecordSource
+from mmer_jax.files import read_arrays
+from mmer_jax.readers import given
+from tests.campaign.readers_data import make_unsealed, mult_content
+from tests.conftest import REPOSITORY
+
+
+def test_an_odd_value_in_a_pickle_is_a_fault_of_the_file(tmp_path, capsys):
+    content = mult_content()
+    content['train']['id'][1] = ['a', ['b', 'c'], 'd']  # NumPy makes no array of it
+    (tmp_path / 'x.pkl').write_bytes(pickle.dumps(content))
+    call = ['--source', str(tmp_path / 'x.pkl'), '--output', str(tmp_path / 'out'), '--dataset', 'mosi']
+    assert mult_pickle.main(call) == 1
+    error = capsys.readouterr().err
+    assert error.startswith(f'error: {tmp_path / "x.pkl"} holds values of another kind')
+    assert error.count('\n') == 1
+    assert not (tmp_path / 'out').exists()
+
+
+def test_an_output_that_another_process_writes_is_one_line(tmp_path, capsys):
+    code = """
+import sys, time
+from pathlib import Path
+from mmer_jax.files import atomic, locks
+with locks.hold(atomic.lock_of(Path(sys.argv[1])), Path(sys.argv[1])):
+    print('held', flush=True)
+    sys.stdin.read()
+"""
+    command = [sys.executable, '-c', code, str(tmp_path / 'out')]
+    pipes = {'stdin': subprocess.PIPE, 'stdout': subprocess.PIPE, 'text': True}
+    with subprocess.Popen(command, cwd=REPOSITORY, **pipes) as other:
+        assert other.stdout.readline() == 'held\n'
+        assert synthetic.main(['--output', str(tmp_path / 'out'), '--like', 'mosi']) == 1
+        error = capsys.readouterr().err
+        other.stdin.close()
+    assert error.startswith(f'error: {tmp_path / "out"} is in use by process {other.pid}')
+    assert error.count('\n') == 1
+
+
+@pytest.mark.parametrize('header', [b"{'descr': '<f4', 'shape': (2,", b'(' * 60])
+def test_a_header_of_npy_that_never_closes(tmp_path, header):
+    """numpy's tokenizer raises an error of its own."""
+    text = header.ljust(117) + b'\n'
+    (tmp_path / 'x.npy').write_bytes(b'\x93NUMPY\x01\x00' + len(text).to_bytes(2, 'little') + text)
+    with pytest.raises(ValueError, match=r'x\.npy'):
+        given.read_features(tmp_path / 'x.npy')
+
+
+@pytest.mark.parametrize('place', [4, 6, 8])  # version, flags (encrypted), method of compression
+def test_a_zip_that_this_python_cannot_read(tmp_path, place):
+    np.savez(tmp_path / 'x.npz', a=np.ones(3))
+    content = bytearray((tmp_path / 'x.npz').read_bytes())
+    start = content.index(b'PK\x01\x02') + place + 2
+    content[start : start + 2] = b'\xff\xff'
+    (tmp_path / 'x.npz').write_bytes(content)
+    with pytest.raises(ValueError, match=r'x\.npz is damaged'):
+        read_arrays(tmp_path / 'x.npz', ['a'])
+
+
+@pytest.mark.parametrize(
+    ('place', 'value'),
+    [
+        (('features', 'vision', 'shape'), [None, 8, [[]], 3]),
+        (('features', 'text', 'shape'), [None, True]),
+        (('features', 'text', 'shape'), [None, -3]),
+        (('features', 'vector', 'optional'), 'x'),
+        (('label', 'names'), ['a', 2, 'c']),
+        (('name',), None),
+    ],
+)
+def test_a_schema_of_another_kind_is_damage(tmp_path, place, value):
+    folder = tmp_path / 'data'
+    folder.mkdir()
+    make_unsealed(folder)
+    content = json.loads((folder / 'features.json').read_text())
+    inner = content
+    for key in place[:-1]:
+        inner = inner[key]
+    inner[place[-1]] = value
+    (folder / 'features.json').write_text(json.dumps(content))
+    with pytest.raises(RecordError, match=r'features.json is damaged'):
+        RecordSource(folder)
