@@ -13,6 +13,7 @@ into its folder, on a pod for instance: it is shown where its config is the tabl
 
 import argparse
 import collections
+import copy
 import dataclasses
 import shlex
 import sys
@@ -27,13 +28,19 @@ from ml_collections import ConfigDict
 from mmer_jax import evaluate, train
 from mmer_jax.files import replace
 from mmer_jax.files.outputs import TABLE_FILES, check_folder
+from mmer_jax.metrics import about
 from mmer_jax.results import bar_plots, canvas, latex, page
+from mmer_jax.results.columns import Columns, columns_of
+from mmer_jax.results.run_table import NONE, ends_of, interval_title, span_of
 from mmer_jax.results.runs import EXPLANATION, Run, caution, marks_of, read_run
+from mmer_jax.results.statistics import Predicted
 from mmer_jax.results.summary import column_title, finite_mean, format_number, format_summary, is_plain, summarise
-from mmer_jax.results.table_config import OTHER_SPLITS, Row, Table, TableError, read_table, row_config
+from mmer_jax.results.table_config import OTHER_SPLITS, Row, Table, TableError, known_metrics, read_table, row_config
+from mmer_jax.results.tests_page import of_table
 from mmer_jax.run import cache
 from mmer_jax.settings import command, ranges
 
+NOTHING: Mapping[str, Predicted] = {}
 MISTAKES = (ValueError, TypeError, FloatingPointError, FileNotFoundError)  # told in one line, without a traceback
 
 
@@ -98,6 +105,13 @@ class Job:
             starts = {m: f'{folders[label]}:{path}' for m, (label, path) in row.start.items()}
             config.start_from = ConfigDict(starts)
 
+    def with_columns(self, more: Columns) -> 'Job':
+        """The same with more columns to show, which no row is trained for."""
+        other = copy.copy(self)
+        titles = {metric: about(metric).title for metric in more.metrics if metric not in self.table.columns}
+        other.table = dataclasses.replace(self.table, columns={**self.table.columns, **titles})
+        return other
+
     def folder(self, row: Row) -> Path:
         return self.output / row.slug
 
@@ -132,19 +146,25 @@ class Job:
 # ---- table.md and table.csv ----------------------------------------------------------------------------------
 
 
-def write_table(job: Job, command: str, *, picture: str = 'png', tex: bool = False) -> Path:
+def write_table(
+    job: Job, command: str, *, picture: str = 'png', tex: bool = False, columns: Columns = NONE, tests: bool = False
+) -> Path:
     """Writes table.md, table.csv and bars.png from what is in the rows' folders; returns table.md.
 
-    picture: format of the bars. tex: also table.tex.
+    picture: format of the bars. tex: also table.tex. columns: more of them. tests: intervals, and paired tests.
     """
     outcomes = {row.label: job.outcome(row) for row in job.table.rows}
-    blocks: list[page.Block] = [page.Heading(job.table.title, 1), table_of(job.table, outcomes), notes(job, outcomes)]
+    runs = {label: outcome.run for label, outcome in outcomes.items() if outcome.run is not None}
+    own = [metric for metric in job.table.columns if not metric.startswith(OTHER_SPLITS)]
+    (tested, below), job = of_table(runs, own, tests=tests), job.with_columns(columns)
+    table = table_of(job.table, outcomes, columns, tested)
+    blocks: list[page.Block] = [page.Heading(job.table.title, 1), table, notes(job, outcomes, columns), *below]
     job.output.mkdir(parents=True, exist_ok=True)
     if job.table.bars and any(outcome.run for outcome in outcomes.values()):
         draw_bars(job.table, outcomes, job.output / f'bars.{picture}')
         blocks.append(page.Picture(f'{job.table.bars} of all rows', f'bars.{picture}'))
     blocks += [page.Text('Made, and to be continued or made again, by'), page.Code(command)]
-    replace(job.output / 'table.csv', page.csv_text(csv_rows(job, outcomes)).encode())
+    replace(job.output / 'table.csv', page.csv_text(csv_rows(job, outcomes, columns, tested)).encode())
     replace(job.output / 'table.md', page.markdown(blocks).encode())
     if tex:
         replace(job.output / 'table.tex', latex.latex(blocks).encode())
@@ -178,12 +198,14 @@ def draw_bars(table: Table, outcomes: Mapping[str, Outcome], path: Path) -> None
     bar_plots.grouped(bars, path, label=label, title=table.title, decimals=decimals)
 
 
-def table_of(table: Table, outcomes: Mapping[str, Outcome]) -> page.Table:
-    """The table: each metric, and beside it what was published."""
+def table_of(
+    table: Table, outcomes: Mapping[str, Outcome], more: Columns = NONE, tested: Mapping[str, Predicted] = NOTHING
+) -> page.Table:
+    """The table: each metric, and beside it what was published; intervals where predictions were `tested`."""
     compared = [m for m in table.columns if any(row.published.get(m) is not None for row in table.rows)]
-    header = ['model', 'parameters', 'folds x seeds']
+    header = ['model', 'parameters', *more.titles(), 'folds x seeds']
     for metric, title in table.columns.items():
-        header += [column_title(metric, title), *(['published'] if metric in compared else [])]
+        header += [column_title(metric, title) + interval_title(tested), *(['published'] if metric in compared else [])]
     header += ['protocol']
     rows: list[Sequence[str] | page.Group] = []
     group = ''
@@ -191,7 +213,7 @@ def table_of(table: Table, outcomes: Mapping[str, Outcome]) -> page.Table:
         if row.group != group:
             group = row.group
             rows.append(page.Group(group))
-        rows.append(_row_cells(table, row, outcomes[row.label], compared))
+        rows.append(_row_cells(table, row, outcomes[row.label], compared, more, tested.get(row.label)))
     floors: dict[tuple[str, ...], list[str]] = collections.defaultdict(list)
     for label, outcome in outcomes.items():
         if outcome.run is not None:
@@ -202,22 +224,24 @@ def table_of(table: Table, outcomes: Mapping[str, Outcome]) -> page.Table:
             floors[tuple(cells)].append(label)
     for floor, labels in floors.items():
         whose = f' of {", ".join(labels)}' if len(floors) > 1 else ''
-        rows.append([f'majority floor{whose}', '', '', *floor, ''])
+        rows.append([f'majority floor{whose}', '', *(('',) * len(more.costs)), '', *floor, ''])
     return page.Table(header, rows)
 
 
-def _row_cells(table: Table, row: Row, outcome: Outcome, compared: Sequence[str]) -> list[str]:
+def _row_cells(
+    table: Table, row: Row, outcome: Outcome, compared: Sequence[str], more: Columns, tested: Predicted | None
+) -> list[str]:
     run, state, columns = outcome.run, outcome.state, table.columns
-    cells = [f'{row.label} †' if state == 'quoted' else row.label, '', '']
+    cells = [f'{row.label} †' if state == 'quoted' else row.label, '', *(('',) * len(more.costs)), '']
     last = {'quoted': 'quoted', 'finished': ''}.get(state, f'{state}: {outcome.detail}' if outcome.detail else state)
     if run is not None:
         folds, seeds = run.values(next(iter(columns))).shape
-        cells[1:] = [f'{run.results["parameters"]:,}', f'{folds} x {seeds}']
+        cells[1:] = [f'{run.results["parameters"]:,}', *more.cells(run), f'{folds} x {seeds}']
         marks = marks_of(run)
         last = run.results['protocol'] + (f' ⚠ {"; ".join(marks)}' if marks else '')
     for metric in columns:
         if run is not None:
-            cells.append(format_summary(metric, summarise(run.values(metric))))
+            cells.append(format_summary(metric, summarise(run.values(metric))) + span_of(tested, metric))
         else:
             cells.append(format_number(metric, row.quoted.get(metric)) if state == 'quoted' else state)
         if metric in compared:
@@ -236,7 +260,7 @@ def _data_of(run: Run, config: ConfigDict) -> dict[str, Any]:
     }
 
 
-def notes(job: Job, outcomes: Mapping[str, Outcome]) -> page.Notes:
+def notes(job: Job, outcomes: Mapping[str, Outcome], more: Columns = NONE) -> page.Notes:
     """What stands under the table: sources, data, marks, failures."""
     table, data = job.table, collections.defaultdict(list)
     points = [f'Source: {table.source}.']
@@ -261,10 +285,12 @@ def notes(job: Job, outcomes: Mapping[str, Outcome]) -> page.Notes:
     for label, outcome in outcomes.items():
         if outcome.run is not None and marks_of(outcome.run):
             points.append(f'{label}: {caution(marks_of(outcome.run))}.')
-    return page.Notes(EXPLANATION, [*points, *table.notes])
+    return page.Notes(EXPLANATION, [*points, *more.notes(), *table.notes])
 
 
-def csv_rows(job: Job, outcomes: Mapping[str, Outcome]) -> list[dict[str, Any]]:
+def csv_rows(
+    job: Job, outcomes: Mapping[str, Outcome], more: Columns = NONE, tested: Mapping[str, Predicted] = NOTHING
+) -> list[dict[str, Any]]:
     """One line for each row and metric; fractions, and empty where there is no number."""
     lines: list[dict[str, Any]] = []
     for row in job.table.rows:
@@ -286,6 +312,7 @@ def csv_rows(job: Job, outcomes: Mapping[str, Outcome]) -> list[dict[str, Any]]:
                 numbers |= dict(zip(('folds', 'seeds'), values.shape, strict=True))
                 numbers |= {'mean': summary.mean, 'sd': summary.deviation, 'sd_over': summary.over}
                 numbers['floor'] = finite_mean(run.values(metric, 'floor'))
+                numbers |= {**more.values(run), **ends_of(tested.get(row.label), metric)}
             lines.append({**about, 'metric': metric, **numbers})
     return lines
 
@@ -305,6 +332,8 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     )  # fmt: skip
     parser.add_argument('--list', action='store_true', help='show the rows and what is there of them, and stop')
     parser.add_argument('--no-run', action='store_true', help='write the table from what is there')
+    parser.add_argument('--columns', default='', metavar='NAMES', help='more columns: ece,recall,seconds,flops, ...')
+    parser.add_argument('--tests', action='store_true', help='intervals, and paired tests between rows')
     canvas.add_flags(parser, 'table.tex')
     cache.add_flag(parser)
     return parser.parse_args(argv)
@@ -315,6 +344,7 @@ def _command(arguments: argparse.Namespace) -> str:
     parts = ['python', '-m', 'mmer_jax.table', f'--table={arguments.table}']
     parts += [f'--{name}={value}' for name in ('output', 'seeds') if (value := getattr(arguments, name)) is not None]
     parts += [f'--format={arguments.format}'] * (arguments.format != 'png') + ['--latex'] * arguments.latex
+    parts += [f'--columns={arguments.columns}'] * bool(arguments.columns) + ['--tests'] * arguments.tests
     return shlex.join([*parts, *(['--set', *arguments.settings] if arguments.settings else [])])
 
 
@@ -336,6 +366,8 @@ def work(arguments: argparse.Namespace) -> int:
         rows = _chosen(table, arguments.rows)
         output = arguments.output or Path('runs/tables') / Path(arguments.table).stem
         job = Job(table, output, seeds=arguments.seeds, settings=arguments.settings, chosen=rows)
+        calibrated = ['ece'] if table.metrics == 'classification' else []
+        columns = columns_of(arguments.columns, [*known_metrics(table, ''), *calibrated], table.classes)
     if arguments.output:
         check_folder(output, TABLE_FILES)
     if arguments.list:
@@ -345,7 +377,7 @@ def work(arguments: argparse.Namespace) -> int:
             print(f'{row.label}: {outcome.state}{detail}' + (f', {job.folder(row)}' if row.config else ''))
         return command.OK
     cache.keep_programs(keep=not arguments.no_cache)
-    options = {'picture': arguments.format, 'tex': arguments.latex}
+    options = {'picture': arguments.format, 'tex': arguments.latex, 'columns': columns, 'tests': arguments.tests}
     path = write_table(job, _command(arguments), **options)
     for row in [] if arguments.no_run else rows:
         job.run(row)

@@ -95,30 +95,30 @@ class Columns:
 
 
 def read_columns(runs: Sequence[Run], text: str) -> Columns:
-    """The columns of 'ece,recall,seconds': metrics by name, 'recall', 'precision' or 'f1' of every class, and costs.
-
-    ReportError for what no run has; it lists what there is.
-    """
+    """The columns of 'ece,recall,seconds' that some of the runs have (`columns_of`)."""
     known = unique(name for run in runs for row in run.results['rows'] for name in row['test'])
     known += [f'train/{name}' for run in runs for row in run.results['rows'] for name in row.get('train', {})]
-    known = unique([*known, *(['ece'] if any(run.results['metrics'] == 'classification' for run in runs) else [])])
+    known += ['ece'] if any(run.results['metrics'] == 'classification' for run in runs) else []
+    return columns_of(text, unique(known), unique(c for run in runs for c in run.results['class_names']))
+
+
+def columns_of(text: str, known: Sequence[str], classes: Sequence[str]) -> Columns:
+    """The columns of 'ece,recall,seconds': metrics by name, 'recall', 'precision' or 'f1' of every class, and costs.
+
+    ReportError for what is not `known`; it lists what there is.
+    """
     metrics, costs = [], []
     for name in filter(None, map(str.strip, text.split(','))):
-        each = [f'{name}_{c}' for c in unique(c for run in runs for c in run.results['class_names'])]
+        each = [one for c in classes if (one := f'{name}_{c}') in known]
         if name in COSTS:
             costs.append(name)
         elif name in known:
             metrics.append(name)
-        elif name in EACH and any(one in known for one in each):
-            metrics += [one for one in each if one in known]
+        elif name in EACH and each:
+            metrics += each
         else:
-            of_classes = [key for key in EACH if any(one.startswith(f'{key}_') for one in known)]
-            there = ', '.join(
-                unique([*COSTS, *of_classes, *(one for one in known if '_' not in one or one in _whole())])
-            )
+            whole = {key for kind in KINDS.values() for key in kind.whole}
+            of_classes = [key for key in EACH if any(f'{key}_{c}' in known for c in classes)]
+            there = ', '.join(unique([*COSTS, *of_classes, *(one for one in known if '_' not in one or one in whole)]))
             raise ReportError(f'--columns {name}: no run has it; choose from {there}')
     return Columns(tuple(unique(metrics)), tuple(unique(costs)))
-
-
-def _whole() -> set[str]:
-    return {name for kind in KINDS.values() for name in kind.whole}

@@ -36,7 +36,7 @@ def main_table(
     metrics = unique(metric for run in runs for metric in run.results['headline'])
     more = [metric for metric in columns.metrics if metric not in metrics]
     differences = difference_cells(runs)
-    titles = [f'{column_title(metric)}{_interval_title(tested or {})}' for metric in metrics]
+    titles = [f'{column_title(metric)}{interval_title(tested or {})}' for metric in metrics]
     extra = ['differs in'] if any(differences) else []
     titles += [column_title(metric) for metric in more]
     header = ['run', *extra, 'modalities', 'parameters', *columns.titles(), 'folds x seeds', *titles]
@@ -57,7 +57,7 @@ def main_table(
     return _without(table, 'published') if inner and not any(published_of(run.results) for run in runs) else table
 
 
-def _interval_title(tested: Mapping[str, Predicted]) -> str:
+def interval_title(tested: Mapping[str, Predicted]) -> str:
     """What the brackets of a column are drawn over."""
     kinds = unique(one.units.what for one in tested.values())
     return f' [95 % by {" or ".join(kinds)}]' if kinds else ''
@@ -80,8 +80,7 @@ def _cells(
     for metric in metrics:
         text = format_summary(metric, summarise(run.values(metric))) if metric in own else ''
         text = text.replace(' (over folds)', '\n(over folds)') if tested else text
-        interval = tested.interval(metric) if tested and metric in own else None
-        cells.append(f'{text}\n[{_span(metric, interval)}]' if interval else text)
+        cells.append(text + (span_of(tested, metric) if metric in own else ''))
     cells += [format_summary(metric, summarise(run.values(metric))) for metric in more]
     # The floor and the published number are named by metric where a table mixes them.
     floor = finite_mean(run.values(first, 'floor'))
@@ -93,9 +92,16 @@ def _cells(
     return [*cells, results['protocol'] + averaged + (f' ⚠ {"; ".join(marks)}' if marks else '')]
 
 
-def _span(metric: str, interval: tuple[float, float]) -> str:
-    low, high = (format_number(metric, end) for end in interval)
-    return f'{low} to {high}'
+def span_of(tested: Predicted | None, metric: str) -> str:
+    """The interval below a number, in brackets; '' where there is none."""
+    interval = tested.interval(metric) if tested else None
+    return f'\n[{" to ".join(format_number(metric, end) for end in interval)}]' if interval else ''
+
+
+def ends_of(tested: Predicted | None, metric: str) -> dict[str, Any]:
+    """The same for files of rows, and what it is drawn over."""
+    interval = tested.interval(metric) if tested else None
+    return {'low': interval[0], 'high': interval[1], 'by': tested.units.what} if tested and interval else {}
 
 
 def _rows_of(run: Run) -> Table:
@@ -179,9 +185,7 @@ def summary_rows(
     for run in runs:
         for metric in unique([*run.results['headline'], *columns.metrics]):
             values = run.values(metric)
-            summary, found = summarise(values), (tested or {}).get(run.name)
-            interval = found.interval(metric) if found else None
-            ends = {'low': interval[0], 'high': interval[1], 'by': found.units.what} if found and interval else {}
+            summary, ends = summarise(values), ends_of((tested or {}).get(run.name), metric)
             lines.append({
                 **identity(run), 'parameters': run.results['parameters'], 'folds': values.shape[0],
                 'seeds': values.shape[1], 'metric': metric, 'mean': summary.mean, 'sd': summary.deviation,

@@ -1,13 +1,14 @@
 """The paired tests between rows of a table, and what small test sets could show, as blocks of a page."""
 
+import dataclasses
 from collections.abc import Iterable, Mapping, Sequence
 
 from mmer_jax.metrics import about
-from mmer_jax.results.page import Block, Details, Heading, Notes
+from mmer_jax.results.page import Block, Details, Heading, Notes, Text
 from mmer_jax.results.power import Power, detectable, small_sets
 from mmer_jax.results.run_table import tests_table
 from mmer_jax.results.runs import Run, unique
-from mmer_jax.results.statistics import Predicted, compare
+from mmer_jax.results.statistics import EXPLANATION, Predicted, compare, read_all
 
 SMALL = 'What small test sets can show (Bloom 1995; 5 %, two-sided, before correction):'
 
@@ -48,6 +49,45 @@ def alone(tested: Sequence[Predicted], metric: str) -> list[Power]:
         for one in tested
         if one.interval(metric)
     ]
+
+
+def of_table(
+    runs: Mapping[str, Run], metrics: Sequence[str], *, tests: bool
+) -> tuple[Mapping[str, Predicted], list[Block]]:
+    """The test predictions of a table's rows by label, and what stands below it of its columns `metrics`.
+
+    Without `tests` no predictions, and only the power of small test sets, in the first column.
+    """
+    named = [
+        dataclasses.replace(
+            run,
+            results={**run.results, 'config': label, 'variant': '', 'headline': list(metrics)},
+            show_folder=False,
+        )
+        for label, run in runs.items()
+    ]
+    if not named or not metrics:
+        return {}, []
+    tested = read_all(named)
+    if tests:
+        return tested, [Text(EXPLANATION), *test_blocks(named, tested)] if tested else []
+    small = small_sets(_first_against_others(list(tested.values()), metrics[0]))
+    return {}, [Notes(SMALL, small)] if small else []
+
+
+def _first_against_others(tested: Sequence[Predicted], metric: str) -> list[Power]:
+    """The power of each small test set: of its first row against each other one."""
+    groups: dict[tuple[bytes, ...], list[Predicted]] = {}
+    for one in tested:
+        if Power(metric, (), one.size, one.units, None).small() and one.interval(metric):
+            groups.setdefault(one.records, []).append(one)
+    found = []
+    for first, *others in groups.values():
+        for one in others:
+            needed = detectable(first.draws[metric] - one.draws[metric], first.units)
+            found.append(Power(metric, (first.run.name, one.run.name), first.size, first.units, needed))
+        found += [] if others else alone([first], metric)
+    return found
 
 
 def _has_partner(one: Predicted, all_of_them: Iterable[Predicted]) -> bool:
