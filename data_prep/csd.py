@@ -109,7 +109,12 @@ class Sequence:
         if len(shape) not in (1, 2) or not fits:
             found = f'{where} has features {shape} and intervals {times}'
             raise MediaError(self.path, 'features and intervals do not fit', f'{found}, expected (T, D) and (T, 2)')
-        for name in ('features', 'intervals'):
+        for name, kinds in (('features', 'fiuSUO'), ('intervals', 'fiu')):
+            if members[name].dtype.kind not in kinds:
+                found = (
+                    f'{where}/{name} holds {members[name].dtype}, expected numbers{" or words" * (name == "features")}'
+                )
+                raise MediaError(self.path, 'values of another kind', found)
             self._check_stored(f'{where}/{name}', members[name])
         return shape, members['features'].dtype
 

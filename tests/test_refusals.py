@@ -4,13 +4,15 @@ import json
 import pickle
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 
-from data_prep import mult_pickle, synthetic
+from data_prep import csd, mult_pickle, synthetic
 from mmer_jax.data.records import RecordError, RecordSource
-from mmer_jax.files import read_arrays
+from mmer_jax.files import atomic, read_arrays
+from mmer_jax.media import MediaError
 from mmer_jax.readers import given
 from tests.campaign.readers_data import make_unsealed, mult_content
 from tests.conftest import REPOSITORY
@@ -91,3 +93,23 @@ def test_a_schema_of_another_kind_is_damage(tmp_path, place, value):
     (folder / 'features.json').write_text(json.dumps(content))
     with pytest.raises(RecordError, match=r'features.json is damaged'):
         RecordSource(folder)
+
+
+@pytest.mark.parametrize('values', [np.array([[b'a', b'b']] * 2), np.ones((2, 2), complex), np.ones((2, 2), bool)])
+def test_intervals_of_a_csd_are_numbers(tmp_path, values):
+    h5py = pytest.importorskip('h5py')
+    with h5py.File(tmp_path / 'x.csd', 'w') as file:
+        file['words/data/v/features'], file['words/data/v/intervals'] = np.ones((2, 3)), values
+    with pytest.raises(MediaError, match=r'x\.csd: values of another kind; /words/data/v/intervals holds'):
+        csd.Sequence(tmp_path / 'x.csd')
+
+
+def test_a_full_disk_names_the_file(tmp_path):
+    """/dev/full takes what is written and has no room for it."""
+    full = Path('/dev/full')
+    with pytest.raises(OSError, match=f"No space left on device: '{full}'"), atomic.naming(full):
+        full.write_bytes(b'x')
+    with pytest.raises(OSError, match=r'a.json') as told, atomic.writing(tmp_path / 'a.json'):
+        raise OSError(28, 'No space left on device')
+    assert '\n' not in str(told.value)
+    assert list(tmp_path.iterdir()) == []

@@ -64,7 +64,8 @@ class RecordWriter:
         self._ids.add(record['id'])
         shard = number % len(self._files)
         framed = frame(data)
-        self._files[shard].write(framed)
+        with atomic.naming(self.directory):
+            self._files[shard].write(framed)
         self._offsets[shard].append(self._offsets[shard][-1] + len(framed))
         lengths = {f'length_{k}': count_steps(record[k], f) for k, f in self.schema.features.items() if f.has_length}
         base = {
@@ -81,7 +82,7 @@ class RecordWriter:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, value: object, traceback: object) -> None:
-        with self._held:
+        with self._held, atomic.naming(self.directory):
             try:
                 for file in self._files:
                     file.close()

@@ -24,6 +24,17 @@ TEMPORARY = '.tmp'
 
 
 @contextlib.contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """An error of the system that names no file, as that of a full disk, names this one."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno is not None and error.filename is None:
+            error.filename = str(path)
+        raise
+
+
+@contextlib.contextmanager
 def writing(path: Path) -> Iterator[BinaryIO]:
     """A file that takes the name `path` when the block ends, and is gone where the block raises.
 
@@ -32,17 +43,19 @@ def writing(path: Path) -> Iterator[BinaryIO]:
     path.parent.mkdir(parents=True, exist_ok=True)
     _clear(path)
     file, temporary = _take(path)
-    try:
-        yield file
-        file.flush()
-        os.fsync(file.fileno())
-        if locks.fcntl is None:  # Windows does not rename a file that is open
-            file.close()
-        os.replace(temporary, path)
-        sync_folder(path.parent)
-    finally:
-        temporary.unlink(missing_ok=True)  # while it is locked
-        file.close()
+    with naming(path):
+        try:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+            if locks.fcntl is None:  # Windows does not rename a file that is open
+                file.close()
+            os.replace(temporary, path)
+            sync_folder(path.parent)
+        finally:
+            temporary.unlink(missing_ok=True)  # while it is locked
+            with contextlib.suppress(OSError):  # a full disk was told above
+                file.close()
 
 
 def _take(path: Path) -> tuple[BinaryIO, Path]:

@@ -14,7 +14,7 @@ from typing import Any, TextIO
 
 import numpy as np
 
-from mmer_jax.files import end_with_newline, parse_lines, replace, to_json
+from mmer_jax.files import atomic, end_with_newline, parse_lines, replace, to_json
 
 PLAIN_INTERVAL = 30.0  # seconds between two lines of progress when the stream is a file and not a terminal
 
@@ -120,8 +120,9 @@ class Writer:
             path = self.workdir / name
             end_with_newline(path)
             self._files[name] = open(path, 'a', encoding='utf-8')
-        self._files[name].write(json.dumps(converted, allow_nan=False) + '\n')
-        self._files[name].flush()
+        with atomic.naming(self.workdir / name):
+            self._files[name].write(json.dumps(converted, allow_nan=False) + '\n')
+            self._files[name].flush()
         return converted
 
     def _summarise(self, row: dict[str, Any]) -> None:
