@@ -41,7 +41,7 @@ def runs_of(outcomes):
 def test_a_small_test_set_is_told_below_the_table_without_being_asked(outcomes):
     tested, below = of_table(runs_of(outcomes), ['accuracy'], tests=False)
     assert tested == {}
-    assert '8 test clips: a test between A and B finds a true difference of ' in markdown(below)
+    assert '8 test clips: a test finds a true difference in accuracy of ' in markdown(below)
     assert of_table({}, ['accuracy'], tests=True) == ({}, [])
 
 

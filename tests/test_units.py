@@ -212,10 +212,15 @@ def test_a_small_set_is_told_and_a_large_one_is_not():
     eighty = Power('accuracy', ('a', 'b'), 80, Units('speaker', 6, ()), 0.142)
     few = Power('accuracy', ('a', 'b'), 80, Units('speaker', 4, ()), 0.142)
     large = Power('accuracy', ('a', 'c'), 1440, Units('speaker', 24, ()), 0.05)
-    (told,) = small_sets([eighty, Power('accuracy', ('a', 'c'), 80, Units('speaker', 6, ()), 0.2), large])
-    assert told == (
-        '80 test clips of 6 speakers: a test between a and b finds a true difference of 14.2 points of accuracy in 80% '
-        'of such sets.'
-    )
-    assert few.words().startswith('80 test clips of 4 speakers: no p is below 0.12 when so few are swapped')
-    assert small_sets([few, large]) == [few.words()]
+    wide = Power('accuracy', ('a', 'c'), 80, Units('speaker', 6, ()), 0.2)
+    told = small_sets([wide, eighty, large])
+    assert told == [
+        '80 test clips of 6 speakers: a test finds a true difference in accuracy of 14.2 points between a and b, and '
+        'of 20.0 points between a and c in 80 % of such sets.'
+    ]
+    (nothing,) = small_sets([few, large])
+    assert nothing.startswith('80 test clips of 4 speakers: no p is below 0.12 when so few are swapped')
+    numbers = Power('mae', ('a', 'b'), 150, Units('record', 150, ()), 0.0625)
+    assert 'in MAE of 0.062 between a and b in 80 %' in small_sets([numbers])[0]
+    never = Power('mae', ('a', 'b'), 150, Units('record', 150, ()), None)
+    assert small_sets([never]) == ['150 test clips: the rows never differ in MAE.']

@@ -44,27 +44,37 @@ class Power:
     def small(self) -> bool:
         return self.records < FEW['record'] or self.units.count < FEW[self.units.what]
 
-    def words(self) -> str:
-        size = f'{self.records:,} test clips'
-        size += f' of {self.units.words()}' if self.units.what == 'speaker' else ''
-        if smallest_p(self.units) > LEVEL:
-            least = f'no p is below {smallest_p(self.units):.2g} when so few are swapped'
-            return f'{size}: {least}, so that no difference between two rows can be shown.'
-        title, pair = about(self.metric).title, ' and '.join(self.rows)
-        if self.difference is None:
-            return f'{size}: {pair} never differ in {title}.'
-        percent = about(self.metric).percent
-        number = f'{scale_of(self.metric) * self.difference:.{decimals_of(self.metric)}f}'
-        amount = f'{number} points of {title}' if percent else f'{number} ({title})'
-        return f'{size}: a test between {pair} finds a true difference of {amount} in {POWER:.0%} of such sets.'
+    def size(self) -> str:
+        of_speakers = f' of {self.units.words()}' if self.units.what == 'speaker' else ''
+        return f'{self.records:,} test clips{of_speakers}'
+
+    def amount(self) -> str:
+        """'14.2 points', or a number of a metric that is no fraction."""
+        number = f'{scale_of(self.metric) * (self.difference or 0.0):.{decimals_of(self.metric)}f}'
+        return f'{number} points' if about(self.metric).percent else number
 
 
 def small_sets(found: Sequence[Power]) -> list[str]:
-    """A sentence per small test set, of the pair of rows that needs the smallest difference; each set once."""
-    kept: dict[tuple[object, ...], Power] = {}
+    """A sentence per small test set and metric: the smallest differences that tests of its pairs of rows would find."""
+    sets: dict[tuple[object, ...], list[Power]] = {}
     for one in found:
-        key = one.metric, one.records, one.units.what, one.units.count
-        best = kept.get(key)
-        if one.small() and (best is None or (one.difference or np.inf) < (best.difference or np.inf)):
-            kept[key] = one
-    return [one.words() for one in kept.values()]
+        if one.small():
+            sets.setdefault((one.metric, one.records, one.units.what, one.units.count), []).append(one)
+    return [_sentence(powers) for powers in sets.values()]
+
+
+def _sentence(powers: Sequence[Power]) -> str:
+    first, title = powers[0], about(powers[0].metric).title
+    if smallest_p(first.units) > LEVEL:
+        reason = f'no p is below {smallest_p(first.units):.2g} when so few are swapped'
+        return f'{first.size()}: {reason}, so that no difference between two rows can be shown.'
+    known = sorted((one for one in powers if one.difference is not None), key=lambda one: one.difference or 0.0)
+    if not known:
+        return f'{first.size()}: the rows never differ in {title}.'
+    least, most = known[0], known[-1]
+    between = f'between {" and ".join(least.rows)}'
+    if len(known) > 1:
+        between += f', and of {most.amount()} between {" and ".join(most.rows)}'
+    return (
+        f'{first.size()}: a test finds a true difference in {title} of {least.amount()} {between} in 80 % of such sets.'
+    )

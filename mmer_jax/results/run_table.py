@@ -81,7 +81,8 @@ def _cells(
         text = format_summary(metric, summarise(run.values(metric))) if metric in own else ''
         text = text.replace(' (over folds)', '\n(over folds)') if tested else text
         cells.append(text + (span_of(tested, metric) if metric in own else ''))
-    cells += [format_summary(metric, summarise(run.values(metric))) for metric in more]
+    texts = [format_summary(metric, summarise(run.values(metric))) for metric in more]
+    cells += [text.replace(' (over folds)', '\n(over folds)') if tested else text for text in texts]
     # The floor and the published number are named by metric where a table mixes them.
     floor = finite_mean(run.values(first, 'floor'))
     published = published_of(results)
