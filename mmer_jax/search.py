@@ -42,7 +42,6 @@ from mmer_jax.run.workdir import check_config, config_differences, may_change
 from mmer_jax.settings import command, overrides, ranges, shown, space
 from mmer_jax.settings.keys import check_config_values, kind_of
 
-MISTAKES = (ValueError, TypeError, FloatingPointError, FileNotFoundError)  # told in one line, without a traceback
 BEST = '''\
 """The best of {count} trials: trial {number}, {value}. Made by mmer_jax.search; trained, and tested once, by
 
@@ -198,7 +197,7 @@ def _run(config: ConfigDict, trial: Trial, metric: str) -> None:
             f'trial {trial.number}: {trials_of.in_words(metric, value) if value is not None else "pruned"}', flush=True
         )
     except Exception as error:
-        if not isinstance(error, MISTAKES):
+        if not isinstance(error, command.MISTAKES):
             traceback.print_exc()
         fault = command.one_line(error)
         print(f'error: trial {trial.number}: {fault}', file=sys.stderr, flush=True)

@@ -41,7 +41,6 @@ from mmer_jax.run import cache
 from mmer_jax.settings import command, ranges
 
 NOTHING: Mapping[str, Predicted] = {}
-MISTAKES = (ValueError, TypeError, FloatingPointError, FileNotFoundError)  # told in one line, without a traceback
 
 
 # ---- what is there, and running what is not ------------------------------------------------------------------
@@ -134,7 +133,7 @@ class Job:
                 else:
                     train.train_and_evaluate(config, self.folder(row))
             except Exception as error:
-                if not isinstance(error, MISTAKES):
+                if not isinstance(error, command.MISTAKES):
                     traceback.print_exc()
                 self.failures[row.label] = command.one_line(error)
             outcome = self.outcome(row)

@@ -14,8 +14,10 @@ from mmer_jax.data.records import RecordError, RecordSource
 from mmer_jax.files import atomic, read_arrays
 from mmer_jax.media import MediaError
 from mmer_jax.readers import given
+from mmer_jax.results import run_page, runs
 from tests.campaign.readers_data import make_unsealed, mult_content
 from tests.conftest import REPOSITORY
+from tests.finished_runs import classification_run
 
 
 def test_an_odd_value_in_a_pickle_is_a_fault_of_the_file(tmp_path, capsys):
@@ -113,3 +115,15 @@ def test_a_full_disk_names_the_file(tmp_path):
         raise OSError(28, 'No space left on device')
     assert '\n' not in str(told.value)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize('change', [{'epoch': 'x'}, {'loss': [1]}, {'accuracy': '0.5'}, {'seed': {}}])
+def test_a_curve_of_no_numbers_names_the_line(tmp_path, change):
+    run = runs.read_run(classification_run(tmp_path / 'run'))
+    path = tmp_path / 'run' / 'fold_0' / 'metrics.jsonl'
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    path.write_text(''.join(json.dumps(row) + '\n' for row in [{'step': 1, 'loss': 2.0}, {**rows[1], **change}]))
+    with pytest.raises(
+        runs.ReportError, match=rf'metrics.jsonl, line 2: {next(iter(change))} is .*, expected a number'
+    ):
+        run_page.draw_curves(run, tmp_path / 'x.png')

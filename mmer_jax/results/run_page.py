@@ -55,15 +55,28 @@ def draw(run: Run, stem: str, output: Path, kind: str = 'png', *, explain: bool 
 
 def draw_curves(run: Run, path: Path) -> None:
     """Loss and selection metric of all folds, the floor on validation, the epochs that validation chose."""
-    rows = [{**row, 'fold': fold} for fold, folder in run.folds.items() for row in read_jsonl(folder / 'metrics.jsonl')]
     metric, scale = run.results['selection'], scale_of(run.results['selection'])
-    values = [scale * row[metric] for row in rows if row.get(metric) is not None and row['split'] == 'validation']
+    rows = [
+        {**row, 'fold': fold} for fold, folder in run.folds.items() for row in _rows(folder / 'metrics.jsonl', metric)
+    ]
+    values = [scale * row[metric] for row in rows if row.get(metric) is not None and row.get('split') == 'validation']
     chosen = {(row['seed'], row['fold']): row['best_epoch'] for row in run.results['rows']}
     label = f'validation {about(metric).title}{unit_of(metric)}'
     curves.curves(
         rows, path, canvas.short(run.name, TITLE), metric=metric, scale=scale, label=label, loss=loss_title(run),
         limits=_limits(metric, values), floor=validation_floor(run, metric), chosen=chosen,
     )  # fmt: skip
+
+
+def _rows(path: Path, metric: str) -> list[dict[str, Any]]:
+    """metrics.jsonl; ReportError where what the curves show is no number."""
+    rows = read_jsonl(path)
+    for line, row in enumerate(rows, start=1):
+        for key, kinds in (('epoch', (int,)), ('seed', (int,)), ('loss', (int, float)), (metric, (int, float))):
+            if row.get(key) is not None and type(row[key]) not in kinds:
+                found = f'{key} is {str(row[key])[:40]!r}, expected a number'
+                raise ReportError(f'{path}, line {line}: {found}; bring the file back, or train again')
+    return rows
 
 
 def _limits(metric: str, values: Sequence[float]) -> tuple[float, float] | None:

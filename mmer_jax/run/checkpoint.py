@@ -10,11 +10,15 @@ written beside them (sums.json), the step before the newest is kept too, and a r
 whole.
 """
 
+import contextlib
+import errno
 import json
+import logging
+import os
 import shutil
 import sys
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +49,24 @@ def _shapes(tree: Tree) -> dict[str, list]:
     return {
         jax.tree_util.keystr(path): [*x.shape, str(x.dtype)] for path, x in jax.tree_util.tree_leaves_with_path(tree)
     }
+
+
+@contextlib.contextmanager
+def _in_one_line(directory: Path) -> Iterator[None]:
+    """A disk that is full is an OSError. Where orbax fails, each of its threads logs a traceback: only the error that
+    is raised is told."""
+    loggers = {logging.getLogger(name): logging.getLogger(name).level for name in ('absl', 'asyncio')}
+    for logger in loggers:
+        logger.setLevel(logging.CRITICAL)
+    try:
+        yield
+    except Exception as error:  # the loggers stay silent: threads and futures end later than this
+        sys.unraisablehook = lambda _: None
+        if os.strerror(errno.ENOSPC) in str(error):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(directory)) from error
+        raise
+    for logger, level in loggers.items():
+        logger.setLevel(level)
 
 
 class Pruned(ValueError):
@@ -90,8 +112,9 @@ class Checkpoints:
             best=ocp.args.StandardSave(best),
             host=ocp.args.JsonSave({'loop': host, 'shapes': _shapes(best), 'format': FORMAT}),
         )
-        if not self._manager.save(step, args=args, force=True):
-            raise RuntimeError(f'{self.directory}: checkpoint {step} exists and was not written again')
+        with _in_one_line(self.directory):
+            if not self._manager.save(step, args=args, force=True):
+                raise RuntimeError(f'{self.directory}: checkpoint {step} exists and was not written again')
         if jax.process_index() == 0:
             write_sums(self.directory / str(step))
 
