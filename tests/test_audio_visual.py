@@ -126,7 +126,7 @@ WITH_STATISTICS = ('msaf', 'cfn_sr')  # those whose blocks could mix rows
 @pytest.fixture(scope='module', params=CASES, ids=CASES)
 def case(request):
     model, units = CASES[request.param], 'vectors' in request.param
-    variables = jax.jit(lambda: model.init(jax.random.key(0), make_batch(units=units), train=False))()
+    variables = model.init(jax.random.key(0), make_batch(units=units), train=False)
     predict = jax.jit(lambda batch: model.apply(variables, batch, train=False)['prediction'])
     return request.param, model, units, variables, predict
 
@@ -250,7 +250,7 @@ def test_without_its_blocks_a_coupled_network_is_the_plain_one(fusion):
     """Gates of 1/2 times 2 change nothing, so MMTM of zeros is averaging; MSAF of zeros is not, but of even weights."""
     batch = make_batch()
     coupled, plain = audio_visual(fusion), audio_visual('averaging')
-    variables = jax.jit(lambda: coupled.init(jax.random.key(0), batch, train=False))()
+    variables = coupled.init(jax.random.key(0), batch, train=False)
     zeros = {name: jax.tree.map(jnp.zeros_like, p) for name, p in variables['params'].items() if fusion in name}
     params = {name: p for name, p in variables['params'].items() if fusion not in name}
     statistics = {name: s for name, s in variables['batch_stats'].items() if fusion not in name}

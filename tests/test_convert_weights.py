@@ -74,7 +74,7 @@ def test_a_kinetics_file_gives_the_numbers_of_pytorch(new, tmp_path, monkeypatch
     assert len(source['sha256']['resnext.pth']) == 64
     model = ResNeXt3D(num_frames=4, **FIELDS)
     x, mask = np.random.default_rng(1).standard_normal((2, 4, 40, 40, 3)).astype(np.float32), np.ones((2, 4), bool)
-    fresh = jax.jit(lambda: model.init(jax.random.key(0), x, mask, train=False))()
+    fresh = model.init(jax.random.key(0), x, mask, train=False)
     variables = pretrained.graft(fresh, loaded, path='')
     found, _ = jax.jit(lambda v: model.apply(v, x, mask, train=False))(variables)
     expected = published_map(torch, tensors, x)

@@ -33,7 +33,7 @@ class Whole(Erann):
 
 @pytest.fixture(scope='module')
 def variables():
-    return jax.jit(lambda: Whole(**TINY).init(jax.random.key(0), *frames(), train=False, method='pooled'))()
+    return Whole(**TINY).init(jax.random.key(0), *frames(), train=False, method='pooled')
 
 
 @jax.jit

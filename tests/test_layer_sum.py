@@ -86,7 +86,7 @@ def test_behind_a_convolution_and_with_remat_and_bfloat16():
     x, mask = batch_of(case)
     x, mask = x[:, :4], np.ones((len(x), 4), bool)
     encoder = ConvVideoMae(network, frames=4, features=2)
-    variables = jax.jit(lambda: encoder.init(jax.random.key(0), x, mask, train=False))()
+    variables = encoder.init(jax.random.key(0), x, mask, train=False)
     assert variables['params']['network']['layer_weights'].tolist() == [0.5, 0.5]
     rng = {'dropout': jax.random.key(1)}
 

@@ -254,11 +254,11 @@ def test_separation_acts_and_does_not_rule():
 
 def test_weights_of_all_layers_act_where_the_residual_is_the_input():
     """As printed, equation 3 takes the norm of what equation 6 has weighed, which takes the weight off again."""
-    batch = make_batch((5, 6, 7), 8, 1)
+    batch, fields = make_batch((5, 6, 7), 8, 1), {**SMALL, 'hca_layers': 0}
+    params = Mfsa(('text', 'audio', 'vision'), 1, **fields).init(jax.random.key(0), batch, train=False)['params']
 
     def gradients(residual):
-        model = Mfsa(('text', 'audio', 'vision'), 1, **SMALL, psa_residual=residual)
-        params = jax.jit(lambda: model.init(jax.random.key(0), batch, train=False)['params'])()
+        model = Mfsa(('text', 'audio', 'vision'), 1, **fields, psa_residual=residual)
         grad = jax.jit(jax.grad(lambda p: model.apply({'params': p}, batch, train=False)['prediction'].sum()))(params)
         return [float(np.linalg.norm(grad[f'wal{layer}']['text_hidden']['kernel'])) for layer in (0, 1)]
 

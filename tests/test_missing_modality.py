@@ -115,7 +115,7 @@ def test_a_record_without_the_anchor_keeps_its_other_modalities(align):
     batch['audio_mask'][1, 3:] = False
     batch['vision_mask'][1, 2:] = False
     aligner = AlignToAnchor('text', 6, align=align)
-    variables = jax.jit(lambda: aligner.init(jax.random.key(0), batch, ALL, train=False))()
+    variables = aligner.init(jax.random.key(0), batch, ALL, train=False)
     run = jax.jit(lambda batch: aligner.apply(variables, batch, ALL, train=False))
     aligned, mask, extras = run(batch)
     without, mask_without, extras_without = run(lacking(batch, 'text', 1))
@@ -134,7 +134,7 @@ def test_a_record_without_the_anchor_keeps_its_other_modalities(align):
 def test_mctn_learns_no_translation_into_what_is_missing():
     """Without the target there is no loss; without the source the prediction is a constant, whatever the targets."""
     model, batch = make('mctn', ALL, align='pool'), make_batch(ALL)
-    variables = jax.jit(lambda: model.init(jax.random.key(0), batch, train=False))()
+    variables = model.init(jax.random.key(0), batch, train=False)
     run = jax.jit(lambda batch: model.apply(variables, batch, train=False))
     whole, no_first, no_source = run(batch), run(lacking(batch, 'audio', 1)), run(lacking(batch, 'text', 1))
     assert (translation(whole, {}) > 0).all()

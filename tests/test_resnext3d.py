@@ -22,7 +22,7 @@ def clips(rows=3, frames=4, side=32, dtype=np.uint8):
 
 @pytest.fixture(scope='module')
 def variables():
-    variables = jax.jit(lambda: MODEL.init(jax.random.key(0), *clips(), train=False))()
+    variables = MODEL.init(jax.random.key(0), *clips(), train=False)
     generator = np.random.default_rng(1)
 
     def trained(path, x):  # norms as after training: other means and variances, and biases that keep units alive

@@ -53,7 +53,7 @@ def silent(gradient):
 
 @pytest.fixture(scope='module')
 def stacked():
-    return randomised(jax.jit(lambda batch: MODEL.init(jax.random.key(0), batch, train=False))(batch_of()))
+    return randomised(MODEL.init(jax.random.key(0), batch_of(), train=False))
 
 
 @jax.jit
@@ -299,7 +299,7 @@ def test_weights_of_videomae_load_behind_the_front(tmp_path, front):
     model = StackedInput(('audio', 'vision'), 3, CONV, 'width')
     batch = {m: pictures((1, 8, SIDE, SIDE, 3)) for m in ('audio', 'vision')}
     batch |= {f'{m}_mask': np.ones((1, 8), bool) for m in ('audio', 'vision')}
-    variables = jax.jit(lambda batch: model.init(jax.random.key(0), batch, train=False))(batch)
+    variables = model.init(jax.random.key(0), batch, train=False)
     given = randomised(front)['params']['network']
     joined = np.concatenate([batch['vision'], batch['audio']], 3)
     _, pooled = encode_plain({'params': {'network': given}}, *shrunk_means(joined))
