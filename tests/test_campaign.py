@@ -1,14 +1,17 @@
 """The short part of the campaign of docs/reliability.md: it finds nothing, and would find what it looks for."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 
+from mmer_jax.run.checkpoint import SUMS, Checkpoints, fault_of
 from tests.campaign import children, fuzz, mutations
 from tests.campaign.subject import Subject
 from tests.conftest import REPOSITORY
@@ -110,3 +113,19 @@ print(whole.status, whole.event, killed.status, sorted(path.name for path in pla
     ended = subprocess.run([sys.executable, '-c', code, str(tmp_path)], capture_output=True, text=True, cwd=REPOSITORY)
     assert ended.stdout.strip() == f"0 4 {-signal.SIGKILL} ['a', 'b']", ended.stderr
     assert Path(children.__file__).is_file()
+
+
+def test_what_a_kill_beside_a_checkpoint_leaves_is_cleared(tmp_path):
+    """Found by the campaign: a step too many, one half removed, one without its sums, and the temporary of these."""
+    tree, folder = {'x': jax.numpy.arange(3.0)}, tmp_path / 'checkpoints'
+    with Checkpoints(folder) as checkpoints:
+        for step in (2, 3):
+            checkpoints.save(step, state=tree, best=tree, host={})
+    shutil.copytree(folder / '2', folder / '1')
+    (folder / '0' / 'best').mkdir(parents=True)
+    (folder / '3' / SUMS).rename(folder / '3' / f'.{SUMS}.abcd.tmp')
+    with Checkpoints(folder) as checkpoints:
+        assert checkpoints.restore_newest(state=tree, best=tree)[0] == 3
+    assert sorted(path.name for path in folder.iterdir()) == ['2', '3']
+    assert sorted(path.name for path in (folder / '3').glob('*sums*')) + list((folder / '3').glob('.sums*')) == [SUMS]
+    assert fault_of(folder / '3') == ''
