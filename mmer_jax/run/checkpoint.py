@@ -58,13 +58,14 @@ def _in_one_line(directory: Path) -> Iterator[None]:
     loggers = {logging.getLogger(name): logging.getLogger(name).level for name in ('absl', 'asyncio')}
     for logger in loggers:
         logger.setLevel(logging.CRITICAL)
+    told, sys.unraisablehook = sys.unraisablehook, lambda _: None
     try:
         yield
-    except Exception as error:  # the loggers stay silent: threads and futures end later than this
-        sys.unraisablehook = lambda _: None
+    except Exception as error:  # all stays silent: threads and futures end later than this
         if os.strerror(errno.ENOSPC) in str(error):
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(directory)) from error
         raise
+    sys.unraisablehook = told
     for logger, level in loggers.items():
         logger.setLevel(level)
 

@@ -28,7 +28,7 @@ Work = Callable[[], int]
 class Command:
     """before: what makes the folder that it starts from; check: '' or what is lost right after a kill; only: kills
     only at events of files with this in their path; may_exist: it refuses to write what is whole already; output: the
-    name of what it makes."""
+    name of what it makes; rows: it tells one line for each of them."""
 
     name: str
     work: Work
@@ -37,6 +37,7 @@ class Command:
     only: str = ''
     may_exist: bool = False
     output: str = 'run'
+    rows: int = 1
 
 
 def prepare(output: str = 'data', *, seed: int = 0, overwrite: bool = False, records: int = 24) -> Work:
@@ -87,7 +88,7 @@ ALL = (
         (prepare(records=160), train('', *FEW, '--config.data.eval_batch_size=2')),
         output='features',
     ),
-    Command('table, training', run_table, (prepare(),), output='tables'),
+    Command('table, training', run_table, (prepare(),), output='tables', rows=2),
     Command('report', run_report, (prepare(), train('', *FEW)), output='report'),
     Command('preparation', prepare(), may_exist=True, output='data'),
     Command('preparation, --overwrite', prepare(seed=1, overwrite=True), (prepare(),), check=old_or_new, output='data'),

@@ -104,7 +104,7 @@ def _try(
     errors = [line for line in lines if line.startswith('error: ')]
     if 'Traceback (most recent call last)' in ended.text or ended.status < 0 or ended.status == 99:
         found.append(('tracebacks', f'status {ended.status}: {_last_error(ended.text)[:300]}'))
-    elif ended.status and len(errors) == 1:
+    elif ended.status and len(errors) in (1, command.rows):
         found.append(('one line', errors[0]))
         report.say(f'{condition.name}, {command.name}: {errors[0][:200]}')
     elif not ended.status and not condition.must_fail:
