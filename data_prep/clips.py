@@ -21,6 +21,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from data_prep import sound_flags
 from data_prep.clips_table import Table, read_clips
 from data_prep.pool import (
     PreparationError,
@@ -34,7 +35,7 @@ from data_prep.pool import (
 )
 from mmer_jax.data.records import RecordWriter, Schema
 from mmer_jax.data.schema import MODALITIES
-from mmer_jax.media import MediaError, audio, faces, functionals
+from mmer_jax.media import MediaError, audio, faces
 from mmer_jax.readers import Clip, Pictures, Reader, Sound, Tokens, WordVectorsOf, given, read_record, sound, to_info
 from mmer_jax.readers.pictures import FRAME_CHOICES, has_pictures
 from mmer_jax.settings import ranges
@@ -74,7 +75,7 @@ def choose_readers(arguments: argparse.Namespace, table: Table) -> list[Reader]:
     probed = [clip.path for clip in clips if clip.path is not None][:PROBED]
     if arguments.audio in sound.FEATURES or (arguments.audio == AUTO and any(map(_has_sound, probed))):
         kind = Sound.features if arguments.audio == AUTO else arguments.audio
-        readers.append(_sound_reader(arguments, kind))
+        readers.append(sound_flags.reader(kind, arguments))
     elif arguments.audio not in (AUTO, NONE):
         readers.append(_given('audio', arguments.audio, clips))
     if arguments.vision == 'frames' or (arguments.vision == AUTO and any(map(has_pictures, probed))):
@@ -90,11 +91,6 @@ def choose_readers(arguments: argparse.Namespace, table: Table) -> list[Reader]:
     for one in readers:
         one.check()
     return readers
-
-
-def _sound_reader(arguments: argparse.Namespace, kind: str) -> Sound:
-    names = ('sample_rate', 'num_mfcc', 'num_mels', 'hop_length', 'n_fft', 'offset', 'duration')
-    return Sound(kind, **{name: getattr(arguments, name) for name in names})
 
 
 def _text_reader(arguments: argparse.Namespace, clips: Sequence[Clip]) -> Reader | None:
@@ -266,13 +262,7 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     add('--tokenizer', default='', help='folder of converted weights whose token ids of the words are stored')
     add('--max_tokens', type=ranges.COUNT, default=512, help='of a clip, with --tokenizer')
     add('--glove', type=Path, help="word vectors in GloVe's text format")
-    add('--sample_rate', type=ranges.SAMPLE_RATE, default=16000, help='Hz, after resampling')
-    add('--num_mfcc', type=ranges.MELS, default=40, help='coefficients per frame, with --audio mfcc')
-    add('--num_mels', type=ranges.MELS, default=64, help='mel bands')
-    add('--hop_length', type=ranges.COUNT, default=320, help='samples from one frame of sound to the next')
-    add('--n_fft', type=ranges.Number(int, low=16, high=2**16), default=1024, help='samples of a frame of sound')
-    add('--offset', type=ranges.NOT_NEGATIVE, default=0.0, help='seconds of sound to leave out at the start')
-    add('--duration', type=ranges.SECONDS_OR_0, default=0.0, help='seconds of sound to take; 0: the whole clip')
+    sound_flags.add_flags(parser)
     add('--frames', type=ranges.FRAMES, default=8, help='pictures per clip')
     add('--frame_choice', choices=tuple(FRAME_CHOICES), default='even', help='which pictures of a clip')
     add('--crop', choices=faces.CROPS, default='center', help='what of a picture to keep')
@@ -284,10 +274,7 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     add('--overwrite', action='store_true', help='replace an existing output')
     arguments = parser.parse_args(argv)
     arguments.name = arguments.name or re.sub(r'[^A-Za-z0-9]+', '_', arguments.output.name).strip('_') or 'clips'
-    if arguments.num_mfcc > arguments.num_mels and arguments.num_mels != parser.get_default('num_mels'):
-        parser.error(f'--num_mfcc {arguments.num_mfcc}: expected at most --num_mels {arguments.num_mels}')
-    if arguments.audio == 'functionals' and arguments.sample_rate != functionals.SAMPLE_RATE:
-        parser.error(f'--sample_rate {arguments.sample_rate}: functionals are of {functionals.SAMPLE_RATE} Hz')
+    sound_flags.check(parser, arguments)
     return arguments
 
 

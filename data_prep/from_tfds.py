@@ -22,11 +22,12 @@ from typing import Any
 
 import numpy as np
 
+from data_prep import sound_flags
 from data_prep.clips_table import SPLITS
 from data_prep.pool import PreparationError, Skipped, nothing_usable, process, run_command, summary
 from mmer_jax.data.records import Label, RecordError, RecordWriter, Schema
 from mmer_jax.data.tfds_directory import FEATURES, Described, Example, TfdsDirectory, read_directory
-from mmer_jax.media import MediaError, functionals
+from mmer_jax.media import MediaError
 from mmer_jax.readers import Clip, Sound, to_info
 from mmer_jax.readers.sound import FEATURES as KINDS
 from mmer_jax.settings import ranges
@@ -287,23 +288,13 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     add('--speaker_key', help=f'name of the feature that is the speaker; {SPEAKER} where there is one')
     add('--source_rate', type=ranges.SAMPLE_RATE, help='Hz of the sound, where the metadata do not say it')
     add('--speaker_folds', action='store_true', help='leave the splits of TFDS out: folds are made over speakers')
-    add('--sample_rate', type=ranges.SAMPLE_RATE, default=16000, help='Hz, after resampling')
-    add('--num_mfcc', type=ranges.MELS, default=40, help='coefficients per frame, with --audio mfcc')
-    add('--num_mels', type=ranges.MELS, default=64, help='mel bands')
-    add('--hop_length', type=ranges.COUNT, default=320, help='samples from one frame of sound to the next')
-    add('--n_fft', type=ranges.Number(int, low=16, high=2**16), default=1024, help='samples of a frame of sound')
-    add('--offset', type=ranges.NOT_NEGATIVE, default=0.0, help='seconds of sound to leave out at the start')
-    add('--duration', type=ranges.SECONDS_OR_0, default=0.0, help='seconds of sound to take; 0: the whole clip')
+    sound_flags.add_flags(parser)
     add('--workers', type=ranges.PROCESSES, default=os.cpu_count() or 1, help='processes; 0 or 1: this one')
     add('--num_shards', type=ranges.SHARDS, default=4, help='files to spread the records over')
     add('--overwrite', action='store_true', help='replace an existing output')
     arguments = parser.parse_args(argv)
-    if arguments.num_mfcc > arguments.num_mels and arguments.num_mels != parser.get_default('num_mels'):
-        parser.error(f'--num_mfcc {arguments.num_mfcc}: expected at most --num_mels {arguments.num_mels}')
-    if arguments.audio == 'functionals' and arguments.sample_rate != functionals.SAMPLE_RATE:
-        parser.error(f'--sample_rate {arguments.sample_rate}: functionals are of {functionals.SAMPLE_RATE} Hz')
-    names = ('sample_rate', 'num_mfcc', 'num_mels', 'hop_length', 'n_fft', 'offset', 'duration')
-    arguments.reader = Sound(arguments.audio, **{name: getattr(arguments, name) for name in names})
+    sound_flags.check(parser, arguments)
+    arguments.reader = sound_flags.reader(arguments.audio, arguments)
     return arguments
 
 
