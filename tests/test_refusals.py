@@ -2,6 +2,7 @@
 
 import json
 import pickle
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -9,12 +10,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from configs import quickstart
 from data_prep import csd, mult_pickle, synthetic
 from mmer_jax.data.records import RecordError, RecordSource
 from mmer_jax.files import atomic, read_arrays
 from mmer_jax.media import MediaError
 from mmer_jax.readers import given
 from mmer_jax.results import run_page, runs
+from mmer_jax.run.workdir import read_config
 from tests.campaign.readers_data import make_unsealed, mult_content
 from tests.conftest import REPOSITORY
 from tests.finished_runs import classification_run
@@ -127,3 +130,11 @@ def test_a_curve_of_no_numbers_names_the_line(tmp_path, change):
         runs.ReportError, match=rf'metrics.jsonl, line 2: {next(iter(change))} is .*, expected a number'
     ):
         run_page.draw_curves(run, tmp_path / 'x.png')
+
+
+@pytest.mark.parametrize('key', ['..', 'a.b'])
+def test_a_key_that_no_config_can_have_names_the_file(tmp_path, key):
+    path = tmp_path / 'config.json'
+    path.write_text(json.dumps({**quickstart.get_config().to_dict(), key: 1}))
+    with pytest.raises(ValueError, match=re.escape(f'{path} is damaged (')):
+        read_config(tmp_path)

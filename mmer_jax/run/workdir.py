@@ -115,9 +115,13 @@ def config_differences(old: dict[str, Any], new: dict[str, Any], prefix: str = '
 
 def read_config(workdir: Path) -> tuple[Any, dict[str, Any] | None]:
     """The config of a run, and the entry of its own module; None where it is the config's model."""
-    saved = enrolment.with_defaults(_read_object(workdir / 'config.json', NEEDED))
+    path = workdir / 'config.json'
+    saved = enrolment.with_defaults(_read_object(path, NEEDED))
     own = saved.pop(own_module.KEY, None)
-    return ConfigDict(saved), own
+    try:
+        return ConfigDict(saved), own
+    except (TypeError, ValueError) as error:  # a key that no config can have
+        raise ValueError(f'{path} is damaged ({error}): {_again(path)}') from error
 
 
 # ---- its other files -----------------------------------------------------------------------------------------
