@@ -4,6 +4,7 @@ import contextlib
 import errno
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -235,6 +236,16 @@ def test_a_lock_is_taken_once_and_given_back(tmp_path):
         raise ZeroDivisionError
     with hold(path, tmp_path):
         pass
+
+
+@pytest.mark.parametrize('below', ['', 'runs/mine'])
+def test_a_file_where_a_folder_is_to_be_is_one_line(tmp_path, below):
+    (tmp_path / 'file').write_text('mine')
+    folder = tmp_path / 'file' / below
+    message = f'{tmp_path / "file"} is no folder; choose another place than {folder}'
+    with pytest.raises(FileExistsError, match=f'^{re.escape(message)}$'), locks.hold(folder / '.lock', folder):
+        pass
+    assert (tmp_path / 'file').read_text() == 'mine'
 
 
 def test_a_lock_that_was_removed_before_it_was_locked_is_none(tmp_path, monkeypatch):

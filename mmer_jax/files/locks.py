@@ -36,6 +36,9 @@ def hold(path: Path, what: Path) -> Iterator[None]:
 
 
 def _take(path: Path, what: Path) -> Any:
+    for folder in (path.parent, *path.parent.parents):
+        if folder.exists() and not folder.is_dir():
+            raise FileExistsError(f'{folder} is no folder; choose another place than {what}')
     path.parent.mkdir(parents=True, exist_ok=True)
     while True:
         file = open(path, 'a+', encoding='utf-8')  # open as long as it is held
