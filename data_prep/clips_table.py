@@ -15,6 +15,7 @@ from typing import Any
 
 from data_prep.pool import PreparationError, Skipped
 from mmer_jax.data.schema import Label
+from mmer_jax.files import links
 from mmer_jax.media.textfile import read_table
 from mmer_jax.readers import MEDIA, Clip, seconds
 
@@ -191,8 +192,11 @@ def _file(cells: Mapping[str, str], name: str, root: Path, *, fet: bool, needs_m
             raise _Unusable('a path that leaves the folder', f'video_id {video!r}, clip_id {number!r}')
         for folder in (root / 'Raw' / video, root / video):
             for suffix in MEDIA:
-                if (folder / f'{number}{suffix}').is_file():
-                    return folder / f'{number}{suffix}', f'{video}_{number}'
+                file = folder / f'{number}{suffix}'
+                if file.is_file():
+                    if links.leads_out(file, root):
+                        raise _Unusable(links.OUT, str(file))
+                    return file, f'{video}_{number}'
         if needs_media:
             expected = root / 'Raw' / video / f'{number}.mp4'
             raise _Unusable('no file of the clip', f'expected {expected} or another sound or video file of that name')
@@ -206,6 +210,8 @@ def _file(cells: Mapping[str, str], name: str, root: Path, *, fet: bool, needs_m
     file = root / name
     if not file.is_file():
         raise _Unusable('no file of the clip', f'{file} is {"a folder" if file.is_dir() else "missing"}')
+    if not Path(name).is_absolute() and links.leads_out(file, root):
+        raise _Unusable(links.OUT, str(file))
     relative = Path(name).name if Path(name).is_absolute() else name
     return file, str(Path(relative).with_suffix('')).replace('\\', '/')
 

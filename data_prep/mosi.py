@@ -43,6 +43,7 @@ from data_prep import csd
 from data_prep.cmu_sdk import NONFINITE, NONFINITE_HELP, Report, Segment, make_fill, print_report, write_segment
 from data_prep.pool import PreparationError, Skipped, nothing_usable, run_command
 from mmer_jax.data.records import Feature, Label, RecordWriter, Schema
+from mmer_jax.files import links
 from mmer_jax.media.text import WordVectors, embed, is_pause, read_glove
 from mmer_jax.media.textfile import read_rows
 from mmer_jax.media.tokens import TextTokenizer
@@ -257,6 +258,9 @@ def prepare(
     `overwrite`.
     """
     source, report = Path(source), Report()
+    for name in (LABELS, TRANSCRIPTS, FOLDS, WORDS, GLOVE, *AUDIO.values()):
+        if links.leads_out(source / name, source):
+            raise PreparationError(f'{source / name} is {links.OUT}')
     glove = source / GLOVE if glove is None else glove
     labels, lines = read_labels(source / LABELS), read_transcripts(source / TRANSCRIPTS)
     different = sorted(set(labels) ^ {line.id for line in lines})

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from data_prep import crema_d_layout, ravdess
+from data_prep import clips_table, crema_d_layout, mosi, ravdess
 from data_prep.pool import PreparationError
 from mmer_jax.files import links
 from mmer_jax.prediction.clips import find_clips
@@ -63,3 +63,22 @@ def test_crema_d_and_prediction_too(tmp_path):
     assert [found.reason for _, found in skipped] == [links.OUT] * 2
     with pytest.raises(ValueError, match=r'1001_DFA_ANG_XX.wav is a symbolic link out of the source folder'):
         find_clips([tmp_path / 'source'])
+
+
+def test_own_clips_and_mosi_too(tmp_path, monkeypatch):
+    outside = sound(tmp_path / 'other' / 'a.wav')
+    (tmp_path / 'media' / 'Raw' / 'v').mkdir(parents=True)
+    for name in ('a.wav', 'Raw/v/1.wav'):
+        (tmp_path / 'media' / name).symlink_to(outside)
+    (tmp_path / 'clips.csv').write_text('path,label\na.wav,1\n')
+    (tmp_path / 'fet.csv').write_text('video_id,clip_id,text,label\nv,1,hm,1\n')
+    for table in ('clips.csv', 'fet.csv'):
+        found = clips_table.read_clips(tmp_path / table, tmp_path / 'media', label_kind='regression')
+        assert [skipped.reason for _, skipped in found.skipped] == [links.OUT]
+        monkeypatch.setenv(links.FOLLOW, '1')
+        assert len(clips_table.read_clips(tmp_path / table, tmp_path / 'media', label_kind='regression').rows) == 1
+        monkeypatch.delenv(links.FOLLOW)
+    (tmp_path / 'mosi').mkdir()
+    (tmp_path / 'mosi' / mosi.TRANSCRIPTS).symlink_to(outside)
+    with pytest.raises(PreparationError, match=f'{mosi.TRANSCRIPTS} is a symbolic link out of the source folder'):
+        mosi.prepare(tmp_path / 'mosi', tmp_path / 'out')
