@@ -11,7 +11,7 @@ from PIL import Image
 
 from data_prep import look, synthetic
 from mmer_jax.data.records import RecordError, RecordSource, RecordWriter
-from mmer_jax.files import outputs
+from mmer_jax.files import atomic, locks, outputs
 from mmer_jax.results import plots
 from tests.conftest import write_dataset
 
@@ -150,6 +150,18 @@ def test_a_data_set_that_a_killed_run_had_set_aside_comes_back(shards, tmp_path)
             pass
         assert tree(shards) == before
         assert os.listdir(tmp_path) == ['data']
+
+
+def test_the_lock_of_a_writer_that_was_killed_at_its_end_goes_with_the_refusal(shards):
+    lock = atomic.lock_of(shards)
+    with locks.hold(lock, shards):
+        with pytest.raises(FileExistsError, match='pass --overwrite'):
+            outputs.check_shards(shards, overwrite=False)
+        assert lock.exists()
+    lock.write_text('{"process": 1}')
+    with pytest.raises(FileExistsError, match='pass --overwrite'):
+        outputs.check_shards(shards, overwrite=False)
+    assert not lock.exists()
 
 
 def test_one_line_for_a_user(tmp_path, capsys):

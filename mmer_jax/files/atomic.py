@@ -79,13 +79,7 @@ def _clear(path: Path) -> None:
     for name in names:
         if not (name.startswith(begin) and name.endswith(TEMPORARY)) and not name.endswith(f'{TEMPORARY}.npz'):
             continue
-        left = path.with_name(name)
-        with contextlib.suppress(FileNotFoundError, PermissionError), open(left, 'rb') as file:
-            try:
-                if locks.try_lock(file):
-                    left.unlink()
-            except BlockingIOError:  # its writer is at work
-                continue
+        locks.clear(path.with_name(name))
 
 
 def sync_folder(folder: Path) -> None:

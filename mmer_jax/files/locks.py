@@ -74,6 +74,14 @@ def try_lock(file: Any) -> bool:
     return True
 
 
+def clear(path: Path) -> None:
+    """Removes a lock file, or another file that is locked while it is written, which nobody holds: a killed process
+    left it. Where the file system has no locks it stays."""
+    with contextlib.suppress(FileNotFoundError, PermissionError, BlockingIOError), open(path, 'rb') as file:
+        if try_lock(file) and is_at(file, path):
+            path.unlink()
+
+
 def is_at(file: Any, path: Path) -> bool:
     """Whether an open file is the one at `path`."""
     try:

@@ -10,6 +10,8 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
+from mmer_jax.files import atomic, locks
+
 MADE_BY = 'mmer_jax'  # in the field Software of pictures
 PICTURES = {  # format of a picture -> what one of ours holds near one of its ends
     'png': b'Software\0' + MADE_BY.encode(),
@@ -43,6 +45,7 @@ def check_shards(directory: str | os.PathLike, *, overwrite: bool, sources: Iter
     if fault:
         raise FileExistsError(f'{path} {fault}: it is not replaced; {ELSEWHERE}')
     if not overwrite:
+        locks.clear(atomic.lock_of(path))  # of a writer that was killed when all was written
         raise FileExistsError(f'{path} exists; {ELSEWHERE} or pass --overwrite to replace it')
     own = path.resolve()
     for source in map(Path, sources):
