@@ -168,9 +168,8 @@ def enrolled(fold: Fold, source: RecordSource, enrolment: Enrolment, modalities:
 
 
 def used_by(fold: Fold, source: RecordSource) -> np.ndarray:
-    used = np.zeros(len(source), bool)
-    used[np.concatenate([getattr(fold, name) for name in SPLITS])] = True
-    return used
+    """(R,) bool: the records of a set."""
+    return sets_of(fold, source) != ''
 
 
 def sets_of(fold: Fold, source: RecordSource) -> np.ndarray:

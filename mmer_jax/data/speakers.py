@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from mmer_jax.data.batches import feature_statistics
-from mmer_jax.data.enrolment import Enrolment, enrolled, sets_of, used_by
+from mmer_jax.data.enrolment import Enrolment, enrolled, sets_of
 from mmer_jax.data.folds import Fold
 from mmer_jax.data.records import RecordSource
 from mmer_jax.files import read_arrays
@@ -54,10 +54,11 @@ class BySpeaker:
     def placed(self, source: RecordSource, fold: Fold) -> 'BySpeaker':
         """With the rows of the records of `source`; ValueError where a record of the fold has no group."""
         groups = {key: row for row, key in enumerate(zip(self.speaker.tolist(), self.split.tolist(), strict=True))}
-        keys = zip(source.manifest['speaker'].tolist(), sets_of(fold, source).tolist(), strict=True)
+        sets = sets_of(fold, source)
+        keys = zip(source.manifest['speaker'].tolist(), sets.tolist(), strict=True)
         rows = [groups.get((who, split), groups.get((who, ''), -1)) for who, split in keys]
         row = np.array(rows, np.int64)
-        lacking = np.flatnonzero(used_by(fold, source) & (row < 0))
+        lacking = np.flatnonzero((sets != '') & (row < 0))
         if lacking.size:
             name = str(source.manifest['speaker'][lacking[0]])
             raise ValueError(

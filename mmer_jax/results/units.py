@@ -8,7 +8,6 @@ import csv
 import dataclasses
 import functools
 import hashlib
-import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -77,10 +76,9 @@ def _generator(key: bytes) -> np.random.Generator:
 def speakers_of(path: Path, run: Run, ids: np.ndarray) -> np.ndarray | None:
     """The speaker of every record (R,) of predictions/test.npz: from that file, of an older run from the data's
     manifest.csv where it still lies at the config's place; None where neither knows them all."""
-    with zipfile.ZipFile(path) as file:
-        if 'speaker.npy' in file.namelist():
-            with np.load(path) as arrays:
-                return np.asarray(arrays['speaker']).astype(str)
+    with np.load(path) as arrays:
+        if 'speaker' in arrays.files:
+            return np.asarray(arrays['speaker']).astype(str)
     directory = str(run.config.get('data.directory') or '')
     if not directory or run.results['protocol'].startswith('other data'):
         return None
