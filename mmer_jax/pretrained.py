@@ -10,6 +10,7 @@ import json
 import os
 import re
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,7 +19,7 @@ from flax import traverse_util
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import load_file, save_file
 
-from mmer_jax.files.atomic import making
+from mmer_jax.files.atomic import making, remove_known
 
 Tree = Any
 PARAMS, SOURCE, HEAD = 'params.safetensors', 'source.json', 'head.safetensors'
@@ -152,7 +153,7 @@ def save_pretrained(
     folder = Path(folder)
     if folder.exists():
         raise FileExistsError(f'{folder} exists; remove it, or give another name')
-    with making(folder, _remove) as temporary:
+    with making(folder, partial(remove_known, names=(PARAMS, HEAD, SOURCE))) as temporary:
         if folder.exists():  # made meanwhile
             raise FileExistsError(f'{folder} exists; remove it, or give another name')
         flat = traverse_util.flatten_dict(dict(variables), sep='/')
@@ -162,13 +163,6 @@ def save_pretrained(
             source = {**source, 'head': {'problem': head.problem, 'labels': list(head.labels)}}
         (temporary / SOURCE).write_text(json.dumps(source, indent=1) + '\n')
     return folder
-
-
-def _remove(folder: Path) -> None:
-    for name in (PARAMS, HEAD, SOURCE):
-        (folder / name).unlink(missing_ok=True)
-    if not any(folder.iterdir()):
-        folder.rmdir()
 
 
 def graft(

@@ -10,7 +10,7 @@ import ctypes
 import errno
 import os
 import secrets
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
@@ -133,6 +133,14 @@ def recover(directory: Path, remove: Callable[[Path], None]) -> None:
     for path in (incomplete(directory), *set_aside, *old):
         if _is_folder(path):
             remove(path)
+
+
+def remove_known(folder: Path, names: Iterable[str]) -> None:
+    """Removes these files, and the folder where nothing else is in it."""
+    for name in names:
+        (folder / name).unlink(missing_ok=True)
+    if not any(folder.iterdir()):
+        folder.rmdir()
 
 
 @contextlib.contextmanager

@@ -10,6 +10,7 @@ import json
 import os
 import shutil
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -221,7 +222,7 @@ def write(folder: str | os.PathLike, predictor: Predictor, card: Any) -> tuple[P
     folder = Path(os.path.abspath(folder))
     check(folder)
     program = make_program(predictor)
-    with atomic.making(folder, _remove) as new:
+    with atomic.making(folder, partial(atomic.remove_known, names=MARKS)) as new:
         (new / PROGRAM).write_bytes(program.exported.serialize())
         save_file(dict(program.params), new / PARAMS)
         shutil.copyfile(run_exported.__file__, new / SCRIPT)
@@ -231,13 +232,6 @@ def write(folder: str | os.PathLike, predictor: Predictor, card: Any) -> tuple[P
         (new / CARD).write_text(card(program), encoding='utf-8')
         check(folder)
     return folder, program
-
-
-def _remove(folder: Path) -> None:
-    for name in MARKS:
-        (folder / name).unlink(missing_ok=True)
-    if not any(folder.iterdir()):
-        folder.rmdir()
 
 
 def check(folder: Path) -> None:
