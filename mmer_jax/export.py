@@ -2,6 +2,7 @@
 
     python -m mmer_jax.export runs/mine --output model
     python -m mmer_jax.export runs/mine --output model --fold 0 --seed 0
+    python -m mmer_jax.export runs/by_speaker --output her_model --enrol neutral_1.wav neutral_2.wav
 
 Writes model.jax_export (a program for CPU, CUDA and TPU, normalisation inside), params.safetensors (the models of all
 folds and seeds, whose scores it averages), preprocess.json (how a clip becomes arrays), run.py (which imports jax and
@@ -29,8 +30,20 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     add('--calibrate', action='store_true', help='fit the probabilities to the validation split, by a temperature')
     add('--tokenizer', default='', help='folder of the tokenizer, where it is not where preparation found it')
     add('--glove', default='', help='file of word vectors, likewise')
+    add('--enrol', type=Path, nargs='+', default=[], metavar='CLIP', help='clips of the one speaker it will be for')
+    add(
+        '--features',
+        nargs='+',
+        default=[],
+        metavar='MODALITY=FOLDER',
+        help='of the clips to enrol, extracted elsewhere',
+    )
     add('--no_cache', action='store_true', help='compile anew')
-    return parser.parse_args(argv)
+    arguments = parser.parse_args(argv)
+    if arguments.features and not arguments.enrol:
+        parser.error('--features are of the clips to enrol: give --enrol, or leave them out')
+    arguments.features = dict(command.feature_place(parser, text) for text in arguments.features)
+    return arguments
 
 
 def work(arguments: argparse.Namespace) -> int:
@@ -38,14 +51,15 @@ def work(arguments: argparse.Namespace) -> int:
         raise ValueError(
             "jax.export writes programs with flatbuffers, which is missing: pip install 'mmer_jax[export]'"
         )
-    from mmer_jax.prediction import exported, load_predictor, model_card
+    from mmer_jax.prediction import clips, exported, load_predictor, model_card
     from mmer_jax.results.runs import read_run
     from mmer_jax.run import cache, finished
 
     cache.keep_programs(keep=not arguments.no_cache)
     exported.check(arguments.output)
     names = ('fold', 'seed', 'calibrate', 'tokenizer', 'glove')
-    predictor = load_predictor(arguments.workdir, **{name: getattr(arguments, name) for name in names})
+    enrol = clips.find_to_enrol(arguments.enrol, arguments.features)
+    predictor = load_predictor(arguments.workdir, enrol=enrol, **{name: getattr(arguments, name) for name in names})
     run = read_run(finished.workdir_of(arguments.workdir))
     folder, program = exported.write(
         arguments.output, predictor, lambda program: model_card.write(predictor, program, run)

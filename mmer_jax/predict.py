@@ -78,17 +78,8 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
         parser.error(
             f'--hop {arguments.hop:g} is longer than --window {arguments.window:g}: sound between would be lost'
         )
-    arguments.features = dict(_feature(parser, text) for text in arguments.features)
+    arguments.features = dict(command.feature_place(parser, text) for text in arguments.features)
     return arguments
-
-
-def _feature(parser: argparse.ArgumentParser, text: str) -> tuple[str, Path]:
-    modality, mark, place = text.partition('=')
-    if not mark or modality not in ('text', 'audio', 'vision') or not place:
-        parser.error(f'--features {text}: expected text=, audio= or vision= and a file or folder')
-    if not Path(place).exists():
-        parser.error(f'--features {text}: {place} is missing')
-    return modality, Path(place)
 
 
 def work(arguments: argparse.Namespace) -> int:
@@ -108,8 +99,7 @@ def work(arguments: argparse.Namespace) -> int:
     if arguments.pretrained:
         predictor = published_predictor(arguments.pretrained, tokenizer=arguments.tokenizer, crop=arguments.crop)
     else:
-        folders = {m: place for m, place in arguments.features.items() if place.is_dir()}
-        enrol = clips.find_clips(arguments.enrol, features=folders) if arguments.enrol else ()
+        enrol = clips.find_to_enrol(arguments.enrol, arguments.features)
         options = {name: getattr(arguments, name) for name in names}
         predictor = load_predictor(arguments.workdir, enrol=enrol, **options)
     plan, failed = _windows(found, arguments) if arguments.window else (found, [])

@@ -9,13 +9,13 @@ import pytest
 from ml_collections import ConfigDict
 
 from configs.base import get_base
-from mmer_jax import classifiers, evaluate, load_predictor, predict, readers
+from mmer_jax import classifiers, evaluate, export, load_predictor, predict, readers
 from mmer_jax.data import enrolment, speakers
 from mmer_jax.data.enrolment import BEFORE, Enrolment
 from mmer_jax.data.folds import SPLITS
 from mmer_jax.data.records import Feature, Label, RecordSource, RecordWriter, Schema
 from mmer_jax.files import read_arrays, read_json
-from mmer_jax.prediction import Clip
+from mmer_jax.prediction import Clip, exported, model_card, run_exported
 from mmer_jax.readers.given import Given
 from mmer_jax.results import run_table, runs, statistics
 from mmer_jax.run.program import folds_of, load_fold
@@ -327,6 +327,20 @@ def test_prediction_with_enrolment_is_evaluation_from_shards(trained, mode):
         np.testing.assert_allclose(found, wanted, atol=1e-5)
 
 
+def test_an_export_is_for_the_speaker_whose_clips_were_enrolled_and_says_so(trained, tmp_path):
+    features = trained['folder'] / 'features'
+    names = [f'clip_{n:02d}' for n in (0, 6, 12)]
+    clips = [Clip(name, None, given={'audio': features / f'{name}.npy'}) for name in names]
+    predictor = load_predictor(trained['enrolled'], fold=1, model=MODEL, enrol=iter(clips[:2]))
+    run = runs.read_run(trained['enrolled'])
+    folder, _ = exported.write(tmp_path / 'model', predictor, lambda program: model_card.write(predictor, program, run))
+    found = run_exported.load(folder)({'audio': np.load(features / f'{names[2]}.npy')})
+    (wanted,) = predictor.predict(clips[2:])
+    np.testing.assert_allclose(list(found.values()), list(wanted.scores.values()), atol=1e-5)
+    assert read_json(folder / 'preprocess.json')['enrolled_clips_of_one_speaker'] == 2
+    assert 'for one speaker alone: features are normalised by 2 clips of that' in (folder / 'README.md').read_text()
+
+
 def test_what_prediction_needs_is_one_line(trained):
     folder = trained['folder']
     clips = [Clip(f'clip_{n:02d}', None, given={'audio': folder / 'features' / f'clip_{n:02d}.npy'}) for n in (0, 6)]
@@ -356,6 +370,23 @@ def test_the_command_takes_clips_to_enrol(trained, monkeypatch):
     flags = ['--features', f'audio={folder / "features"}', '--enrol', *files[1:]]
     assert predict.main([str(trained['enrolled']), files[0], *flags]) == 1
     assert [clip.given['audio'].stem for clip in asked['enrol']] == ['clip_06', 'clip_12']
+
+
+def test_export_takes_clips_to_enrol(trained, monkeypatch, capsys):
+    asked = {}
+
+    def stop(workdir, **options):
+        asked.update(options)
+        raise ValueError('stop')
+
+    monkeypatch.setattr('mmer_jax.prediction.load_predictor', stop)
+    folder = trained['folder']
+    call = [str(trained['enrolled']), '--output', str(folder / 'model'), '--features', f'audio={folder / "features"}']
+    assert export.main([*call, '--enrol', str(folder / 'clip_06.wav'), str(folder / 'clip_12.wav')]) == 1
+    assert [clip.given['audio'].stem for clip in asked['enrol']] == ['clip_06', 'clip_12']
+    with pytest.raises(SystemExit, match='2'):
+        export.main(call)
+    assert '--features are of the clips to enrol: give --enrol, or leave them out' in capsys.readouterr().err
 
 
 def test_a_run_of_another_mode_is_not_gone_on_with(trained):

@@ -1,7 +1,6 @@
 """Probabilities that mean what they say: one temperature per model, fitted on validation (Guo et al. 2017)."""
 
 import numpy as np
-from scipy.optimize import minimize_scalar
 from scipy.special import log_softmax
 
 LOWEST, HIGHEST = -3.0, 5.0  # of the logarithm of the temperature
@@ -15,6 +14,8 @@ def temperature(logits_RC: np.ndarray, label_R: np.ndarray) -> float:
     """
     if len(label_R) < LEAST:
         raise ValueError(f'{len(label_R)} validation records are too few to calibrate on; expected {LEAST} or more')
+    from scipy.optimize import minimize_scalar  # only those who calibrate wait for it
+
     rows, logits_RC = np.arange(len(label_R)), np.asarray(logits_RC, np.float64)
 
     def loss(log_temperature: float) -> float:

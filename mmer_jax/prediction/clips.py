@@ -37,6 +37,11 @@ def find_clips(
     return [with_features(clip, features or {}, alone=len(clips) == 1) for clip in clips]
 
 
+def find_to_enrol(paths: Sequence[Path], features: dict[str, Path]) -> list[Clip]:
+    """The clips of a speaker that are known beforehand, with those of `features` that are folders; [] of none."""
+    return find_clips(paths, features={m: place for m, place in features.items() if place.is_dir()}) if paths else []
+
+
 def _of_file(path: Path, name: str, text: str | None) -> Clip:
     if path.suffix.lower() == TEXT and path.is_file():
         return Clip(name, None, read_text(path).strip())

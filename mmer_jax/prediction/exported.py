@@ -209,6 +209,7 @@ def describe(predictor: Predictor, program: Program) -> dict[str, Any]:
         'normalisation': 'inside the program: give features as the reader makes them',
         'batch': 'any' if program.any_batch else 1,
         'scores': 'mean over the models',
+        **({'enrolled_clips_of_one_speaker': predictor.enrolled} if predictor.enrolled else {}),
         'models': [[member.name, int(seed)] for member in predictor.members for seed in member.seeds],
         'platforms': list(PLATFORMS),
     }

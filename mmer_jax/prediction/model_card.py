@@ -59,9 +59,16 @@ def write(predictor: Predictor, program: Program, run: Run) -> str:
             'errors harm nobody.'
         ),
         Heading('Limits'),
-        Notes('Known before you use it:', [*CAVEATS, *_of_scores(predictor)]),
+        Notes('Known before you use it:', [*_of_speaker(predictor), *CAVEATS, *_of_scores(predictor)]),
     ]
     return markdown(blocks)
+
+
+def _of_speaker(predictor: Predictor) -> list[str]:
+    if not predictor.enrolled:
+        return []
+    clips = f'{predictor.enrolled} {"clip" if predictor.enrolled == 1 else "clips"}'
+    return [f'It is for one speaker alone: features are normalised by {clips} of that speaker.']
 
 
 def _of_scores(predictor: Predictor) -> list[str]:

@@ -11,7 +11,6 @@ from typing import Any
 from mmer_jax.files import replace, to_json
 from mmer_jax.files.outputs import PICTURES, check_folder
 from mmer_jax.prediction.predictor import Failure, Prediction, Predictor
-from mmer_jax.results import timeline
 
 FILES = {
     'predictions.jsonl': b'{"id": ',
@@ -100,6 +99,8 @@ def cell(text: str) -> str:
 
 def _timelines(folder: Path, rows: Sequence[Any], predictor: Predictor, kind: str) -> list[Path]:
     """A picture for each clip with two windows or more, named by its number and its name."""
+    from mmer_jax.results import timeline  # matplotlib: only long clips wait for it
+
     groups: dict[str, list[Prediction]] = {}
     for row in rows:
         if isinstance(row, Prediction):

@@ -105,9 +105,11 @@ class Predictor:
         readers: Sequence[Reader],
         members: Sequence[Member],
         model: nn.Module,
+        enrolled: int = 0,
     ):
         self.config, self.schema, self.steps = config, schema, dict(steps)
         self.readers, self.members, self.model = list(readers), list(members), model
+        self.enrolled = enrolled  # clips of the one speaker for whom it answers; 0: it is for anybody
         self.modalities = tuple(config.modalities)
         self.max_length = config.data.max_length.to_dict()
 
@@ -264,13 +266,14 @@ def load_predictor(
     readers = [_placed(reader, tokenizer, str(glove)) for reader in _readers(inputs, tuple(config.modalities), parent)]
     for reader in readers:
         reader.check()
+    enrol = list(enrol)
     enrolled = enrolling.read_clips(config, enrol, readers, parent)
     label = Label(inputs['label']['kind'], tuple(inputs['label']['names']))
     features = {reader.modality: reader.feature() for reader in readers}
     schema = Schema(next(iter(results.values()))['dataset'], features, label, inputs['prepared'])
     source: Any = MemorySource(schema, [])
     module = make_model(config, source) if model is None else model
-    example = _example(schema, inputs['steps'])
+    shapes = _shapes(module, _example(schema, inputs['steps']), config.seeds)
     seeds = config.seed + np.arange(config.seeds)
     if seed is not None and seed not in seeds:
         raise ValueError(f'{parent} has no seed {seed}; it has {", ".join(map(str, seeds))}')
@@ -283,7 +286,7 @@ def load_predictor(
             temperatures = np.array(
                 [calibration.fit(label.kind, found['prediction'][n], found['label']) for n in chosen]
             )
-        variables = _variables(module, example, config.seeds, place.folder)
+        variables = _variables(shapes, place.folder)
         members.append(
             Member(
                 place.name,
@@ -293,7 +296,7 @@ def load_predictor(
                 temperatures,
             )
         )
-    return Predictor(config, schema, inputs['steps'], readers, members, module)
+    return Predictor(config, schema, inputs['steps'], readers, members, module, enrolled=len(enrol))
 
 
 def _readers(inputs: Mapping[str, Any], modalities: tuple[str, ...], where: Path) -> list[Reader]:
@@ -327,10 +330,14 @@ def _example(schema: Schema, steps: Mapping[str, int]) -> dict[str, np.ndarray]:
     return batch
 
 
-def _variables(module: nn.Module, example: Mapping[str, np.ndarray], seeds: int, folder: Path) -> Any:
-    """The variables of all seeds at their best epoch, as host arrays with a leading seed axis."""
+def _shapes(module: nn.Module, example: Mapping[str, np.ndarray], seeds: int) -> Any:
+    """Of the variables of all seeds, which are the same in all folds."""
     one = jax.eval_shape(lambda: module.init(jax.random.key(0), example, train=False))
     here = jax.sharding.SingleDeviceSharding(jax.devices()[0])  # whatever devices the run was trained on
-    shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct((seeds, *x.shape), x.dtype, sharding=here), dict(one))
+    return jax.tree.map(lambda x: jax.ShapeDtypeStruct((seeds, *x.shape), x.dtype, sharding=here), dict(one))
+
+
+def _variables(shapes: Any, folder: Path) -> Any:
+    """The variables of all seeds at their best epoch, as host arrays with a leading seed axis."""
     with Checkpoints(folder / 'checkpoints', read_only=True) as checkpoints:
         return jax.device_get(checkpoints.restore_best(shapes))

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from scipy.optimize import minimize
 from scipy.special import log_softmax, logsumexp
 
 from mmer_jax.metrics import KINDS, expected_calibration_error
@@ -156,6 +155,8 @@ def fit_weights(kind: str, predictions: np.ndarray, labels: np.ndarray) -> np.nd
         def loss(w: np.ndarray) -> tuple[float, np.ndarray]:
             right = np.maximum(w @ parts, LEAST)
             return float(-np.mean(np.log(right))), -np.mean(parts / right, axis=1)
+
+    from scipy.optimize import minimize  # a table without an ensemble need not wait for it
 
     equal = np.full(members, 1 / members)
     whole = {'type': 'eq', 'fun': lambda w: w.sum() - 1, 'jac': np.ones_like}

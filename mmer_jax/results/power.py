@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Sequence
 
 import numpy as np
-from scipy import stats
+from scipy.special import stdtrit
 
 from mmer_jax.metrics import about
 from mmer_jax.results.summary import decimals_of, scale_of
@@ -23,7 +23,7 @@ def detectable(drawn: np.ndarray, units: Units) -> float | None:
     """
     error = float(np.std(drawn)) * np.sqrt(units.count / (units.count - 1)) if units.count > 1 else 0.0
     freedom = units.count - 1
-    return float(error * (stats.t.ppf(1 - LEVEL / 2, freedom) + stats.t.ppf(POWER, freedom))) if error else None
+    return float(error * (stdtrit(freedom, 1 - LEVEL / 2) + stdtrit(freedom, POWER))) if error else None
 
 
 def smallest_p(units: Units) -> float:

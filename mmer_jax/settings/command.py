@@ -4,10 +4,12 @@
 be, as argparse ends by itself; 130 interrupted by Ctrl-C, with a line that says how to go on.
 """
 
+import argparse
 import contextlib
 import re
 import sys
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import TypeVar
 
 ArgumentsT = TypeVar('ArgumentsT')
@@ -52,6 +54,16 @@ def run(
     except KeyboardInterrupt:
         print(f'interrupted; {go_on}', file=sys.stderr)
         return INTERRUPTED
+
+
+def feature_place(parser: argparse.ArgumentParser, text: str) -> tuple[str, Path]:
+    """(modality, file or folder) of `--features M=PLACE`; a wrong call where it is none or nothing is there."""
+    modality, mark, place = text.partition('=')
+    if not mark or modality not in ('text', 'audio', 'vision') or not place:
+        parser.error(f'--features {text}: expected text=, audio= or vision= and a file or folder')
+    if not Path(place).exists():
+        parser.error(f'--features {text}: {place} is missing')
+    return modality, Path(place)
 
 
 def one_line(error: Exception) -> str:
