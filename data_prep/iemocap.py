@@ -34,7 +34,7 @@ from mmer_jax.data.records import Feature, Label, RecordWriter, Schema, encode_f
 from mmer_jax.data.schema import MODALITIES
 from mmer_jax.media import audio, video
 from mmer_jax.media.tokens import TextTokenizer
-from mmer_jax.pretrained import find as pretrained_folder
+from mmer_jax.pretrained import find_tokenizer
 from mmer_jax.readers.sound import PCM_SCALE, as_int16
 from mmer_jax.settings import ranges
 
@@ -222,7 +222,7 @@ def prepare(
     FileExistsError where `output` exists without `overwrite`.
     """
     report = Report()
-    tokenize = TextTokenizer(pretrained_folder(settings.tokenizer)) if 'text' in settings.modalities else None
+    tokenize = TextTokenizer(find_tokenizer(settings.tokenizer)) if 'text' in settings.modalities else None
     utterances, report.skipped = list_utterances(source)
     # In the order of the dialogs and their times: jobs that follow one another read the same part of the same avi.
     jobs = [Job(utterance, settings) for utterance in choose(utterances, settings, report)]

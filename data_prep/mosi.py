@@ -47,7 +47,7 @@ from mmer_jax.files import links
 from mmer_jax.media.text import WordVectors, embed, is_pause, read_glove
 from mmer_jax.media.textfile import read_rows
 from mmer_jax.media.tokens import TextTokenizer
-from mmer_jax.pretrained import find as pretrained_folder
+from mmer_jax.pretrained import find_tokenizer
 from mmer_jax.readers.words import tokenize
 from mmer_jax.settings import ranges
 
@@ -304,7 +304,7 @@ def prepare(
 
 def _token_reader(tokenizer: str) -> tuple[Schema, int, Callable[[Line], tuple[np.ndarray, list[str], list[str]]]]:
     """(schema, 0, line -> (ids (T,), tokens, those unknown to the model))."""
-    tokenize_text = TextTokenizer(pretrained_folder(tokenizer))
+    tokenize_text = TextTokenizer(find_tokenizer(tokenizer))
 
     def segment(line: Line) -> tuple[np.ndarray, list[str], list[str]]:
         ids = tokenize_text(line.text)

@@ -27,7 +27,7 @@ from data_prep.sequences import MODALITIES, Arrays, Split
 from mmer_jax.data.records import Feature, Schema
 from mmer_jax.media.text import embed, read_glove
 from mmer_jax.media.tokens import TextTokenizer
-from mmer_jax.pretrained import find as pretrained_folder
+from mmer_jax.pretrained import find_tokenizer
 
 OTHER_NAMES = {'text': ('language',), 'audio': ('acoustic',), 'vision': ('visual', 'video')}
 RECORD = '((words, vision, audio), label, segment)'
@@ -78,7 +78,7 @@ class Texts:
         self.read: Callable[[Sequence[str]], np.ndarray] | None = None
         self.unknown = self.total = 0
         if tokenizer:
-            tokenize = TextTokenizer(pretrained_folder(tokenizer))
+            tokenize = TextTokenizer(find_tokenizer(tokenizer))
             self.feature = Feature((None,), 'int32', description=f'token ids of {Path(tokenizer).name}', optional=True)
             self.read = lambda found: tokenize(' '.join(found)) if found else np.zeros(0, np.int32)
             self.info = {'tokenizer': Path(tokenizer).name}

@@ -3,14 +3,16 @@
 A set of weights is a folder `$MMER_PRETRAINED/<name>` (or any folder): params.safetensors with names such as
 `params/stage1/block0/conv1/kernel` and `batch_stats/...`, and source.json, which says where they come from: original
 file, checksum, revision, family and the fields of the encoder they fit. data_prep.convert_weights writes them. Those of
-a published classifier also have head.safetensors, its last layer; what this says is in source.json.
+a published classifier also have head.safetensors, its last layer; what this says is in source.json. sums.json has the
+sums of all files, those of the tokenizer too: what is loaded is compared with them.
 """
 
+import functools
 import json
 import os
 import re
+import shutil
 from collections.abc import Mapping, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,12 +21,20 @@ from flax import traverse_util
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import load_file, save_file
 
+from mmer_jax.files import sums
 from mmer_jax.files.atomic import making, remove_known
 
 Tree = Any
 PARAMS, SOURCE, HEAD = 'params.safetensors', 'source.json', 'head.safetensors'
+# The tokenizer and the preprocessing of the original, copied beside its weights.
+BESIDE = (
+    'config.json', 'vocab.txt', 'tokenizer.json', 'merges.txt', 'vocab.json', 'tokenizer_config.json',
+    'special_tokens_map.json', 'added_tokens.json', 'preprocessor_config.json', 'processor_config.json',
+    'video_preprocessor_config.json',
+)  # fmt: skip
 PROBLEMS = ('single_label_classification', 'multi_label_classification', 'regression')  # transformers' problem_type
 CONVERT = 'python -m data_prep.convert_weights writes such folders'
+AGAIN = f'convert the weights again ({CONVERT})'
 SHOWN = 5  # names in an error
 OPTIONAL = 'projector'  # a layer behind an encoder's pooling, which a model may leave out
 LAYER_SUM = 'layer_weights'  # the weights of an encoder's sum over layers
@@ -69,9 +79,21 @@ def find(name: str | os.PathLike) -> Path:
     raise FileNotFoundError(f'no {PARAMS} in {looked}; {hint}{CONVERT}')
 
 
-def load_pretrained(name: str | os.PathLike) -> tuple[dict[str, Tree], dict[str, Any]]:
-    """({'params': nested arrays, ...}, what source.json says). FileNotFoundError or ValueError names the file."""
+def find_tokenizer(name: str | os.PathLike) -> Path:
+    """As find, of weights whose tokenizer is read: ValueError where one of its files was changed."""
     folder = find(name)
+    if entries := sums.read_sums(folder, AGAIN):
+        sums.check(folder, [one for one in BESIDE if one in entries], AGAIN)
+    return folder
+
+
+def load_pretrained(name: str | os.PathLike) -> tuple[dict[str, Tree], dict[str, Any]]:
+    """({'params': nested arrays, ...}, what source.json says). FileNotFoundError or ValueError names the file.
+
+    Both are compared with sums.json; of a folder without one, as version 0.2 wrote it, a line says so.
+    """
+    folder = find(name)
+    sums.check(folder, (PARAMS,), AGAIN)
     try:
         flat = load_file(folder / PARAMS)
     except (SafetensorError, ValueError, OSError) as error:
@@ -87,6 +109,7 @@ def load_head(name: str | os.PathLike) -> Head:
             f'{folder} has no {HEAD}: the checkpoint is no classifier, or was converted by a version before 0.3; '
             f'take the weights of a classifier and convert them again ({CONVERT})'
         )
+    sums.check(folder, (HEAD,), AGAIN)
     try:
         arrays = load_file(folder / HEAD)
         head = Head(arrays['kernel'], arrays['bias'], said['problem'], tuple(said['labels']))
@@ -102,6 +125,7 @@ def load_head(name: str | os.PathLike) -> Head:
 def open_params(name: str | os.PathLike) -> Any:
     """The file of the arrays, each read when it is asked for: safetensors' handle. ValueError where it is damaged."""
     folder = find(name)
+    sums.check(folder, (PARAMS,), AGAIN)
     try:
         return safe_open(folder / PARAMS, framework='np')
     except (SafetensorError, OSError) as error:
@@ -109,7 +133,7 @@ def open_params(name: str | os.PathLike) -> Any:
 
 
 def _damaged(path: Path, error: Exception | str) -> ValueError:
-    return ValueError(f'{path} is damaged: {error}; convert the weights again ({CONVERT})')
+    return ValueError(f'{path} is damaged: {error}; {AGAIN}')
 
 
 def fill_fields(model: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, Any]:
@@ -135,7 +159,7 @@ def fill_fields(model: Mapping[str, Any], names: Mapping[str, str]) -> dict[str,
 def read_source(name: str | os.PathLike) -> dict[str, Any]:
     """What source.json says of converted weights; {} where there is none."""
     path = find(name) / SOURCE
-    if not path.is_file():
+    if not sums.check(path.parent, (SOURCE,), AGAIN) and not path.is_file():
         return {}
     try:
         source = json.loads(path.read_text())
@@ -147,13 +171,20 @@ def read_source(name: str | os.PathLike) -> dict[str, Any]:
 
 
 def save_pretrained(
-    folder: str | os.PathLike, variables: Mapping[str, Tree], source: Mapping[str, Any], head: Head | None = None
+    folder: str | os.PathLike,
+    variables: Mapping[str, Tree],
+    source: Mapping[str, Any],
+    head: Head | None = None,
+    beside: Sequence[Path] = (),
 ) -> Path:
-    """Writes a folder of weights whole or not at all; FileExistsError where it exists."""
+    """Writes a folder of weights whole or not at all, with sums of its files; FileExistsError where it exists.
+
+    beside: files that are copied into it, those of a tokenizer (BESIDE).
+    """
     folder = Path(folder)
     if folder.exists():
         raise FileExistsError(f'{folder} exists; remove it, or give another name')
-    with making(folder, partial(remove_known, names=(PARAMS, HEAD, SOURCE))) as temporary:
+    with making(folder, functools.partial(remove_known, names=(PARAMS, HEAD, SOURCE, sums.SUMS, *BESIDE))) as temporary:
         if folder.exists():  # made meanwhile
             raise FileExistsError(f'{folder} exists; remove it, or give another name')
         flat = traverse_util.flatten_dict(dict(variables), sep='/')
@@ -162,6 +193,9 @@ def save_pretrained(
             save_file({'kernel': np.ascontiguousarray(head.kernel), 'bias': head.bias}, temporary / HEAD)
             source = {**source, 'head': {'problem': head.problem, 'labels': list(head.labels)}}
         (temporary / SOURCE).write_text(json.dumps(source, indent=1) + '\n')
+        for path in beside:
+            shutil.copyfile(path, temporary / path.name)
+        sums.write_sums(temporary)
     return folder
 
 

@@ -90,9 +90,25 @@ def test_the_folder_runs_with_jax_and_numpy_alone(own, predictor, tmp_path):
         np.testing.assert_allclose(list(found.values()), list(wanted.values()), atol=1e-5)
 
 
+def test_a_changed_file_is_refused(own, tmp_path):
+    about = json.loads((own / 'model' / 'preprocess.json').read_text())
+    for name in ('preprocess.json', 'model.jax_export', 'params.safetensors'):
+        folder = tmp_path / name
+        shutil.copytree(own / 'model', folder)
+        if name == 'preprocess.json':
+            (folder / name).write_text(json.dumps({**about, 'labels': about['labels'][::-1]}))
+        else:
+            content = bytearray((folder / name).read_bytes())
+            content[-1] ^= 1
+            (folder / name).write_bytes(content)
+        with pytest.raises(ValueError, match=f'{name} was changed since it was exported .*: export the run again'):
+            exported.run_exported.read(folder)
+    assert exported.run_exported.read(own / 'model')[0] == about
+
+
 def test_the_script_is_short():
     text = Path(exported.run_exported.__file__).read_text()
-    assert len([line for line in text.splitlines() if line.strip() and not line.strip().startswith('"""')]) <= 30
+    assert len([line for line in text.splitlines() if line.strip() and not line.strip().startswith('"""')]) <= 50
     assert 'mmer_jax' not in text
 
 

@@ -47,11 +47,49 @@ def test_missing_and_damaged_weights_are_named(tmp_path, monkeypatch):
     with pytest.raises(FileNotFoundError, match=r'no params.safetensors in nothing; MMER_PRETRAINED is not set'):
         pretrained.load_pretrained('nothing')
     folder = pretrained.save_pretrained(tmp_path / 'tiny', WEIGHTS, {})
+    (folder / 'sums.json').unlink()
     whole = (folder / 'params.safetensors').read_bytes()
     for damaged in (whole[:-3], whole[:20], b'', b'version https://git-lfs.github.com/spec/v1\n'):
         (folder / 'params.safetensors').write_bytes(damaged)
         with pytest.raises(ValueError, match='tiny/params.safetensors is damaged'):
             pretrained.load_pretrained(folder)
+
+
+def test_what_was_changed_is_refused_and_weights_without_sums_say_so_once(tmp_path, capfd):
+    head = pretrained.Head(np.ones((2, 2), np.float32), np.zeros(2, np.float32), 'regression', ('a', 'b'))
+    vocabulary = tmp_path / 'vocab.txt'
+    vocabulary.write_text('[UNK]\nso\ngood\n')
+    folder = pretrained.save_pretrained(tmp_path / 'tiny', WEIGHTS, {}, head, [vocabulary])
+    reads = {
+        'params.safetensors': (pretrained.load_pretrained, pretrained.open_params),
+        'head.safetensors': (pretrained.load_head,),
+        'source.json': (pretrained.read_source, pretrained.load_pretrained),
+        'vocab.txt': (pretrained.find_tokenizer,),
+        'sums.json': (pretrained.load_pretrained, pretrained.read_source, pretrained.load_head),
+    }
+    assert {path.name for path in folder.iterdir()} == set(reads)
+    for name, readers in reads.items():
+        whole = (folder / name).read_bytes()
+        for read in readers:
+            read(folder)
+            other = bytearray(whole)
+            other[-2] ^= 1
+            for changed, words in ((other, 'holds other bytes'), (whole + b' ', f'{len(whole) + 1} bytes, expected')):
+                if name == 'sums.json' and changed != other:
+                    continue  # white space says nothing else
+                (folder / name).write_bytes(changed)
+                words = 'is damaged' if name == 'sums.json' else words
+                with pytest.raises(ValueError, match=f'tiny/{name}.* {words}.*; convert the weights again'):
+                    read(folder)
+                (folder / name).write_bytes(whole)
+    (folder / 'vocab.txt').unlink()
+    with pytest.raises(ValueError, match=r'vocab\.txt is missing; convert the weights again'):
+        pretrained.find_tokenizer(folder)
+    assert capfd.readouterr().err == ''
+    (folder / 'sums.json').unlink()
+    for _ in range(2):
+        pretrained.load_pretrained(folder)
+    assert capfd.readouterr().err.count('tiny has no sums.json: a file that was changed in it would go unseen') == 1
 
 
 @pytest.mark.parametrize('seeds', [0, 3])

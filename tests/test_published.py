@@ -129,7 +129,7 @@ def test_weights_without_a_head_or_with_a_damaged_one_are_one_line(converted, tm
     assert predict.main([f'--pretrained={tmp_path}', 'a.wav', '--no_cache']) == 1
     shown = capsys.readouterr().err
     assert 'the head reads 6 values' in shown
-    assert shown.count('\n') == 1
+    assert [line for line in shown.splitlines() if 'has no sums.json' not in line] == shown.splitlines()[-1:]
 
 
 def test_the_command_takes_a_checkpoint_in_place_of_a_run(converted, clips, tmp_path, capsys):

@@ -9,14 +9,15 @@ transformers, the pooled output of a random batch with what the original's class
 
 --output is a name below $MMER_PRETRAINED, or a folder ('./weights/mine'). It will hold params.safetensors and
 source.json: original file, SHA-256, revision, the fields of the encoder that the weights fit, what was left out, and
-which settings of the original nothing here stands for. A classifier's last layer becomes head.safetensors, its labels
-stand in source.json; `mmer_jax.predict --pretrained` and `mmer_jax.evaluate --pretrained` take it as it is.
+which settings of the original nothing here stands for; and sums.json, with which a folder that was changed is refused.
+A classifier's last layer becomes head.safetensors, its labels stand in source.json; `mmer_jax.predict --pretrained` and
+`mmer_jax.evaluate --pretrained` take it as it is.
 """
 
 import argparse
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -52,8 +53,8 @@ def folder_of(output: str) -> Path:
     return Path(root) / output
 
 
-def write(converted: Converted, folder: Path, revision: str = '') -> Path:
-    """Writes the folder whole or not at all. FileExistsError where it exists."""
+def write(converted: Converted, folder: Path, revision: str = '', beside: Sequence[Path] = ()) -> Path:
+    """Writes the folder whole or not at all, with the files beside. FileExistsError where it exists."""
     source = {
         'family': converted.family,
         'fields': dict(converted.fields),
@@ -67,7 +68,7 @@ def write(converted: Converted, folder: Path, revision: str = '') -> Path:
     }
     if revision:
         source['revision'] = revision
-    return save_pretrained(folder, converted.arrays, source, converted.head)
+    return save_pretrained(folder, converted.arrays, source, converted.head, beside)
 
 
 def check(family: str, source: Path, folder: Path) -> int:
@@ -111,9 +112,8 @@ def work(arguments: argparse.Namespace) -> int:
     if folder.exists():
         raise FileExistsError(f'{folder} exists; remove it, or give another name')
     converted = FAMILIES[arguments.family](arguments.source)
-    write(converted, folder, arguments.revision)
-    if arguments.family == 'huggingface':
-        huggingface.copy_beside(arguments.source, folder)  # tokenizer and preprocessor
+    beside = huggingface.beside(arguments.source) if arguments.family == 'huggingface' else ()
+    write(converted, folder, arguments.revision, beside)
     parameters = sum(array.size for name, array in converted.arrays.items() if name.startswith('params/'))
     print(f'{folder}: {len(converted.arrays)} arrays, {parameters:,} parameters of {converted.family}')
     print('  fields: ' + ', '.join(f'{name}={value}' for name, value in converted.fields.items()))

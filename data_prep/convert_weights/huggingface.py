@@ -10,7 +10,6 @@ The weight normalisation of the speech models' positions is kept as its two para
 
 import dataclasses
 import re
-import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -33,19 +32,6 @@ from mmer_jax import pretrained
 from mmer_jax.media.download import check_download
 from mmer_jax.pretrained import listed
 
-BESIDE = (
-    'config.json',
-    'vocab.txt',
-    'tokenizer.json',
-    'merges.txt',
-    'vocab.json',
-    'tokenizer_config.json',
-    'special_tokens_map.json',
-    'added_tokens.json',
-    'preprocessor_config.json',
-    'processor_config.json',
-    'video_preprocessor_config.json',
-)
 BUFFERS = ('embeddings.position_ids', 'embeddings.token_type_ids')  # counters that old checkpoints hold
 QUANTISED = ('quantization_config', 'compression_config')  # keys of config.json
 SHOWN = 3  # names in an error
@@ -250,8 +236,8 @@ def convert(folder: Path) -> names.Converted:
     """The encoder of a folder; ValueError says what does not fit, or which file beside the weights is no file."""
     folder = Path(folder)
     tensors = Tensors(folder)
-    for name in _beside(folder):
-        check_download(folder / name, 'a file of the tokenizer or preprocessor')
+    for path in beside(folder):
+        check_download(path, 'a file of the tokenizer or preprocessor')
     made = plan(folder, tensors)
     arrays = {f'params/{ours}': _read(tensors, ours, original) for ours, original in made.taken.items()}
     fresh = tuple(f'params/{name}' for name in made.fresh)
@@ -290,12 +276,6 @@ def source_of(folder: Path, weights: Sequence[Path]) -> dict[str, Any]:
     }
 
 
-def copy_beside(folder: Path, converted: Path) -> list[str]:
-    """Copies the files of tokenizer and preprocessing to the converted weights; their names."""
-    for name in _beside(Path(folder)):
-        shutil.copyfile(Path(folder) / name, Path(converted) / name)
-    return _beside(Path(folder))
-
-
-def _beside(folder: Path) -> list[str]:
-    return [name for name in BESIDE if (folder / name).is_file()]
+def beside(folder: Path) -> list[Path]:
+    """The files of tokenizer and preprocessing that lie beside the original weights."""
+    return [Path(folder) / name for name in pretrained.BESIDE if (Path(folder) / name).is_file()]

@@ -20,6 +20,8 @@ from flax import traverse_util
 from jax import Array
 from safetensors.numpy import load_file
 
+from mmer_jax.files.sums import check
+
 FACTOR = 0.709  # from one size of the pyramid to the next
 WINDOW, STRIDE = 12, 2  # of the P-Net
 FRAMES = 4  # frames that go through the P-Net at once
@@ -115,6 +117,7 @@ def load(directory: str | os.PathLike | None = None) -> 'Mtcnn':
     path = Path(directory) / 'params.safetensors'
     if not path.is_file():
         raise FileNotFoundError(f'{path} is missing; {CONVERT}')
+    check(path.parent, (path.name,), CONVERT)
     found, expected = load_file(path), flat_shapes()
     wrong = sorted(set(found) ^ set(expected))
     wrong += [f'{key} {found[key].shape}' for key in found if key in expected and found[key].shape != expected[key]]

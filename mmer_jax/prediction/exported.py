@@ -5,7 +5,6 @@ mean over models are inside. Parameters are an argument of it, so that they lie 
 """
 
 import dataclasses
-import hashlib
 import json
 import os
 import shutil
@@ -22,7 +21,7 @@ from jax import Array, export
 from safetensors.numpy import save_file
 
 from mmer_jax import __version__
-from mmer_jax.files import atomic
+from mmer_jax.files import atomic, sums
 from mmer_jax.files.outputs import check_folder
 from mmer_jax.prediction import run_exported
 from mmer_jax.prediction.memory import MemorySource, one_batch
@@ -227,8 +226,7 @@ def write(folder: str | os.PathLike, predictor: Predictor, card: Any) -> tuple[P
         (new / PROGRAM).write_bytes(program.exported.serialize())
         save_file(dict(program.params), new / PARAMS)
         shutil.copyfile(run_exported.__file__, new / SCRIPT)
-        files = {name: _about(new / name) for name in (PROGRAM, PARAMS, SCRIPT)}
-        about = {**describe(predictor, program), 'files': files}
+        about = sums.seal(describe(predictor, program), new, (PROGRAM, PARAMS, SCRIPT), quick=True)
         (new / ABOUT).write_text(json.dumps(about, indent=1, ensure_ascii=False) + '\n', encoding='utf-8')
         (new / CARD).write_text(card(program), encoding='utf-8')
         check(folder)
@@ -243,8 +241,3 @@ def check(folder: Path) -> None:
     if foreign or folder.is_symlink():
         what = f'also holds {", ".join(foreign[:3])}' if foreign else 'is a symbolic link'
         raise FileExistsError(f'{folder} {what}: it is not replaced; choose another output')
-
-
-def _about(path: Path) -> dict[str, Any]:
-    with open(path, 'rb') as file:
-        return {'bytes': path.stat().st_size, 'sha256': hashlib.file_digest(file, 'sha256').hexdigest()}

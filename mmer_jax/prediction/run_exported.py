@@ -4,8 +4,10 @@ It imports jax and numpy alone; jax.export reads its programs with flatbuffers (
 from run import load; load('model')({'audio': array}).
 """
 
+import hashlib
 import json
 import sys
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -14,11 +16,29 @@ from jax import export
 TYPES = {'F32': np.float32, 'F16': np.float16, 'I32': np.int32, 'U32': np.uint32, 'U8': np.uint8, 'BOOL': np.bool_}
 
 
+def read(folder):
+    """(preprocess.json, program, parameters) as they were written; ValueError names the file that was changed."""
+    path = Path(folder) / 'preprocess.json'
+    try:
+        about = json.loads(path.read_text(encoding='utf-8'))
+        rest = {key: value for key, value in about.items() if key != 'sha256'}
+        if hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest() != about['sha256']:
+            raise ValueError('its sum differs')
+        found = []
+        for name in ('model.jax_export', 'params.safetensors'):
+            path = Path(folder) / name
+            found.append(path.read_bytes())
+            if zlib.crc32(found[-1]) != about['files'][name]['crc32']:
+                raise ValueError('its sum differs')
+    except (ValueError, KeyError, AttributeError, RecursionError) as error:
+        raise ValueError(f'{path} was changed since it was exported ({error}): export the run again') from error
+    return about, *found
+
+
 def load(folder):
     """The model of a folder: {modality: (T, ...)} of a clip -> {label: score}; a modality may be left out."""
-    about = json.loads((Path(folder) / 'preprocess.json').read_text(encoding='utf-8'))
-    program = export.deserialize(bytearray((Path(folder) / 'model.jax_export').read_bytes()))
-    raw = (Path(folder) / 'params.safetensors').read_bytes()
+    about, program, raw = read(folder)
+    program = export.deserialize(bytearray(program))
     start = 8 + int.from_bytes(raw[:8], 'little')
     names = {name: at for name, at in json.loads(raw[8:start]).items() if name != '__metadata__'}
     params: dict = {
@@ -40,4 +60,7 @@ def load(folder):
 
 
 if __name__ == '__main__':
-    print(json.dumps(load(Path(__file__).parent)(dict(np.load(sys.argv[1])))))
+    try:
+        print(json.dumps(load(Path(__file__).parent)(dict(np.load(sys.argv[1])))))
+    except (ValueError, OSError) as error:
+        sys.exit(f'error: {error}')

@@ -83,7 +83,7 @@ def tokenize(text: str) -> list[str]:
 def _tokenizer(name: str, max_length: int) -> TextTokenizer:
     from mmer_jax import pretrained  # with flax and jax, for which sound and pictures do not wait
 
-    return TextTokenizer(pretrained.find(name), max_length=max_length)
+    return TextTokenizer(pretrained.find_tokenizer(name), max_length=max_length)
 
 
 @functools.lru_cache(maxsize=1)

@@ -17,7 +17,6 @@ import logging
 import os
 import shutil
 import sys
-import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -28,11 +27,11 @@ import orbax.checkpoint as ocp
 from jax.experimental import multihost_utils
 
 from mmer_jax.files import replace
+from mmer_jax.files.sums import SUMS, size_and_crc
 
 Tree = Any
 Convert = Callable[[Tree, Tree], Tree]
 KEPT = 2  # the newest checkpoint, and the one before for when that is damaged
-SUMS = 'sums.json'
 STATE = 'state'  # folder of what only training reads (run/prune.py drops it)
 FORMAT = 2  # 1, of version 0.1, had an optimiser state per parameter and did not say so
 
@@ -250,7 +249,7 @@ def write_sums(folder: Path) -> None:
     """sums.json of a step: {file: [bytes, CRC-32]} of all its files."""
     own = (SUMS, f'.{SUMS}.')  # and what a killed writer left of it
     files = (path for path in sorted(folder.rglob('*')) if path.is_file() and not path.name.startswith(own))
-    sums = {str(path.relative_to(folder)): list(_sum(path)) for path in files}
+    sums = {str(path.relative_to(folder)): list(size_and_crc(path)) for path in files}
     replace(folder / SUMS, json.dumps(sums).encode())
 
 
@@ -268,15 +267,6 @@ def fault_of(folder: Path) -> str | None:
             return f'{name} is missing'
         if path.stat().st_size != written[0]:
             return f'{name} has {path.stat().st_size} bytes, {written[0]} were written'
-        if _sum(path) != written:
+        if size_and_crc(path) != written:
             return f'{name} holds other bytes than were written'
     return ''
-
-
-def _sum(path: Path) -> tuple[int, int]:
-    """Bytes and CRC-32 of a file."""
-    size = crc = 0
-    with open(path, 'rb') as file:
-        while part := file.read(1 << 22):
-            size, crc = size + len(part), zlib.crc32(part, crc)
-    return size, crc

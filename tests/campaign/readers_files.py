@@ -12,9 +12,10 @@ from safetensors.numpy import save_file
 
 from data_prep.convert_weights import huggingface, torch_files
 from data_prep.convert_weights.huggingface_files import Tensors
-from mmer_jax.files import read_jsonl
+from mmer_jax.files import read_jsonl, sums
 from mmer_jax.media import audio, video
-from mmer_jax.pretrained import load_pretrained, save_pretrained
+from mmer_jax.prediction import run_exported
+from mmer_jax.pretrained import Head, find_tokenizer, load_head, load_pretrained, save_pretrained
 from mmer_jax.report import write_report
 from mmer_jax.run import checkpoint, workdir
 from tests.campaign.mutations import Generator, Outside, change_bytes, change_json, change_lines
@@ -62,7 +63,32 @@ def index_of_shards(folder: Path, generator: Generator, outside: Outside) -> Non
 def make_converted(folder: Path) -> None:
     folder.rmdir()
     params = {'dense': {'kernel': np.ones((3, 4), np.float32), 'bias': np.zeros(4, np.float32)}}
-    save_pretrained(folder, {'params': params}, {'family': 'bert', 'fields': {'width': 4}})
+    head = Head(np.ones((4, 2), np.float32), np.zeros(2, np.float32), 'regression', ('arousal', 'valence'))
+    vocabulary = folder.with_name('vocab.txt')
+    vocabulary.write_text('[UNK]\n[CLS]\n[SEP]\nso\ngood\n')
+    source = {'family': 'bert', 'fields': {'width': 4}}
+    save_pretrained(folder, {'params': params}, source, head, [vocabulary])
+    vocabulary.unlink()
+
+
+def read_converted(folder: Path) -> Any:
+    return [load_pretrained(folder), tuple(load_head(folder)), (find_tokenizer(folder) / 'vocab.txt').read_bytes()]
+
+
+def seal_converted(folder: Path) -> None:
+    sums.write_sums(folder)
+
+
+def without_sums(folder: Path) -> None:
+    (folder / sums.SUMS).unlink()
+
+
+def make_exported(folder: Path) -> None:
+    """An export whose program is any bytes: it is not run, but compared with its sum."""
+    (folder / 'model.jax_export').write_bytes(NUMBERS * 40)
+    save_file({'fold_0/params/dense/bias': np.ones(9, np.float32)}, folder / 'params.safetensors')
+    about = sums.seal({'labels': ['low', 'high'], 'inputs': {}}, folder, [p.name for p in folder.iterdir()], quick=True)
+    (folder / 'preprocess.json').write_text(json.dumps(about, indent=1))
 
 
 def _tensor(name: bytes, key: bytes) -> bytes:
@@ -197,11 +223,17 @@ def read_checkpoint(folder: Path) -> Any:
     return {path.name: path.read_bytes() for path in (folder / '3' / 'state').rglob('*') if path.is_file()}
 
 
+CONVERTED = ('params.safetensors', 'source.json', 'head.safetensors', 'vocab.txt', sums.SUMS)
 BYTES, JSON = (change_bytes,), (change_bytes, change_json, change_json)
 SUBJECTS = (
     Subject('safetensors', make_bert, read_tensors, ('model.safetensors',), BYTES, special=(index_of_shards,)),
-    Subject('safetensors, converted', make_converted, lambda folder: load_pretrained(folder),
-            ('params.safetensors', 'source.json'), JSON[:1]),
+    Subject('weights, converted', make_converted, read_converted, CONVERTED, BYTES, has_sum=True),
+    Subject('weights, converted, sums valid', make_converted, read_converted, CONVERTED[:2], BYTES,
+            after=seal_converted),
+    Subject('weights, converted, without sums', make_converted, read_converted, CONVERTED[:2], BYTES,
+            after=without_sums),
+    Subject('exported model', make_exported, run_exported.read,
+            ('model.jax_export', 'params.safetensors', 'preprocess.json'), BYTES, has_sum=True),
     Subject('bin (PyTorch, zip)', make_torch_zip, read_torch, ('model.bin',), BYTES, has_sum=True),
     Subject('bin (PyTorch, zip), sums valid', make_torch_zip, read_torch, ('model.bin',), BYTES, special=(repacked,)),
     Subject('bin (PyTorch, legacy)', make_torch_legacy, read_torch, ('model.bin',), BYTES, special=(repacked,)),
