@@ -74,8 +74,8 @@ def test_smoke_variant_trains(name, tmp_path):
     if config.model.name in PAIRWISE:
         config.modalities = ('text', 'audio')
         config.data.normalize = tuple(m for m in config.data.normalize if m != 'vision')
-    results = train_and_evaluate(config, tmp_path / 'run')
-    assert len(results['rows']) >= config.seeds
+    results = train_and_evaluate(config, tmp_path / 'run', folds=[0])  # the others: tests/test_train.py
+    assert len(results['rows']) == config.seeds
     assert all(set(config.headline) <= set(row['test']) for row in results['rows'])
 
 
