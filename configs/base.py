@@ -50,6 +50,8 @@ def get_base(name: str, variant: str = '', variants: tuple[str, ...] = ('smoke',
     config.data_seed = 0  # order of the batches and augmentation
     config.epochs = 10
     config.losses = _open({})  # name: weight; task: the loss of the kind of label that the data have
+    config.label_smoothing = 0.0  # share of a class's target that all classes have alike, in training
+    config.mixup = 0.0  # rows are trained mixed in pairs, by shares of Beta(mixup, mixup); 0: off (run/mixup.py)
     config.accumulate = 1  # parts into which a batch is split to save memory
     config.optimizer = ConfigDict()
     config.optimizer.name = 'adam'  # adam, adamw, sgd

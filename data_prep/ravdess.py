@@ -38,7 +38,8 @@ WHOLE = ('waveform', 'functionals')  # of the whole clip at 16,000 Hz unless sai
 SUFFIXES = ('.wav', '.flac', '.mp4')
 NUM_MELS = 128
 MFCC = ranges.Number(int, low=1, high=NUM_MELS)
-SOUND = ('features', 'sample_rate', 'num_mfcc', 'hop_length', 'offset', 'duration')  # fields of a reader of sound
+# Fields of a reader of sound.
+SOUND = ('features', 'sample_rate', 'num_mfcc', 'hop_length', 'offset', 'duration', 'n_fft', 'num_mels')
 NAME = re.compile(r'(0[1-3])-(0[12])-(0[1-8])-(0[12])-(0[12])-(0[12])-(0[1-9]|1\d|2[0-4])')
 LAYOUT = 'expected Actor_01 .. Actor_24 folders below it, with files such as Actor_01/03-01-01-01-01-01-01.wav'
 
@@ -90,6 +91,8 @@ class Settings:
     hop_length: int = 512
     offset: float = 0.5
     duration: float = 2.45
+    n_fft: int = 2048
+    num_mels: int = NUM_MELS
     vision: ravdess_video.Vision | None = None
 
     @property
@@ -97,7 +100,7 @@ class Settings:
         """The reader of the sound, None where only pictures are stored."""
         if self.features == 'none':
             return None
-        return readers.Sound(*(getattr(self, name) for name in SOUND))
+        return readers.Sound(**{name: getattr(self, name) for name in SOUND})
 
 
 # The defaults of --features waveform and functionals; the others' are Settings().
@@ -195,8 +198,8 @@ def _parse(path: Path, *, song: bool, vision: bool, video_only: bool) -> Clip | 
 def read_clip(job: Job) -> dict[str, Any]:
     """Decodes one clip: {'record': {'id', 'label', 'audio' and/or 'vision'}, 'columns', 'remarks'}.
 
-    'audio' is float32 (T, num_mfcc) or (T, 128), or int16 (S,), None for silence; 'vision' is JPEG Frames, None for
-    black pictures. MediaError where the file cannot be used.
+    'audio' is float32 (T, num_mfcc) or (T, num_mels), or int16 (S,), None for silence; 'vision' is JPEG Frames, None
+    for black pictures. MediaError where the file cannot be used.
     """
     clip, settings = job.clip, job.settings
     record: dict[str, Any] = {'id': clip.id, 'label': int(clip.emotion) - 1}
@@ -331,6 +334,8 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     add('--sample_rate', type=ranges.SAMPLE_RATE, default=default.sample_rate, help='Hz, after resampling')
     add('--num_mfcc', type=MFCC, default=default.num_mfcc, help='coefficients a frame, 1 to 128')
     add('--hop_length', type=ranges.COUNT, default=default.hop_length, help='samples from one frame to the next')
+    add('--n_fft', type=ranges.Number(int, low=16, high=2**16), default=default.n_fft, help='samples of a frame')
+    add('--num_mels', type=ranges.MELS, default=default.num_mels, help='mel bands, of which MFCC are made too')
     add('--offset', type=ranges.NOT_NEGATIVE, default=default.offset, help='seconds to leave out at the start')
     add('--duration', type=ranges.NOT_NEGATIVE, default=default.duration, help='seconds to take; 0: the whole clip')
     ravdess_video.add_arguments(parser)

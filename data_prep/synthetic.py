@@ -160,6 +160,11 @@ LIKE = {
     'mosi': (lambda: mult_pickle.make_schema('mosi'), SHORT, 9),
     'mosi_text_audio': (mosi.make_schema, SHORT, 9),
     'mosi_tokens': (lambda: mosi.make_schema(tokenizer='random'), SHORT, 9),
+    'ravdess_log_mel_64': (
+        lambda: ravdess.make_schema(ravdess.Settings('log_mel', num_mels=64)),
+        {'audio': (16, 32)},
+        20,
+    ),
     'ravdess_log_mel': (lambda: ravdess.make_schema(ravdess.Settings('log_mel')), {'audio': (16, 32)}, 20),
     'ravdess_mfcc_frames': (
         lambda: ravdess.make_schema(ravdess.Settings(vision=ravdess_video.Vision(frames=4, size=32))),

@@ -22,6 +22,13 @@ def pictures(count=6, height=24, width=24, channels=3):
         ('random_crop', {'steps': 4}, lambda a, b: len(a) == 4 and any((a == b[i : i + 4]).all() for i in range(6))),
         ('time_mask', {'steps': 3}, lambda a, b: 0 < (a == 0).all(1).sum() <= 3 and ((a == b) | (a == 0)).all()),
         ('frequency_mask', {'bins': 2}, lambda a, b: 0 < (a == 0).all(0).sum() <= 2),
+        (
+            'time_shift',
+            {'steps': 2},
+            lambda a, b: a.shape == b.shape and (a[:-2] == b[2:]).all() and (a[-2:] == b[-1]).all(),
+        ),
+        ('speed', {'ratio': (0.5, 2.0)}, lambda a, b: len(a) <= 9 and (a[0] == b[0]).all()),
+        ('frequency_shift', {'bins': 1.5}, lambda a, b: a.shape == b.shape and (a[:, 0] == b[:, 0]).all()),
     ],
 )
 def test_augmentations(name, options, check):
@@ -34,6 +41,40 @@ def test_augmentations(name, options, check):
     assert any(check(result, original) for result in results)
     np.testing.assert_array_equal(array, original)
     assert results[0].dtype == np.float32
+
+
+def augmented(name, array, seed=0, **options):
+    (change,) = augment.make_augmentations([(name, {'modality': 'audio', **options})])
+    return change({'audio': array}, np.random.default_rng(seed))['audio']
+
+
+def test_speed_resamples_a_line_to_a_line_and_never_lengthens():
+    ramp = np.stack([np.arange(20.0), -np.arange(20.0)], 1).astype(np.float32)
+    for factor, steps in ((0.8, 20), (1.0, 20), (1.25, 16), (30, 1)):
+        found = augmented('speed', ramp, ratio=(factor, factor))
+        expected = np.minimum(np.arange(steps) * factor, 19)
+        np.testing.assert_allclose(found, np.stack([expected, -expected], 1), rtol=1e-5)
+        assert found.dtype == np.float32
+    tone = (1000 * np.sin(np.arange(400) / 10)).astype(np.int16)
+    found = augmented('speed', tone, ratio=(2.0, 2.0))
+    assert found.dtype == np.int16
+    np.testing.assert_array_equal(found, tone[::2])
+    assert augmented('speed', ramp[:0]).shape == (0, 2)
+    with pytest.raises(ValueError, match='speed: expected 0 < low <= high, found ratio'):
+        augment.make_augmentations([('speed', {'modality': 'audio', 'ratio': (1.1, 0.9)})])
+
+
+def test_shifts_move_what_is_there():
+    ramp = np.tile(np.arange(8, dtype=np.float32), (5, 1))
+    moves = [augmented('frequency_shift', ramp, seed, bins=1.5)[0] for seed in range(20)]
+    by = np.array([move[3] - 3 for move in moves])
+    assert -1.5 <= by.min() < -0.7
+    assert 0.7 < by.max() <= 1.5
+    for move, one in zip(moves, by, strict=True):
+        np.testing.assert_allclose(move, np.clip(np.arange(8) + one, 0, 7), atol=1e-5)
+    moved = {tuple(augmented('time_shift', ramp.T, seed, steps=2)[:, 0]) for seed in range(30)}
+    assert moved == {tuple(np.clip(np.arange(8.0) + by, 0, 7)) for by in range(-2, 3)}
+    assert augmented('time_shift', ramp[:0], steps=2).shape == (0, 8)
 
 
 def test_unknown_augmentation_lists_the_known_ones():
@@ -115,9 +156,11 @@ def test_frames_that_are_cut_away_are_not_decoded(monkeypatch):
     assert len(opened) == 3
 
 
-@pytest.mark.parametrize('name', ['gaussian_noise', 'time_mask', 'frequency_mask'])
+@pytest.mark.parametrize(
+    'name', ['gaussian_noise', 'time_mask', 'frequency_mask', 'time_shift', 'frequency_shift', 'speed']
+)
 def test_augmentations_of_numbers_refuse_pictures(name):
-    options = {'gaussian_noise': {'scale': 1}, 'time_mask': {'steps': 2}, 'frequency_mask': {'bins': 2}}[name]
+    options = {'gaussian_noise': {'scale': 1}, 'speed': {}}.get(name, {'steps' if 'time' in name else 'bins': 2})
     with pytest.raises(ValueError, match=f'{name} is for numbers, and vision holds pictures'):
         apply(name, encode_frames(pictures()), **options)
 

@@ -80,6 +80,7 @@ ENCODER_INPUTS = {
     'resnext3d': ({'num_frames': 4, 'block_counts': (1, 1, 1, 1), 'cardinality': 2, 'planes': (32,) * 4}, *CLIPS),
     'roberta': ({**TINY, 'vocab_size': 9}, (), np.int32),
     'simple3d': ({'num_frames': 64, 'features': 2}, *CLIPS),
+    'tdnn': ({'width': 4}, (16,), np.float32),
     'vector_encoder': ({}, (8,), np.float32),
     'vgg16': ({'planes': (4,) * 5, 'block_counts': (1,) * 5, 'hidden_size': 4}, *CLIPS),
     'videomae': ({**PATCHES, 'num_frames': 2}, *PICTURES),

@@ -71,6 +71,62 @@ def frequency_mask(modality: str, bins: int, count: int = 1) -> Augmentation:
     return augment
 
 
+def time_shift(modality: str, steps: int) -> Augmentation:
+    """Moves a sequence by up to `steps` steps to either side; its first or its last step fills what is freed."""
+
+    def augment(record, generator):
+        array = _values(record, modality, 'time_shift')
+        by = int(generator.integers(-steps, steps + 1))
+        return {**record, modality: array[np.clip(np.arange(len(array)) + by, 0, max(len(array) - 1, 0))]}
+
+    return augment
+
+
+def speed(modality: str, ratio: tuple[float, float] = (0.9, 1.1)) -> Augmentation:
+    """Plays a sequence faster or slower, by a factor drawn from `ratio` (Ko et al. 2015): resampled in time, linearly.
+
+    What is slower is cut at the end, as a sequence may not become longer than planned. Of samples it changes the pitch
+    too, of frames the tempo alone.
+    """
+    if not 0 < ratio[0] <= ratio[1]:
+        raise ValueError(f'speed: expected 0 < low <= high, found ratio {ratio}')
+
+    def augment(record, generator):
+        array, factor = _values(record, modality, 'speed'), generator.uniform(*ratio)
+        if not len(array):
+            return record
+        last = len(array) - 1
+        place = np.minimum(np.arange(min(len(array), max(round(len(array) / factor), 1))) * factor, last)
+        before = place.astype(np.int64)
+        share = (place - before).astype(np.float32).reshape(-1, *(1,) * (array.ndim - 1))
+        found = array[before] * (1 - share) + array[np.minimum(before + 1, last)] * share
+        return {**record, modality: _as_before(found, array)}
+
+    return augment
+
+
+def frequency_shift(modality: str, bins: float) -> Augmentation:
+    """Moves the features of all frames by up to `bins` places up or down, linearly between them: on mel bands another
+    length of the vocal tract (after Jaitly and Hinton 2013). The outermost feature fills what is freed.
+    """
+
+    def augment(record, generator):
+        array = _values(record, modality, 'frequency_shift')
+        last = array.shape[-1] - 1
+        place = np.clip(np.arange(last + 1) + generator.uniform(-bins, bins), 0, last)
+        below = place.astype(np.int64)
+        share = (place - below).astype(np.float32)
+        found = array[..., below] * (1 - share) + array[..., np.minimum(below + 1, last)] * share
+        return {**record, modality: _as_before(found, array)}
+
+    return augment
+
+
+def _as_before(found: np.ndarray, array: np.ndarray) -> np.ndarray:
+    """In the type of the record: samples stay whole numbers."""
+    return (np.round(found) if np.issubdtype(array.dtype, np.integer) else found).astype(array.dtype)
+
+
 def random_resized_crop(
     modality: str,
     scale: tuple[float, float] = (0.8, 1.0),
@@ -191,6 +247,9 @@ AUGMENTATIONS: dict[str, Callable[..., Augmentation]] = {
     'random_crop': random_crop,
     'time_mask': time_mask,
     'frequency_mask': frequency_mask,
+    'frequency_shift': frequency_shift,
+    'time_shift': time_shift,
+    'speed': speed,
     'random_resized_crop': random_resized_crop,
     'horizontal_flip': horizontal_flip,
     'modality_dropout': modality_dropout,

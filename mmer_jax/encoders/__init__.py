@@ -12,6 +12,7 @@ from mmer_jax.encoders.protocol import Encoder, StagedEncoder
 from mmer_jax.encoders.resnet import ResNet18
 from mmer_jax.encoders.resnext3d import ResNeXt3D
 from mmer_jax.encoders.simple3d import Simple3D
+from mmer_jax.encoders.tdnn import Tdnn
 from mmer_jax.encoders.vgg import Vgg16
 from mmer_jax.encoders.vit import Ast, VideoMae, Vit
 from mmer_jax.encoders.wav2vec2 import Hubert, Wav2Vec2
@@ -31,6 +32,7 @@ ENCODERS: dict[str, type[Encoder]] = {
     'resnext3d': ResNeXt3D,
     'roberta': Roberta,
     'simple3d': Simple3D,
+    'tdnn': Tdnn,
     'vector_encoder': VectorEncoder,
     'vgg16': Vgg16,
     'videomae': VideoMae,
@@ -56,6 +58,7 @@ __all__ = [
     'Roberta',
     'Simple3D',
     'StagedEncoder',
+    'Tdnn',
     'VectorEncoder',
     'Vgg16',
     'VideoMae',

@@ -5,6 +5,7 @@ are the same whatever the labels; one that is defined on a whole batch gives its
 """
 
 import dataclasses
+import functools
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -88,12 +89,18 @@ COUPLED = frozenset({'separation', 'separation_misa', 'distribution_alignment'})
 
 @dataclasses.dataclass(frozen=True)
 class WeightedLoss:
-    """The weighted sum of losses by name, a Loss itself: (outputs, batch) -> (B,)."""
+    """The weighted sum of losses by name, a Loss itself: (outputs, batch) -> (B,). smoothing: of cross_entropy."""
 
     weights: tuple[tuple[str, float], ...]
+    smoothing: float = 0.0
 
     def __call__(self, outputs: Mapping[str, Array], batch: Mapping[str, Array]) -> Array:
-        return jnp.stack([weight * LOSSES[name](outputs, batch) for name, weight in self.weights]).sum(0)
+        return jnp.stack([weight * self._one(name)(outputs, batch) for name, weight in self.weights]).sum(0)
+
+    def _one(self, name: str) -> Loss:
+        if self.smoothing and name == 'cross_entropy':
+            return functools.partial(cross_entropy, smoothing=self.smoothing)
+        return LOSSES[name]
 
     @property
     def own(self) -> 'WeightedLoss | None':
@@ -107,11 +114,14 @@ class WeightedLoss:
 
     def _those(self, *, coupled: bool) -> 'WeightedLoss | None':
         found = tuple((name, weight) for name, weight in self.weights if (name in COUPLED) == coupled)
-        return WeightedLoss(found) if found else None
+        return WeightedLoss(found, self.smoothing) if found else None
 
 
-def make_loss(weights: Mapping[str, float]) -> WeightedLoss:
-    """{'cross_entropy': 1.0, ...} -> their weighted sum, per example (B,); an unknown name lists the known ones."""
+def make_loss(weights: Mapping[str, float], *, smoothing: float = 0.0) -> WeightedLoss:
+    """{'cross_entropy': 1.0, ...} -> their weighted sum, per example (B,); an unknown name lists the known ones.
+
+    smoothing: of the labels of cross_entropy, in training (config.label_smoothing).
+    """
     if not hasattr(weights, 'items'):
         raise ValueError(
             f"the losses are {weights!r}, expected a dictionary of weights, such as {{'cross_entropy': 1.0}}"
@@ -119,7 +129,11 @@ def make_loss(weights: Mapping[str, float]) -> WeightedLoss:
     unknown = [name for name in weights if name not in LOSSES]
     if unknown or not weights:
         raise ValueError(f'losses {list(weights)}: name one or more of {", ".join(LOSSES)}, each with its weight')
-    return WeightedLoss(tuple(weights.items()))
+    if smoothing and 'cross_entropy' not in weights:
+        raise ValueError(
+            f'config.label_smoothing: found {smoothing}, expected 0 without cross_entropy ({", ".join(weights)})'
+        )
+    return WeightedLoss(tuple(weights.items()), smoothing)
 
 
 def keys_read(loss: Loss, outputs: Mapping[str, Any], batch: Mapping[str, Any]) -> list[str]:

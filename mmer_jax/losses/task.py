@@ -15,14 +15,20 @@ def _check(name, prediction, expected, label):
         raise ValueError(f'{name}: prediction {prediction.shape}, expected {expected} for labels {label.shape}')
 
 
-def cross_entropy(outputs: Mapping[str, Array], batch: Mapping[str, Array]) -> Array:
-    """Softmax cross-entropy of logits (B, C) with class labels (B,)."""
+def cross_entropy(outputs: Mapping[str, Array], batch: Mapping[str, Array], *, smoothing: float = 0.0) -> Array:
+    """Softmax cross-entropy of logits (B, C) with class labels (B,).
+
+    smoothing: the share of the target that all C classes have alike (label smoothing, Szegedy et al. 2016).
+    """
     prediction_BC, label_B = prediction_and_label('cross_entropy', outputs, batch)
     if prediction_BC.ndim != 2 or label_B.shape != prediction_BC.shape[:1]:
         raise ValueError(
             f'cross_entropy: prediction {prediction_BC.shape} and label {label_B.shape}, expected (B, C) and (B,)'
         )
-    return optax.softmax_cross_entropy_with_integer_labels(prediction_BC, label_B)
+    loss_B = optax.softmax_cross_entropy_with_integer_labels(prediction_BC, label_B)
+    if not smoothing:
+        return loss_B
+    return (1 - smoothing) * loss_B - smoothing * jax.nn.log_softmax(prediction_BC).mean(-1)
 
 
 def double_softmax(outputs: Mapping[str, Array], batch: Mapping[str, Array]) -> Array:

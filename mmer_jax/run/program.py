@@ -197,12 +197,14 @@ def make_program(config: ConfigDict, model: nn.Module, fold_data: FoldData) -> P
     sharding.check_sizes(mesh, batch_size=eval_plan.batch_size, seeds=config.seeds)
     total_steps = max(len(train_plan), 1)  # other data than the run's have nothing to train on
     optimizer, schedule = make_optimizer(config.optimizer.to_dict(), total_steps)
-    loss = make_loss(config.losses.to_dict())
+    loss, smoothing = make_loss(config.losses.to_dict()), config.label_smoothing
+    train_loss = make_loss(config.losses.to_dict(), smoothing=smoothing)
     on_cpu = jax.default_backend() == 'cpu'
     average = config.optimizer.average
     freeze = tuple(config.optimizer.freeze)
     make_step = make_step_parts if on_cpu and config.accumulate > 1 else make_train_step
-    train_step = make_step(model, optimizer, loss, accumulate=config.accumulate, average=average, freeze=freeze)
+    how: Any = {'accumulate': config.accumulate, 'average': average, 'freeze': freeze, 'mixup': config.mixup}
+    train_step = make_step(model, optimizer, train_loss, **how)
     eval_step = make_eval_step(model, loss)
     by_seed, everywhere = sharding.state_sharding(mesh), sharding.replicated(mesh)
     parts = model, optimizer, example_batch(fold_data.loaders['train'])

@@ -19,6 +19,7 @@ from jax.typing import ArrayLike
 
 from mmer_jax.losses import Loss, WeightedLoss, check_outputs, keys_read, total_loss
 from mmer_jax.run.flat import FlatOptimizer, as_flat
+from mmer_jax.run.mixup import mix, of_both_labels
 from mmer_jax.run.optimizer import without_frozen
 from mmer_jax.run.vectors import HeldParams
 
@@ -97,6 +98,7 @@ def make_step_parts(
     accumulate: int = 1,
     average: float = 0.0,
     freeze: tuple[str, ...] = (),
+    mixup: float = 0.0,
 ) -> StepParts:
     """The parts of `make_train_step` for a caller that runs them itself, one program after another.
 
@@ -110,6 +112,8 @@ def make_step_parts(
     coupled: Loss | None = None
     if accumulate > 1 and isinstance(loss, WeightedLoss):
         own, coupled = loss.own, loss.coupled
+    if mixup and own is not None:
+        own = of_both_labels(own)
 
     def apply(params, model_state, batch, key):
         held = params.variables() if isinstance(params, HeldParams) else {'params': params}
@@ -137,16 +141,22 @@ def make_step_parts(
         return value, (changed, loss_B)
 
     def part_of(state, batch, number):
-        """Part p holds the rows p, p + k, ...: each device finds its share of every part among its own rows."""
+        """Part p holds the rows p, p + k, ...: each device finds its share of every part among its own rows.
+
+        -> (the part, its key, the whole batch). The whole batch is mixed, so that partners may be in other parts.
+        """
         key = jax.random.fold_in(jax.random.wrap_key_data(state.key), state.step)
+        if mixup:
+            batch = mix(batch, key, mixup)
         if accumulate == 1:
-            return batch, key
-        return {m: _take_part(x, number, accumulate) for m, x in batch.items()}, jax.random.fold_in(key, number)
+            return batch, key, batch
+        part = {m: _take_part(x, number, accumulate) for m, x in batch.items()}
+        return part, jax.random.fold_in(key, number), batch
 
     def begin(state, batch):
         gradient, seen = jax.tree.map(jnp.zeros_like, state.params), {}
         if coupled is not None:
-            part, key = part_of(state, batch, 0)
+            part, key, _ = part_of(state, batch, 0)
             outputs, _ = jax.eval_shape(apply, state.params, state.model_state, part, key)
             read = keys_read(coupled, outputs, part)
             seen = {key: jnp.zeros((accumulate, *outputs[key].shape), outputs[key].dtype) for key in read}
@@ -154,12 +164,12 @@ def make_step_parts(
         return Gathered(jnp.zeros(()), state.model_state, gradient, loss_by_part, seen)
 
     def look(state, gathered, batch, number):
-        part, key = part_of(state, batch, number)
+        part, key, _ = part_of(state, batch, number)
         outputs, _ = apply(state.params, state.model_state, part, key)
         return gathered._replace(seen={key: x.at[number].set(outputs[key]) for key, x in gathered.seen.items()})
 
     def add(state, gathered, batch, number):
-        part, key = part_of(state, batch, number)
+        part, key, batch = part_of(state, batch, number)
         (value, (model_state, loss_B)), gradient = jax.value_and_grad(loss_fn, has_aux=True)(
             state.params, gathered.model_state, part, key, batch, gathered.seen, number
         )
@@ -201,6 +211,7 @@ def make_train_step(
     accumulate: int = 1,
     average: float = 0.0,
     freeze: tuple[str, ...] = (),
+    mixup: float = 0.0,
 ) -> Callable[[TrainState, Batch], tuple[TrainState, dict[str, Array]]]:
     """One optimiser step on one batch. numbers: `loss`, `grad_norm` (before clipping) and `example_loss` (B,).
 
@@ -208,9 +219,10 @@ def make_train_step(
     weighted mean loss: the same step with less memory (batch statistics and dropout masks are those of the parts). A
     loss that couples rows sees the whole batch all the same, which costs a second forward pass of every part.
     average > 0 is the decay of state.average, less in the first steps: (1 + step) / (10 + step). Gradients of the
-    parameters that match `freeze` (the optimiser's own patterns) are 0, so that they cost nothing.
+    parameters that match `freeze` (the optimiser's own patterns) are 0, so that they cost nothing. mixup > 0 mixes rows
+    in pairs (run/mixup.py).
     """
-    parts = make_step_parts(model, optimizer, loss, accumulate=accumulate, average=average, freeze=freeze)
+    parts = make_step_parts(model, optimizer, loss, accumulate=accumulate, average=average, freeze=freeze, mixup=mixup)
 
     def train_step(state, batch):
         gathered = parts.begin(state, batch)

@@ -35,6 +35,7 @@ MAY_CHANGE = (
     'evaluate_train',
 )
 NEEDED = ('data', 'epochs', 'losses', 'mesh', 'modalities', 'model', 'name', 'optimizer', 'protocol', 'seed', 'seeds')
+ADDED = {'label_smoothing': 0.0, 'mixup': 0.0}  # keys that older workdirs lack, with what was done then
 RESULTS = ('config', 'dataset', 'modalities', 'rows', 'variant')  # keys of results.json that others read
 
 
@@ -76,7 +77,7 @@ def check_config(config: Any, workdir: Path, module: nn.Module | None = None, ba
             own = {own_module.KEY: own_module.describe(module, batch)} if module is not None else {}
             write_json(path, {**config.to_dict(), **own})
         return
-    saved = enrolment.with_defaults(_read_object(path, NEEDED))
+    saved = {**ADDED, **enrolment.with_defaults(_read_object(path, NEEDED))}
     own_module.check(saved.pop(own_module.KEY, None), module, workdir)
     changed = [one for one in config_differences(saved, config.to_dict()) if not may_change(one.key)]
     if changed:
@@ -116,7 +117,7 @@ def config_differences(old: dict[str, Any], new: dict[str, Any], prefix: str = '
 def read_config(workdir: Path) -> tuple[Any, dict[str, Any] | None]:
     """The config of a run, and the entry of its own module; None where it is the config's model."""
     path = workdir / 'config.json'
-    saved = enrolment.with_defaults(_read_object(path, NEEDED))
+    saved = {**ADDED, **enrolment.with_defaults(_read_object(path, NEEDED))}
     own = saved.pop(own_module.KEY, None)
     try:
         return ConfigDict(saved), own
