@@ -18,6 +18,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from mmer_jax import BEGUN
+from mmer_jax.run import processes
 from mmer_jax.run.cache import add_flag, keep_programs
 from mmer_jax.run.first_step import LATEST
 from mmer_jax.settings import command, overrides, ranges
@@ -95,16 +96,18 @@ def work(call: Call) -> None:
         prune(arguments.prune)
         return
     call.debug = config.debug
+    waited = join_by_hand(arguments)  # before jax is loaded: it forks
     import jax
     from absl import logging
 
     from mmer_jax.train import train_and_evaluate
 
     logging.set_verbosity(logging.WARNING)  # orbax and jax tell of every save
-    LATEST.imports = time.perf_counter() - BEGUN
+    LATEST.imports = time.perf_counter() - BEGUN - waited
     keep_programs(keep=not arguments.no_cache)
     workdir = arguments.workdir or f'runs/{config.name}' + (f'_{config.variant}' if config.variant else '')
-    join_processes(arguments)
+    if arguments.distributed:
+        join_cluster()
     if arguments.dry_run:
         from mmer_jax import dry_run
 
@@ -148,7 +151,8 @@ def prune(workdirs: Sequence[str]) -> None:
 def main(argv: Sequence[str] | None = None) -> int:
     """The command line; returns the exit status."""
     call = Call(sys.argv[1:] if argv is None else argv)
-    return command.run(work, call, go_on='the same command goes on from the last checkpoint')
+    go_on = 'the same command goes on from the last checkpoint'
+    return processes.ending(lambda: command.run(work, call, go_on=go_on))
 
 
 def check_processes(arguments: argparse.Namespace) -> None:
@@ -169,22 +173,24 @@ def check_processes(arguments: argparse.Namespace) -> None:
         raise ValueError(f'--coordinator={arguments.coordinator}: expected HOST:PORT, for instance 10.0.0.1:9876')
 
 
-def join_processes(arguments: argparse.Namespace) -> None:
-    """Joins the other processes of the run; ValueError where the cluster does not say which they are."""
+def join_by_hand(arguments: argparse.Namespace) -> float:
+    """Joins the processes that the three flags name; returns the seconds of waiting for them. Only a child returns."""
+    if not arguments.coordinator:
+        return 0.0
+    return processes.join(arguments.coordinator, arguments.process_id, arguments.num_processes, arguments.wait)
+
+
+def join_cluster() -> None:
+    """Joins the processes of a cluster; ValueError where it does not say which they are."""
     import jax
 
-    from mmer_jax.run import processes
-
-    if arguments.coordinator:
-        processes.join(arguments.coordinator, arguments.process_id, arguments.num_processes, arguments.wait)
-    elif arguments.distributed:
-        try:
-            jax.distributed.initialize()
-        except (ValueError, RuntimeError) as error:
-            raise ValueError(
-                f'--distributed: no cluster describes the processes ({" ".join(str(error).split())}); leave it out for '
-                'one process, or give --coordinator, --num_processes and --process_id'
-            ) from error
+    try:
+        jax.distributed.initialize()
+    except (ValueError, RuntimeError) as error:
+        raise ValueError(
+            f'--distributed: no cluster describes the processes ({" ".join(str(error).split())}); leave it out for '
+            'one process, or give --coordinator, --num_processes and --process_id'
+        ) from error
 
 
 def show(results: dict[str, Any], workdir: str) -> None:

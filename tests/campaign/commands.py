@@ -16,6 +16,7 @@ import configs.base  # noqa: F401  loaded once, before the children load configs
 from data_prep import synthetic
 from mmer_jax import extract, main, report, table
 from mmer_jax.data import records
+from tests.campaign.two import other_told, train_two
 
 HERE = Path(__file__).resolve().parent
 CONFIG, TABLE = str(HERE / 'tiny.py'), str(HERE / 'tiny_table.py')
@@ -27,14 +28,15 @@ Work = Callable[[], int]
 @dataclasses.dataclass(frozen=True)
 class Command:
     """before: what makes the folder that it starts from; check: '' or what is lost right after a kill; only: kills
-    only at events of files with this in their path; may_exist: it refuses to write what is whole already; output: the
-    name of what it makes; rows: it tells one line for each of them."""
+    only at events of files with this in their path; by_clock: at no events; may_exist: it refuses to write what is
+    whole already; output: the name of what it makes; rows: it tells one line for each of them."""
 
     name: str
     work: Work
     before: tuple[Work, ...] = ()
     check: Callable[[Path], str] | None = None
     only: str = ''
+    by_clock: bool = False
     may_exist: bool = False
     output: str = 'run'
     rows: int = 1
@@ -81,6 +83,10 @@ ALL = (
     Command('train, 1 seed', train(), (prepare(),)),
     Command('train, 3 seeds', train('', '--config.seeds=3', '--config.selection.patience=2'), (prepare(),)),
     Command('train, folds', train(':folds'), (prepare(),)),
+    *(
+        Command(f'train, 2 processes, {k} killed', train_two(CONFIG, k), (prepare(),), other_told(k), by_clock=True)
+        for k in (0, 1)
+    ),
     Command('checkpoints', train(), (prepare(),), only='checkpoints'),
     Command(
         'extract',
@@ -151,9 +157,14 @@ def _of_step(step: Path) -> str:
     import jax
     import orbax.checkpoint as ocp
 
+    def as_numpy(_: object) -> ocp.RestoreArgs:  # wherever the devices are that wrote it
+        return ocp.RestoreArgs(restore_type=np.ndarray)
+
     found = hashlib.sha256((step / 'host' / 'metadata').read_bytes())
     for item in ('state', 'best'):
-        tree = ocp.StandardCheckpointer().restore(step / item)
+        reader = ocp.PyTreeCheckpointer()
+        kinds = jax.tree.map(as_numpy, reader.metadata(step / item).item_metadata.tree)
+        tree = reader.restore(step / item, restore_args=kinds)
         for path, value in jax.tree_util.tree_leaves_with_path(tree):
             found.update(f'{jax.tree_util.keystr(path)}{np.asarray(value).dtype}{np.shape(value)}'.encode())
             found.update(np.ascontiguousarray(value).tobytes())
