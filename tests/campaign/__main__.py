@@ -25,7 +25,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     add('--minutes', type=ranges.POSITIVE, default=15.0, help='wall time of each part after which nothing new is begun')
     add('--seed', type=ranges.SEED, default=0, help='of the inputs and of the moments')
     add('--inputs', type=ranges.COUNT, default=3000, help='of fuzz, over all readers')
-    add('--kills', type=ranges.COUNT, default=200, help='trials of kills, over all commands')
+    add('--kills', type=ranges.COUNT, default=200, help='how many, over all commands')
     add('--only', nargs='+', default=[], metavar='ROW', help='some rows of the table')
     add('--keep', type=Path, help='folder for the inputs of fuzz that show a fault')
     add('--short', action='store_true', help='a few seconds: what the test suite runs')

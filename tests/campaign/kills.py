@@ -23,7 +23,7 @@ from tests.campaign.commands import Command
 
 COLUMNS = ('command', 'tried', 'kills', 'past its end', 'lost', 'different', 'litter', 'tracebacks')
 FAULTS = COLUMNS[4:]
-AGAIN = 0.25  # share of the trials that are killed twice
+AGAIN, MOST = 0.5, 5  # probability of one more kill of the same run, and the most that it gets
 
 
 @dataclasses.dataclass
@@ -43,13 +43,14 @@ class Row:
 def kills(
     folder: Path, *, seed: int, minutes: float, count: int, short: bool = False, names: Sequence[str] = ()
 ) -> tuple[str, list[str]]:
-    """(the table, one line for each fault): `count` trials, or those that fit into the time."""
+    """(the table, one line for each fault): `count` kills, or those that fit into the time; of the short part two
+    trials of each command."""
     chosen = commands.SHORT if short else commands.ALL
     chosen = tuple(command for command in chosen if not names or command.name in names)
     end, faults = time.monotonic() + 60 * minutes, []
     rows = [Row(command, folder / 'begin' / command.name.replace(' ', '_')) for command in chosen]
-    for _ in range(2 * len(rows) if short else count):
-        if time.monotonic() >= end:
+    while time.monotonic() < end:
+        if all(row.tried >= 2 for row in rows) if short else sum(row.counts['kills'] for row in rows) >= count:
             break
         row = min(rows, key=lambda row: row.tried if short else row.spent)  # each has its share of the time
         began = time.monotonic()
@@ -103,7 +104,7 @@ def _fresh(begin: Path, place: Path) -> Path:
 def _trial(row: Row, folder: Path, generator: np.random.Generator) -> list[tuple[str, str]]:
     command, place = row.command, _fresh(row.begin, folder / 'trial')
     found: list[tuple[str, str]] = []
-    for _ in range(2 if generator.random() < AGAIN else 1):
+    for _ in range(min(int(generator.geometric(1 - AGAIN)), MOST)):
         moment: dict[str, Any] = {'kill_after': float(generator.uniform(0.02, 1)) * row.seconds}
         if command.only or (generator.integers(2) and not command.by_clock):
             moment = {'kill_at': int(generator.integers(1, row.events + 1)), 'only': command.only}
