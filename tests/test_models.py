@@ -8,7 +8,7 @@ import numpy as np
 import optax
 import pytest
 
-from mmer_jax.losses import make_loss
+from mmer_jax.losses import COUPLED, make_loss
 from mmer_jax.models import MODELS, build_model
 from mmer_jax.run.step import init_state, make_train_step
 from tests.gradients import check_faint
@@ -167,7 +167,11 @@ def test_a_row_does_not_depend_on_the_others(case):
 
 
 def test_padding_rows_change_no_training_step(case):
-    """Loss, new parameters and batch statistics are the same with and without two rows of weight 0."""
+    """Loss, new parameters and batch statistics of rows twice are those of the rows once and as many of weight 0.
+
+    A coupled loss knows how many rows there are, so with one the rows of weight 0 are others and stand in front
+    (tests/test_coupled_losses.py has the losses with and without them). One shape, so that it is compiled once.
+    """
     name, modalities, _, state, _ = case
     fields = {key: 0.0 for key in MODELS[name].__dataclass_fields__ if 'dropout' in key}
     quiet = build_model(
@@ -176,11 +180,14 @@ def test_padding_rows_change_no_training_step(case):
         num_outputs=3,
         dtype=jnp.float32,
     )
-    batch = make_batch(modalities)
-    padded = {key: np.concatenate([value, np.zeros_like(value[:2])]) for key, value in batch.items()}
-    loss = make_loss({'cross_entropy': 1.0, **AUXILIARY.get(name, {})})
-    step = jax.jit(make_train_step(quiet, OPTIMIZER, loss))
-    (one, numbers), (two, padded_numbers) = step(state, batch), step(state, padded)
+    batch, losses = make_batch(modalities), {'cross_entropy': 1.0, **AUXILIARY.get(name, {})}
+    padded = {key: np.concatenate([value, np.zeros_like(value)]) for key, value in batch.items()}
+    before = (
+        {**make_batch(modalities, seed=1), 'weight': np.zeros_like(batch['weight'])} if COUPLED & set(losses) else batch
+    )
+    other = {key: np.concatenate([before[key], value]) for key, value in batch.items()}
+    step = jax.jit(make_train_step(quiet, OPTIMIZER, make_loss(losses)))
+    (one, numbers), (two, padded_numbers) = step(state, other), step(state, padded)
     np.testing.assert_allclose(padded_numbers['loss'], numbers['loss'], rtol=1e-5)
     for a, b in zip(
         jax.tree.leaves((one.params, one.model_state)), jax.tree.leaves((two.params, two.model_state)), strict=True
