@@ -1,7 +1,5 @@
 """Losses that couple the rows of a batch: found by computation, and the same step however a batch is accumulated."""
 
-from functools import partial
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -67,6 +65,15 @@ def test_a_loss_says_whether_it_couples_rows(name):
     assert (np.abs(after - before)[:half].max() > 1e-4) == (name in COUPLED)
 
 
+@pytest.mark.parametrize('name', sorted(COUPLED))
+def test_rows_of_weight_0_have_no_part_in_a_coupled_loss(name):
+    loss, half = jax.jit(LOSSES[name]), ROWS // 2
+    outputs, batch = made_up(name, 0)
+    alone = loss(*({key: x[:half] for key, x in tree.items()} for tree in (outputs, batch)))
+    batch['weight'][half:] = 0
+    np.testing.assert_allclose(loss(outputs, batch)[:half], alone, rtol=1e-5)
+
+
 def test_what_a_loss_reads_is_seen_without_computing():
     outputs, batch = made_up('separation', 0)
     shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), outputs)
@@ -109,27 +116,36 @@ def case(request):
         return model, loss, widened(batch), widened(init_state(model, optax.sgd(1.0), batch, 0))
 
 
-def step_of(case, accumulate, *, apart=False):
-    """The gradient of the step by the change of the parameters, and its numbers."""
-    model, loss, batch, state = case
+def run_of(case, accumulate, *, apart=False):
+    """A training step: state -> the gradient, by the change of the parameters, and its numbers."""
+    model, loss, batch, _ = case
     step = (make_step_parts if apart else make_train_step)(model, optax.sgd(1.0), loss, accumulate=accumulate)
     mesh = sharding.make_mesh(1, 2)
-    with jax.enable_x64(True):
-        run = jit_step(step, lambda function, states: function, sharding.replicated(mesh))
-        placed = jax.tree.map(lambda x: jnp.copy(jax.device_put(x, sharding.replicated(mesh))), state)
-        new, numbers = run(placed, sharding.put_batch(batch, mesh))
-        gradient = jax.tree.map(lambda before, after: before - np.asarray(after), state.params, new.params)
-        return gradient, jax.tree.map(np.asarray, numbers)
+    run = jit_step(step, lambda function, states: function, sharding.replicated(mesh))
+
+    def gradient_and_numbers(state):
+        with jax.enable_x64(True):
+            placed = jax.tree.map(lambda x: jnp.copy(jax.device_put(x, sharding.replicated(mesh))), state)
+            new, numbers = run(placed, sharding.put_batch(batch, mesh))
+            gradient = jax.tree.map(lambda before, after: before - np.asarray(after), state.params, new.params)
+            return gradient, jax.tree.map(np.asarray, numbers)
+
+    return gradient_and_numbers
 
 
 @pytest.fixture(scope='module')
 def whole(case):
-    return step_of(case, 1)
+    return run_of(case, 1)(case[-1])
 
 
-@pytest.mark.parametrize(('accumulate', 'apart'), [(2, False), (4, True)], ids=['loop', 'programs'])
-def test_the_step_does_not_depend_on_accumulate(case, whole, accumulate, apart):
-    (gradient, numbers), (found, found_numbers) = whole, step_of(case, accumulate, apart=apart)
+@pytest.fixture(scope='module')
+def loop(case):
+    """The step of two parts in one program."""
+    return run_of(case, 2)
+
+
+def assert_equal_steps(whole, other):
+    (gradient, numbers), (found, found_numbers) = whole, other
     largest = max(np.abs(leaf).max() for leaf in jax.tree.leaves(gradient))
     for (path, a), b in zip(jax.tree_util.tree_leaves_with_path(gradient), jax.tree.leaves(found), strict=True):
         np.testing.assert_allclose(b, a, rtol=1e-5, atol=1e-6 * largest, err_msg=jax.tree_util.keystr(path))
@@ -137,26 +153,34 @@ def test_the_step_does_not_depend_on_accumulate(case, whole, accumulate, apart):
         np.testing.assert_allclose(found_numbers[name], value, rtol=1e-5, err_msg=name)
 
 
+def test_the_step_does_not_depend_on_accumulate(case, whole, loop):
+    assert_equal_steps(whole, loop(case[-1]))
+
+
+def test_nor_in_programs_of_their_own(case, whole):
+    assert_equal_steps(whole, run_of(case, 4, apart=True)(case[-1]))
+
+
 def test_the_coupled_losses_act_in_that_step(case, whole):
     """Without them the gradient would be another, so the comparison above is about them."""
     model, loss, batch, state = case
-    found, _ = step_of((model, loss.own, batch, state), 1)
+    found, _ = run_of((model, loss.own, batch, state), 1)(state)
     largest = max(np.abs(leaf).max() for leaf in jax.tree.leaves(found))
     pairs = zip(*map(jax.tree.leaves, (whole[0], found)), strict=True)
     assert max(np.abs(a - b).max() for a, b in pairs) > 1e-2 * largest
 
 
-def test_two_seeds_in_one_program(case):
+def test_two_seeds_in_one_program(case, loop):
     model, loss, batch, _ = case
     step = make_train_step(model, optax.sgd(1.0), loss, accumulate=2)
     with jax.enable_x64(True):
         states = [widened(init_state(model, optax.sgd(1.0), batch, seed)) for seed in (0, 1)]
         stacked = jax.tree.map(lambda *x: jnp.stack(x), *states)
         _, numbers = jax.jit(over_seeds(step, 2))(stacked, batch)
-        one = jax.jit(partial(step, batch=batch))
-        for seed, state in enumerate(states):
-            for name, value in one(state)[1].items():
-                np.testing.assert_allclose(numbers[name][seed], value, rtol=1e-5, err_msg=name)
+        numbers = jax.tree.map(np.asarray, numbers)
+    for seed, state in enumerate(states):
+        for name, value in loop(state)[1].items():
+            np.testing.assert_allclose(numbers[name][seed], value, rtol=1e-5, err_msg=name)
 
 
 def test_what_is_seen_of_a_part_keeps_its_type():
