@@ -46,13 +46,11 @@ class LSTM(nn.Module):
         kind = jnp.promote_types(self.dtype, jnp.float32)  # of parameters, and of the recurrent state too
         numbers = range(layer * directions, (layer + 1) * directions)
         cells = [_Cell(self.hidden_size, kind, name=f'OptimizedLSTMCell_{n}')(width) for n in numbers]
-        inputs, recurrent, biases = (
-            [array.astype(self.dtype) for array in arrays] for arrays in zip(*cells, strict=True)
-        )
-        gates = product_and_sum(x_BTD.astype(self.dtype), jnp.concatenate(inputs, -1), jnp.concatenate(biases, -1))
+        arrays = _side_by_side(*(gate for cell in cells for gate in cell))
+        kernel, recurrent_NHG, bias = (array.astype(self.dtype) for array in arrays)
+        gates = product_and_sum(x_BTD.astype(self.dtype), kernel, bias)
         gates_TNBG = jnp.transpose(gates.reshape(rows, steps, directions, -1), (1, 2, 0, 3))
         mask_TNB = jnp.broadcast_to(mask_BT.T[:, None], (steps, directions, rows))
-        recurrent_NHG = jnp.stack(recurrent)
 
         def step(state, one):
             cell_NBH, hidden_NBH = _step(*state, *one, recurrent_NHG)
@@ -66,7 +64,16 @@ class LSTM(nn.Module):
 
 def _one_way(x_TN: Array) -> Array:
     """The second direction, where there is one, from the last step to the first; or back again."""
-    return jnp.concatenate([x_TN[:, :1], jnp.flip(x_TN[:, 1:], 0)], 1) if x_TN.shape[1] > 1 else x_TN
+    return jnp.concatenate([x_TN[:, :1], jax.lax.rev(x_TN[:, 1:], (0,))], 1) if x_TN.shape[1] > 1 else x_TN
+
+
+@recomputed
+def _side_by_side(*gates):
+    """What `_Cell` gives for each direction -> kernel of the inputs (D, N 4 H), of the state (N, H, 4 H), bias."""
+    inputs, states, biases = (
+        [jnp.concatenate(gates[n : n + 4], -1) for n in range(first, len(gates), 12)] for first in (0, 4, 8)
+    )
+    return [jnp.concatenate(inputs, -1), jnp.stack(states), jnp.concatenate(biases, -1)]
 
 
 @recomputed
@@ -80,13 +87,13 @@ def _step(cell_NBH, hidden_NBH, gates_NBG, mask_NB, recurrent_NHG):
 
 
 class _Cell(nn.Module):
-    """Parameters of a direction, gates side by side: of the inputs (D, 4 H), of the state (H, 4 H), biases (4 H,)."""
+    """Parameters of a direction, each for four gates: of the inputs (D, H), of the state (H, H), biases (H,)."""
 
     hidden_size: int
     dtype: Any
 
     @nn.compact
-    def __call__(self, width: int) -> tuple[Array, Array, Array]:
+    def __call__(self, width: int) -> tuple[Array, ...]:
         orthogonal, usual = nn.initializers.orthogonal(), nn.linear.default_kernel_init
         inputs = [_Gate((width, self.hidden_size), usual, False, self.dtype, name=f'i{gate}')()[0] for gate in GATES]
         states = [
@@ -94,7 +101,7 @@ class _Cell(nn.Module):
             for gate in GATES
         ]
         recurrent, biases = zip(*states, strict=True)
-        return jnp.concatenate(inputs, -1), jnp.concatenate(recurrent, -1), jnp.concatenate(biases, -1)
+        return (*inputs, *recurrent, *biases)
 
 
 class _Gate(nn.Module):

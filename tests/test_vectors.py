@@ -23,17 +23,30 @@ class Layer(nn.Module):
         return x + jnp.tanh(nn.Dense(x.shape[-1], name='inner')(x))
 
 
+class Twin(nn.Module):
+    """As large as another module of the model: one function takes both out of their vector."""
+
+    @nn.compact
+    def __call__(self, x):
+        return nn.Dense(x.shape[-1])(jnp.tanh(nn.Dense(4)(x)))
+
+
 class Deep(nn.Module):
-    """Layers in a loop; `again` uses one of them outside of it too."""
+    """Layers in a loop; `again` uses one of them outside of it too. The first `apart` layers are not in the loop."""
 
     again: bool = False
+    apart: int = 0
     layers: int = 11  # 'layer_10' lies before 'layer_2' in the tree
 
     @nn.compact
     def __call__(self, batch, *, train):
         layers = [Layer(name=f'layer_{number}') for number in range(self.layers)]
         x = nn.Dense(3, name='embeddings')(batch['x'])
-        x, _ = repeat_layers(self, {'layer': layers}, lambda call, x, _: (call('layer', x), None), x, train=train)
+        x = Twin(name='left')(x) - Twin(name='right')(x)
+        for layer in layers[: self.apart]:
+            x = layer(x, train)
+        repeated = {'layer': layers[self.apart :]}
+        x, _ = repeat_layers(self, repeated, lambda call, x, _: (call('layer', x), None), x, train=train)
         x = layers[2](x, train) if self.again else x
         return {'prediction': nn.Dense(2, name='head')(x)}
 
@@ -46,6 +59,7 @@ CASES = {
     'by layer': {'layer_decay': 0.9},
     'clipped apart': {'clip_norm': 0.01, 'clip_alone': ('layer_2/',)},
     'used twice': {},
+    'the first one apart': {'weight_decay': 0.1, 'no_decay': ('bias',)},
 }
 
 
@@ -53,7 +67,8 @@ CASES = {
 def test_a_step_is_that_of_the_tree(case, monkeypatch):
     fields = {**get_base('test').optimizer.to_dict(), 'name': 'sgd', 'learning_rate': 0.1, **CASES[case]}
     optimizer, _ = make_optimizer(fields, 10)
-    model = Deep(again=case == 'used twice', layers=4 if case == 'end to end' else 11)
+    few = case in ('end to end', 'the first one apart')
+    model = Deep(again=case == 'used twice', apart=int(case == 'the first one apart'), layers=4 if few else 11)
     generator = np.random.default_rng(0)
     batch = {'x': generator.standard_normal((4, 5), np.float32), 'label': np.arange(4) % 2, 'weight': np.ones(4)}
     state = jax.jit(lambda: init_state(model, optimizer, batch, 0, average=True))()
