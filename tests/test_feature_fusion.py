@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 from scipy.special import softmax
 from sklearn.metrics import precision_recall_fscore_support
+from sklearn.svm import SVC
 
 from data_prep import ravdess_openface
-from mmer_jax import classifiers
+from mmer_jax import classifiers, second_stage
 from mmer_jax.data.records import Feature, Label, RecordSource, RecordWriter, Schema
 from mmer_jax.files import read_json
 from mmer_jax.second_stage import outcomes
@@ -185,6 +186,7 @@ def test_faults_are_named(tmp_path, directories, capsys):
     assert 'expected text=DIR' in capsys.readouterr().err
 
 
+@pytest.mark.usefixtures('drawn')
 def test_the_command_goes_on_and_refuses_another_job(directories, tmp_path, capsys, monkeypatch):
     features = [f'{m}={path}' for m, path in directories.items()]
     command = ['--features', *features, '--output', str(tmp_path), '--protocol', 'leave_speakers_out']
@@ -264,8 +266,10 @@ def test_results_of_other_features_are_not_taken_for_these(tmp_path, capsys):
     assert 'is of another job' in capsys.readouterr().err
 
 
-def test_results_of_an_older_version_are_read(directories, tmp_path, drawn, capsys):
+@pytest.mark.usefixtures('drawn')
+def test_results_of_an_older_version_are_read(directories, tmp_path, capsys, monkeypatch):
     """Its keys were 'fold/seed/combination'; nothing is fitted again, and the tables are the same."""
+    monkeypatch.setattr(second_stage.classify, 'make_classifier', lambda name, _: SVC(C=1.0 if name == 'svm' else 0.1))
     finished(directories, tmp_path, '--choose', '--seeds', '2')
     path, written = tmp_path / 'results.json', {}
     texts = [(tmp_path / name).read_bytes() for name in ('tables.md', 'rows.csv', 'results.json')]
