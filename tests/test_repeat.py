@@ -18,7 +18,7 @@ BOTH = ('text', 'audio')
 NO_DROPOUT = {'dropout': 0.0}
 MODELS = {
     'mult': {
-        'width': 4, 'num_layers': 3, 'memory_layers': 3, 'num_heads': 2, 'capture_attention': True,
+        'width': 4, 'num_layers': 2, 'memory_layers': 3, 'num_heads': 2, 'capture_attention': True,
         **dict.fromkeys(
             ('text_dropout', 'embedding_dropout', 'attention_dropout', 'memory_attention_dropout', 'relu_dropout',
              'residual_dropout', 'output_dropout'), 0.0,
