@@ -298,7 +298,7 @@ def _config_for(settings: Settings) -> str:
     if (settings.features, settings.sample_rate) == (WAVEFORM.features, WAVEFORM.sample_rate):
         return 'configs/wav2vec2_ravdess.py'
     if settings.features == 'log_mel':
-        return 'configs/erann_ravdess.py'
+        return 'configs/erann_ravdess.py' if settings.num_mels == NUM_MELS else 'configs/tdnn_ravdess.py'
     return 'configs/mfcc_cnn_ravdess.py' if (settings.features, settings.num_mfcc) == ('mfcc', 13) else ''
 
 

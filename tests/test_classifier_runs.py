@@ -8,6 +8,7 @@ import pytest
 from scipy.special import softmax
 
 from mmer_jax.files import read_json
+from mmer_jax.results.choice import difference_cells
 from mmer_jax.results.ensemble import ensembles
 from mmer_jax.results.runs import find_runs
 from mmer_jax.second_stage.as_runs import save_runs
@@ -88,6 +89,16 @@ def test_they_are_averaged_as_networks_are(kept):
     *_, (row, _) = ensembles(runs, 'validation')
     assert row.name == '2 runs averaged, weights of validation'
     assert row.values('accuracy').mean() > 0.5
+
+
+def test_what_has_no_config_differs_in_nothing(kept):
+    runs, _ = find_runs([kept[0] / 'lda_audio', kept[0] / 'lda_vision', kept[0] / 'lda_early'])
+    assert difference_cells(runs) == ['', '', '']
+    for run, rate in zip(runs[:2], (0.1, 0.1), strict=True):
+        run.__dict__['config'] = {'optimizer.learning_rate': rate}
+    assert difference_cells(runs) == ['', '', '']
+    runs[1].__dict__['config'] = {'optimizer.learning_rate': 0.2}
+    assert difference_cells(runs) == ['learning_rate 0.1', 'learning_rate 0.2', '']
 
 
 def test_classifiers_without_probabilities_and_foreign_folders_are_refused(tmp_path):

@@ -39,14 +39,19 @@ def shown(value: Any) -> str:
 
 
 def differing(runs: Sequence[Run]) -> list[dict[str, str]]:
-    """For each run its values, as text, of the config keys that are not the same in all runs; '–' where it has none."""
+    """For each run its values, as text, of the config keys that are not the same in all runs; '–' where it has none.
+
+    Runs without a config, which are no networks (classifiers --save_runs), differ in nothing.
+    """
     configs = [run.config for run in runs]
     keys = unique(key for config in configs for key in config)
     texts = [{key: shown(config[key]) if key in config else NOTHING for key in keys} for config in configs]
     different = [
         key
         for key in keys
-        if key not in ASIDE and not key.startswith(ASIDE_BELOW) and len({text[key] for text in texts}) > 1
+        if key not in ASIDE
+        and not key.startswith(ASIDE_BELOW)
+        and len({text[key] for text, config in zip(texts, configs, strict=True) if config}) > 1
     ]
     return [{key: text[key] for key in different} for text in texts]
 
