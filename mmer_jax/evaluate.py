@@ -257,9 +257,9 @@ def _write_other(output: Path, parent: Path, found: Mapping[str, Any], results: 
     with hold(output / '.evaluate.lock', output):
         for name, (predictions, seeds, fold_results) in found.items():
             save_predictions(output / name / 'predictions' / 'test.npz', predictions, seeds)
-            write_json(output / name / 'results.json', fold_results)
-        write_json(output / 'config.json', read_json(parent / 'config.json'))
-        write_json(output / 'results.json', results)
+            write_json(output / name / 'results.json', fold_results, sealed=True)
+        write_json(output / 'config.json', read_json(parent / 'config.json'), sealed=True)
+        write_json(output / 'results.json', results, sealed=True)
 
 
 def check_hidden(without: Sequence[str], modalities: Sequence[str]) -> None:
@@ -293,8 +293,8 @@ def ablate(
     variant = '_'.join(filter(None, [results['variant'], 'without', *without]))
     results |= {'rows': rows, 'modalities': left, 'variant': variant, 'published': None}
     with hold(output / '.evaluate.lock', output):
-        write_json(output / 'config.json', read_json(runs[0].workdir / 'config.json'))
-        write_json(output / 'results.json', results)
+        write_json(output / 'config.json', read_json(runs[0].workdir / 'config.json'), sealed=True)
+        write_json(output / 'results.json', results, sealed=True)
     return results
 
 

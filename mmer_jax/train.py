@@ -95,7 +95,7 @@ def train_and_evaluate(
         if len(all_folds) > 1 and provenance.KEY in described:
             described[provenance.KEY] = provenance.combined(origins)
         if unfinished and whole and len(all_folds) > 1 and jax.process_index() == 0:
-            write_json(workdir / 'results.json', described)
+            write_json(workdir / 'results.json', described, sealed=True)
     return described
 
 
@@ -169,7 +169,7 @@ def train_fold(
                 evaluate.save_predictions(workdir / 'predictions' / f'{split}.npz', values, seeds)
             if origin is not None:
                 results[provenance.KEY] = origin.of_fold(resumed_at)
-            write_json(workdir / 'results.json', results)
+            write_json(workdir / 'results.json', results, sealed=True)
         tracker.end(results)
         return results
 

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from mmer_jax.files import read_json, read_jsonl
+from mmer_jax.files import read_json, read_jsonl, write_json
 from mmer_jax.results.runs import ReportError, read_run
 from mmer_jax.run.writer import Writer
 
@@ -61,3 +61,14 @@ def test_a_step_that_is_no_number_is_named(tmp_path):
         pytest.raises(ValueError, match=r"metrics.jsonl, line 2: no number 'step'"),
     ):
         log.truncate_after(5)
+
+
+def test_a_sealed_object_is_read_without_its_sum_and_refused_where_it_was_changed(tmp_path):
+    path, value = tmp_path / 'results.json', {'rows': [{'test': {'uar': 0.1}}], 'größe': (1, None), 'sha256': 'old'}
+    write_json(path, value, sealed=True)
+    assert read_json(path) == {'rows': [{'test': {'uar': 0.1}}], 'größe': [1, None]}
+    path.write_bytes(path.read_bytes().replace(b'0.1', b'0.7'))
+    with pytest.raises(ValueError, match=r'results\.json: its sum differs: it was changed since it was written'):
+        read_json(path)
+    write_json(path, {'rows': []})  # of version 0.2
+    assert read_json(path) == {'rows': []}

@@ -15,6 +15,7 @@ from sklearn.metrics import silhouette_score
 from mmer_jax import figures
 from mmer_jax.data.batches import MODALITIES
 from mmer_jax.data.records import seal
+from mmer_jax.files import read_json
 from mmer_jax.layers import MapName
 from mmer_jax.models.mfsa import Mfsa
 from mmer_jax.models.mica import Mica
@@ -419,7 +420,7 @@ def test_bad_workdirs_are_named(workdir, tmp_path, capsys):
     assert 'is no fold of the run' in error(workdir / 'predictions')
     bare = tmp_path / 'bare'
     bare.mkdir()
-    config = json.loads((workdir / 'config.json').read_text())
+    config = read_json(workdir / 'config.json')
     (bare / 'config.json').write_text(json.dumps(config))
     assert 'is unfinished' in error(bare)
     shutil.copy(workdir / 'statistics.npz', bare)

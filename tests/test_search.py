@@ -12,7 +12,7 @@ import pytest
 from mmer_jax import main as main_command
 from mmer_jax import report, search, train
 from mmer_jax.data.records import RecordSource
-from mmer_jax.files import read_jsonl
+from mmer_jax.files import read_json, read_jsonl
 from mmer_jax.models import MODELS
 from mmer_jax.results import trials as trials_of
 from mmer_jax.run.choices import Range
@@ -163,7 +163,7 @@ def test_the_best_is_a_config(finished):
     assert best['value'] == max(trial['value'] for trial in trials)
     config = overrides.load_config(str(folder / 'best.py'))
     check_config_values(config)
-    trained = json.loads((folder / 'trials' / f'trial_{best["trial"]}' / 'config.json').read_text())
+    trained = read_json(folder / 'trials' / f'trial_{best["trial"]}' / 'config.json')
     assert json.loads(json.dumps(config.to_dict())) == trained == best['config']
     assert config.optimizer.learning_rate == best['values']['optimizer.learning_rate']
     words = best['command'].split()

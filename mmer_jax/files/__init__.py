@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from mmer_jax.files import atomic, npy
+from mmer_jax.files import atomic, npy, sums
 
 AGAIN = 'remove results.json of this fold and start the run again with its command, which writes both anew'
 
@@ -27,34 +27,40 @@ def read_jsonl(path: str | os.PathLike) -> list[dict[str, Any]]:
     return [row for _, _, row in parse_lines(Path(path))]
 
 
-def write_json(path: str | os.PathLike, value: Any) -> None:
+def write_json(path: str | os.PathLike, value: Any, *, sealed: bool = False) -> None:
     """Writes JSON atomically: a reader, or a kill, sees the old file or the new one, never a part.
 
-    numpy scalars and arrays become numbers and lists.
+    numpy scalars and arrays become numbers and lists. sealed: an object carries its own sum, which read_json compares.
 
     Raises:
         ValueError: a number is NaN or infinite; the message names its key.
         TypeError: a value has no JSON form.
     """
-    path = Path(path)
-    text = json.dumps(to_json(value, path.name, ''), indent=1, allow_nan=False, ensure_ascii=False)
+    path, plain = Path(path), to_json(value, Path(path).name, '')
+    if sealed:
+        plain[sums.OWN] = sums.own_sum(plain)
+    text = json.dumps(plain, indent=1, allow_nan=False, ensure_ascii=False)
     replace(path, (text + '\n').encode())
 
 
 def read_json(path: str | os.PathLike) -> Any:
-    """Reads a JSON file.
+    """Reads a JSON file; the sum of one that carries it is compared and left out.
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: it is not JSON; the message has the file, line and column.
+        ValueError: it is not JSON, or was changed; the message has the file, line and column.
     """
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f'{path}: no such file; check the path, or that the run which writes it is finished')
     try:
-        return json.loads(path.read_bytes())
+        content = json.loads(path.read_bytes())
     except (ValueError, RecursionError) as error:
         raise ValueError(f'{path}: not valid JSON ({error}); restore the file or run again') from error
+    if isinstance(content, dict) and content.pop(sums.OWN, None) not in (None, sums.own_sum(content)):
+        fault = ValueError('its sum differs: it was changed since it was written')
+        raise ValueError(f'{path}: {fault}; restore the file or run again') from fault
+    return content
 
 
 def read_arrays(path: str | os.PathLike, names: Sequence[str], advice: str = AGAIN) -> dict[str, np.ndarray]:

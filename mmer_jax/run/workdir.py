@@ -75,7 +75,7 @@ def check_config(config: Any, workdir: Path, module: nn.Module | None = None, ba
         if jax.process_index() == 0:
             workdir.mkdir(parents=True, exist_ok=True)
             own = {own_module.KEY: own_module.describe(module, batch)} if module is not None else {}
-            write_json(path, {**config.to_dict(), **own})
+            write_json(path, {**config.to_dict(), **own}, sealed=True)
         return
     saved = {**ADDED, **enrolment.with_defaults(_read_object(path, NEEDED))}
     own_module.check(saved.pop(own_module.KEY, None), module, workdir)

@@ -16,6 +16,7 @@ import configs.base  # noqa: F401  loaded once, before the children load configs
 from data_prep import synthetic
 from mmer_jax import extract, main, report, table
 from mmer_jax.data import records
+from mmer_jax.files import sums
 from tests.campaign.two import other_told, train_two
 
 HERE = Path(__file__).resolve().parent
@@ -135,7 +136,8 @@ def _digest(path: Path) -> str:
     content = path.read_bytes()
     if path.name == 'results.json':
         value = json.loads(content)
-        value.pop('provenance', None)
+        for key in ('provenance', sums.OWN):
+            value.pop(key, None)
         content = json.dumps(value).encode()
     return hashlib.sha256(content).hexdigest()
 

@@ -25,6 +25,7 @@ from tests.campaign.subject import Subject
 SLOW = (
     'config.json of weights',
     'results.json of a run',
+    'results.json of a run, without a sum',
     'metrics.jsonl, predictions of a run',
 )  # not in the short part
 CHUNK = 25  # inputs of one child, and of a reader per round

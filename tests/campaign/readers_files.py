@@ -12,7 +12,7 @@ from safetensors.numpy import save_file
 
 from data_prep.convert_weights import huggingface, torch_files
 from data_prep.convert_weights.huggingface_files import Tensors
-from mmer_jax.files import read_jsonl, sums
+from mmer_jax.files import read_json, read_jsonl, sums, write_json
 from mmer_jax.media import audio, video
 from mmer_jax.prediction import run_exported
 from mmer_jax.pretrained import Head, find_tokenizer, load_head, load_pretrained, save_pretrained
@@ -202,10 +202,26 @@ def make_lines(folder: Path) -> None:
     (folder / 'metrics.jsonl').write_text(''.join(json.dumps(row) + '\n' for row in rows))
 
 
+def make_sealed_run(folder: Path) -> None:
+    """As training writes it: the other one is as version 0.2 did."""
+    classification_run(folder)
+    write_json(folder / 'results.json', read_json(folder / 'results.json'), sealed=True)
+
+
 def make_config(folder: Path) -> None:
     from tests.campaign.tiny import get_config
 
     (folder / 'config.json').write_text(json.dumps(get_config().to_dict()))
+
+
+def make_sealed_config(folder: Path) -> None:
+    from tests.campaign.tiny import get_config
+
+    write_json(folder / 'config.json', get_config().to_dict(), sealed=True)
+
+
+def read_config(folder: Path) -> Any:
+    return workdir.read_config(folder)[0].to_dict()
 
 
 def make_checkpoint(folder: Path) -> None:
@@ -243,13 +259,14 @@ SUBJECTS = (
     Subject('ogg', make_sound('a.ogg'), read_sound('a.ogg'), ('a.ogg',), BYTES, has_sum=True),
     Subject('mp4, sound', make_mp4, read_sound('clip.mp4'), ('clip.mp4',), BYTES),
     Subject('mp4, pictures', make_mp4, read_pictures, ('clip.mp4',), BYTES),
-    Subject('results.json of a run', make_run, report_of, ('results.json',), JSON),
+    Subject('results.json of a run', make_sealed_run, report_of, ('results.json',), BYTES, has_sum=True),
+    Subject('results.json of a run, without a sum', make_run, report_of, ('results.json',), JSON),
     Subject('metrics.jsonl, predictions of a run', make_run, report_of,
             ('fold_0/metrics.jsonl', 'fold_0/predictions/test.npz'), BYTES),
     Subject('metrics.jsonl', make_lines, lambda folder: read_jsonl(folder / 'metrics.jsonl'), ('metrics.jsonl',),
             (change_bytes, change_lines)),
-    Subject('config.json of a run', make_config, lambda folder: workdir.read_config(folder)[0].to_dict(),
-            ('config.json',), JSON),
+    Subject('config.json of a run', make_sealed_config, read_config, ('config.json',), BYTES, has_sum=True),
+    Subject('config.json of a run, without a sum', make_config, read_config, ('config.json',), JSON),
     Subject('files of a checkpoint', make_checkpoint, read_checkpoint,
             ('3/state/d/a', '3/state/_METADATA', f'3/{checkpoint.SUMS}'), BYTES, has_sum=True),
 )  # fmt: skip
