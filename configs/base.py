@@ -73,6 +73,7 @@ def get_base(name: str, variant: str = '', variants: tuple[str, ...] = ('smoke',
     # Model selection, on validation only.
     config.selection = ConfigDict()
     config.selection.metric = 'loss'  # auto: by the kind of label
+    config.selection.folds = 0  # inner folds over all that are not tested choose the epoch, then all train; 0: off
     config.selection.patience = 0  # epochs without improvement until a seed stops; 0: never
     config.selection.plateau_patience = 0  # epochs without improvement until the rate falls; 0: never
     config.selection.plateau_factor = 0.1

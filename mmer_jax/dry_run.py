@@ -12,6 +12,7 @@ from ml_collections import ConfigDict
 
 from mmer_jax.data.folds import SPLITS
 from mmer_jax.data.records import RecordSource
+from mmer_jax.inner_folds import inner_of
 from mmer_jax.run import sharding
 from mmer_jax.run.compiling import shapes_of
 from mmer_jax.run.program import FoldData, Program, load_fold, make_model, make_program, takes_turns
@@ -39,6 +40,9 @@ def lines(config: ConfigDict, workdir: str | Path, folds: Sequence[int] | None =
         sizes = ', '.join(f'{split} {len(getattr(fold, split)):,}' for split in SPLITS)
         marks = f'  ! {"; ".join(fold.marks)}' if fold.marks else ''
         yield f'  {number}  {fold.name}: {sizes}{marks}'
+        if inner := inner_of(config, source, fold):
+            held = ', '.join(f'{len(one.validation):,}' for one in inner)
+            yield f'     {len(inner)} inner folds choose its epochs, each validating {held} of the training records'
     yield from ('', f'Shapes of fold {all_folds[chosen[0]].name} (rows x steps x features; each is compiled once)')
     yield from _shape_lines(config, source, fold_data)
     yield from ('', 'Model')

@@ -28,6 +28,8 @@ from ml_collections import ConfigDict
 from mmer_jax import __version__, train
 from mmer_jax.files import write_json
 from mmer_jax.files.together import write_together
+from mmer_jax.inner_folds import Programs, choose_epochs
+from mmer_jax.loop import AfterEpoch, Loop
 from mmer_jax.metrics import is_better_high
 from mmer_jax.results import page
 from mmer_jax.results import trials as trials_of
@@ -35,7 +37,7 @@ from mmer_jax.results.runs import flat
 from mmer_jax.run import cache, trackers, writer
 from mmer_jax.run.checkpoint import Checkpoints
 from mmer_jax.run.choices import Range
-from mmer_jax.run.program import FoldData, Program, load_fold, make_model, make_program
+from mmer_jax.run.program import FoldData, Program, load_fold, make_model
 from mmer_jax.run.selection import Selection
 from mmer_jax.run.study import Pruned, Study, Trial, alone, import_optuna
 from mmer_jax.run.workdir import check_config, config_differences, may_change
@@ -80,6 +82,12 @@ class Progress:
         values = [*(row['value'] for row in self.rows), *(float(self.sign * best) for best in selection.best)]
         self.trial.report(self.fold, epoch, float(np.mean(values)))
 
+    def in_inner_fold(self, number: int) -> AfterEpoch:
+        """The same of an inner fold: each is a step of the trial, judged by itself until their curves are averaged."""
+        if number:
+            self.fold += 1
+        return self.after_epoch
+
     def end_fold(self, name: str, selection: Selection) -> None:
         for n, seed in enumerate(self.seeds):
             row: dict[str, Any] = {'fold': name, 'seed': int(seed), 'value': float(self.sign * selection.best[n])}
@@ -96,17 +104,19 @@ def run_trial(config: ConfigDict, trial: Trial) -> float | None:
     check_config_values(config)
     config = train.completed(config)
     source, folds, _ = train.folds_to_run(config, None)
-    module, program = make_model(config, source), None
+    programs = Programs(config, make_model(config, source))
     check_config(config, trial.folder)
     higher = is_better_high(config.selection.metric)
     progress = Progress(trial, higher=higher, seeds=config.seed + np.arange(config.seeds))
     try:
         for fold in folds:
-            data = load_fold(config, source, fold)
-            if program is None or program.total_steps != len(data.loaders['train'].plan):
-                program = make_program(config, module, data)
             folder = trial.folder / fold.name if len(folds) > 1 else trial.folder
-            progress.end_fold(fold.name, train_fold(config, folder, data, program, progress))
+            if config.selection.folds:
+                choice = choose_epochs(config, folder, source, fold, programs, after_epoch=progress.in_inner_fold)
+                progress.end_fold(fold.name, choice.reached(config.epochs))
+                continue
+            data = load_fold(config, source, fold)
+            progress.end_fold(fold.name, train_fold(config, folder, data, programs.of(data), progress))
     except Pruned as where:
         trial.prune(str(where), time.monotonic() - begun)
         return None
@@ -127,7 +137,7 @@ def train_fold(config: ConfigDict, folder: Path, data: FoldData, program: Progra
         program.background.listener = bar.wait
         try:
             after = progress.after_epoch
-            loop = train.Loop(config, data, program, checkpoints, log, bar, tracker, after_epoch=after)
+            loop = Loop(config, data, program, checkpoints, log, bar, tracker, after_epoch=after)
             loop.run()
         finally:
             program.background.forget()

@@ -24,7 +24,7 @@ from mmer_jax.data.folds import SPLITS, Fold, Manifest, check_folds, records_of,
 LEAST_SPEAKERS = 3  # one to test, one to validate, one to train on
 
 
-def _natural(values: np.ndarray) -> list[str]:
+def natural(values: np.ndarray) -> list[str]:
     """Different values in natural order: '2' before '10', so that actor numbers without zeros stay in order."""
 
     def key(value: str) -> tuple[list[str | int], str]:
@@ -65,14 +65,14 @@ def _balanced(manifest: Manifest, speaker: np.ndarray, name: str, protocol: str)
     column = text_column(manifest, name, f'{protocol} with balance={name!r}')
     places: dict[str, float] = {}
     for value in sorted(set(column.tolist())):
-        own = _natural(speaker[column == value])
+        own = natural(speaker[column == value])
         if both := [one for one in own if one in places]:
             found = ' and '.join(map(repr, sorted(set(column[speaker == both[0]].tolist()))))
             raise ValueError(
                 f'{protocol}: balance={name!r} needs one value a speaker, but speaker {both[0]!r} has {found} there'
             )
         places |= {one: (k + 0.5) / len(own) for k, one in enumerate(own)}
-    return sorted(_natural(speaker), key=lambda one: places[one])
+    return sorted(natural(speaker), key=lambda one: places[one])
 
 
 def _left_to_train(protocol: str, speakers: Sequence[str], test: int, validation: int) -> None:
@@ -124,7 +124,7 @@ def leave_sessions_out(manifest: Manifest, *, validation_sessions: int = 1, test
     _whole(protocol, 'validation_sessions', validation_sessions, 1)
     _whole(protocol, 'test_sessions', test_sessions, 1)
     column = text_column(manifest, 'session', protocol)
-    sessions = _natural(column)
+    sessions = natural(column)
     needed = validation_sessions + test_sessions + 1
     if len(sessions) < needed:
         raise ValueError(
@@ -168,7 +168,7 @@ def leave_speakers_out(
         _whole(protocol, name, low if value is None else value, low)
     _selection(protocol, selection)
     column = text_column(manifest, 'speaker', protocol)
-    speakers = _natural(column) if balance is None else _balanced(manifest, column, balance, protocol)
+    speakers = natural(column) if balance is None else _balanced(manifest, column, balance, protocol)
     least = size + 1 if size else folds or 5
     if least > len(speakers):
         wanted = f'groups of {size}' if size else f'{least} folds'
@@ -205,7 +205,7 @@ def speaker_disjoint_random(
     _fraction(protocol, 'test_fraction', test_fraction)
     _fraction(protocol, 'validation_fraction', validation_fraction)
     column = text_column(manifest, 'speaker', protocol)
-    speakers = _natural(column)
+    speakers = natural(column)
     # RandomState's numbers are frozen for good; a Generator's may change with the version of numpy.
     shuffled = [speakers[place] for place in np.random.RandomState(seed).permutation(len(speakers))]
     if folds > len(speakers):

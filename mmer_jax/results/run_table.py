@@ -90,7 +90,8 @@ def _cells(
     cells += [f'{format_number(first, floor)} ({about(first).title})', ', '.join(quoted) or '–']
     marks = marks_of(run)
     averaged = f'; {run.text}' if isinstance(run, Ensemble) else ''
-    return [*cells, results['protocol'] + averaged + (f' ⚠ {"; ".join(marks)}' if marks else '')]
+    inner = f'; {folds} inner folds' if (folds := results.get('selection_folds')) else ''
+    return [*cells, results['protocol'] + inner + averaged + (f' ⚠ {"; ".join(marks)}' if marks else '')]
 
 
 def span_of(tested: Predicted | None, metric: str) -> str:

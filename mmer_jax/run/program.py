@@ -18,7 +18,7 @@ import numpy as np
 import optax
 from ml_collections import ConfigDict
 
-from mmer_jax.data import augment, enrolment, leakage, speakers
+from mmer_jax.data import augment, enrolment, inner_folds, leakage, speakers
 from mmer_jax.data.batches import (
     BatchPlan,
     LoadBatch,
@@ -63,6 +63,9 @@ class FoldData:
 
     def whole(self, split: str) -> LoadBatch:
         """A loader of each record of the split once, in order, nothing augmented: for measuring, also on 'train'."""
+        if not len(getattr(self.fold, split)):
+            why = ': config.selection.folds trained on them' if split == 'validation' else ''
+            raise ValueError(f'fold {self.fold.name!r} has no {split} records{why}; choose another split')
         load, size = self.loaders[split], self.loaders['test'].plan.batch_size
         plan = dataclasses.replace(load.plan, batch_size=size, shuffle=False, epochs=1)
         return dataclasses.replace(load, plan=plan, augmentations=())
@@ -78,9 +81,13 @@ def open_source(config: ConfigDict) -> RecordSource:
 
 
 def folds_of(config: ConfigDict, source: RecordSource) -> list[Fold]:
-    """All folds of the config's protocol, checked, with their marks; enrolled clips are in none of their sets."""
+    """All folds of the config's protocol, checked, with their marks; enrolled clips are in none of their sets.
+
+    With inner folds (config.selection.folds) all that are not tested are trained on, and none validates.
+    """
     folds = leakage.folds_of_source(source, config.protocol.name, config.protocol.options.to_dict())
-    return enrolment.enrol(folds, source, enrolment.of_config(config.data), tuple(config.data.normalize))
+    folds = enrolment.enrol(folds, source, enrolment.of_config(config.data), tuple(config.data.normalize))
+    return [inner_folds.merged(fold) for fold in folds] if config.selection.folds else folds
 
 
 def elsewhere(config: ConfigDict, directory: str | Path | None) -> ConfigDict:

@@ -5,6 +5,7 @@ select exactly as N single runs would.
 """
 
 import dataclasses
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -64,3 +65,44 @@ class Selection:
         for name, numbers in value.items():
             numbers = [-np.inf if number is None else number for number in numbers]
             setattr(self, name, np.asarray(numbers, getattr(self, name).dtype))
+
+
+class Curves(Selection):
+    """Of an inner fold: what validation gave at each epoch is kept, and nobody is chosen by it alone.
+
+    curve: by epoch and seed {'value': by which is chosen, 'measured': all metrics}.
+    """
+
+    def __post_init__(self):
+        super().__post_init__()
+        self.curve: list[list[dict[str, Any]]] = []
+
+    def record(self, values: np.ndarray, measured: Sequence[Mapping[str, Any]]) -> None:
+        """The values (N,) of an epoch, and all that was measured of each seed."""
+        rows = zip(values.tolist(), measured, strict=True)
+        self.curve.append([{'value': value, 'measured': dict(all_of)} for value, all_of in rows])
+
+    def to_json(self) -> dict[str, Any]:
+        return {**super().to_json(), 'curve': self.curve}
+
+    def restore(self, value: dict[str, Any]) -> None:
+        super().restore({name: numbers for name, numbers in value.items() if name != 'curve'})
+        self.curve = value['curve']
+
+
+class Chosen(Selection):
+    """Of the training that follows inner folds: each seed stops at its epoch, which is known."""
+
+    def __init__(self, epochs: Sequence[int], higher_is_better: bool):
+        super().__init__(len(epochs), higher_is_better)
+        self.chosen = np.asarray(epochs, np.int64)
+
+    def update(self, epoch: int, values: np.ndarray) -> np.ndarray:
+        """As Selection.update, with the mean of the inner folds at this epoch as `values`."""
+        comparable = np.asarray(values, np.float64) if self.higher_is_better else -np.asarray(values, np.float64)
+        now = self.running & (epoch == self.chosen)
+        self.best = np.where(now, comparable, self.best)
+        self.best_epoch = np.where(now, epoch, self.best_epoch)
+        self.epochs = np.where(self.running, epoch, self.epochs)
+        self.running = self.running & (epoch < self.chosen)
+        return now

@@ -77,7 +77,7 @@ def check_config(config: Any, workdir: Path, module: nn.Module | None = None, ba
             own = {own_module.KEY: own_module.describe(module, batch)} if module is not None else {}
             write_json(path, {**config.to_dict(), **own}, sealed=True)
         return
-    saved = {**ADDED, **enrolment.with_defaults(_read_object(path, NEEDED))}
+    saved = with_defaults(_read_object(path, NEEDED))
     own_module.check(saved.pop(own_module.KEY, None), module, workdir)
     changed = [one for one in config_differences(saved, config.to_dict()) if not may_change(one.key)]
     if changed:
@@ -85,6 +85,13 @@ def check_config(config: Any, workdir: Path, module: nn.Module | None = None, ba
             f'{workdir} was begun with another config: {"; ".join(map(str, changed))}. '
             'Take a new --workdir, or the old values to resume'
         )
+
+
+def with_defaults(saved: dict[str, Any]) -> dict[str, Any]:
+    """A saved config, with what versions before its keys did where it lacks them."""
+    selection = saved.get('selection')
+    added = {'selection': {'folds': 0, **selection}} if isinstance(selection, dict) else {}
+    return {**ADDED, **enrolment.with_defaults(saved), **added}
 
 
 class Difference(NamedTuple):
@@ -117,7 +124,7 @@ def config_differences(old: dict[str, Any], new: dict[str, Any], prefix: str = '
 def read_config(workdir: Path) -> tuple[Any, dict[str, Any] | None]:
     """The config of a run, and the entry of its own module; None where it is the config's model."""
     path = workdir / 'config.json'
-    saved = {**ADDED, **enrolment.with_defaults(_read_object(path, NEEDED))}
+    saved = with_defaults(_read_object(path, NEEDED))
     own = saved.pop(own_module.KEY, None)
     try:
         return ConfigDict(saved), own

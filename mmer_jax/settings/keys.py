@@ -63,6 +63,7 @@ KEYS: dict[str, ranges.Kind] = {
     'optimizer.clip_value': ranges.NOT_NEGATIVE,
     'optimizer.average': ranges.BELOW_1,
     'selection.metric': ranges.NAME,
+    'selection.folds': ranges.Number(int, low=2, high=ranges.LARGEST, also=(0,)),
     'selection.patience': ranges.COUNT_OR_0,
     'selection.plateau_patience': ranges.COUNT_OR_0,
     'selection.plateau_factor': ranges.BETWEEN_0_AND_1,
@@ -103,6 +104,11 @@ OPTIONS: dict[Any, ranges.Kind] = {
     'ratio': ranges.Items(ranges.POSITIVE, 2),
     'probability': ranges.FRACTION,
     'per': ranges.Text(('clip', 'frame')),
+}
+ONE_BY_ONE = {  # why a key does not go with inner folds
+    'selection.patience': 'curves of unequal length have no mean',
+    'selection.plateau_patience': 'the final training has no validation to lower its rate by',
+    'start_from': 'a run that it begins with has seen what inner folds validate on',
 }
 PUBLISHED = ranges.optional(ranges.FINITE)
 
@@ -237,6 +243,10 @@ def _together(flat: Mapping[str, Any]) -> Iterator[str]:
         yield f'config.seed: found {seed} and {seeds} seeds, expected a last seed of at most {ranges.LARGEST}'
     if _whole(seeds, flat['mesh.seed']) and seeds % flat['mesh.seed']:
         yield f'config.mesh.seed: found {flat["mesh.seed"]}, expected a divisor of config.seeds = {seeds}'
+    if flat['selection.folds']:
+        for key in ('selection.patience', 'selection.plateau_patience', 'start_from'):
+            if flat[key]:
+                yield f'config.{key}: found {flat[key]!r}, expected none with config.selection.folds: {ONE_BY_ONE[key]}'
     if flat['data.normalize_by'] == 'speaker' and not flat['data.normalize']:
         yield "config.data.normalize: found (), expected what is normalised by speaker, such as ('audio',)"
     weights = flat['losses']
