@@ -1,5 +1,7 @@
 """Audio-visual fusion blocks: parity with the official code, recomputation in numpy, counts, what masks keep out."""
 
+from functools import cache, partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -215,7 +217,7 @@ def test_multiplicative_weighs_down_a_modality_where_the_other_is_certain():
 
     def gradient(other):
         logits = jnp.concatenate([unsure, jnp.asarray([[[other, 0.0]]])], 1)
-        return jax.grad(lambda logits: -multiplicative(logits, 0.5)[0, 0])(logits)[0]
+        return jax.jit(jax.grad(lambda logits: -multiplicative(logits, 0.5)[0, 0]))(logits)[0]
 
     assert 0 < -gradient(8.0)[0, 0] < 0.1 * -gradient(0.0)[0, 0]
     q, p = 0.5**0.5, 0.5  # of the second modality, with the first unsure: -q (1 - p)
@@ -270,7 +272,7 @@ def test_hashes_are_part_of_the_config():
 
 
 def test_compact_bilinear_has_finite_gradients_at_zero():
-    gradient = jax.grad(lambda x: CompactBilinear(16).apply({}, [x, x]).sum())(jnp.zeros((2, 3)))
+    gradient = jax.jit(jax.grad(lambda x: CompactBilinear(16).apply({}, [x, x]).sum()))(jnp.zeros((2, 3)))
     np.testing.assert_array_equal(gradient, 0)
     np.testing.assert_array_equal(signed_sqrt(jnp.asarray([-4.0, 9.0])), [-2, 3])
 
@@ -324,7 +326,7 @@ def test_msaf_weighs_blocks_by_a_softmax_over_all_of_them():
     }  # fmt: skip
     x = {m: value.astype(np.float32) for m, value in x.items()}
     block = Msaf(block_channel, reduction=2, lowest_attention=0.1)
-    out, variables = block.init_with_output(jax.random.key(1), x, {}, train=False)
+    out, variables = jax.jit(partial(block.init_with_output, train=False))(jax.random.key(1), x, {})
     params = tree64(variables['params'])
     blocks = {m: -(-size // block_channel) for m, size in sizes.items()}
     joint = 0
@@ -348,7 +350,8 @@ def test_block_dropout_drops_whole_blocks(twice):
     x = {'vision': np.ones((200, 2, 2, 8), np.float32), 'audio': np.ones((200, 3, 4), np.float32)}
     block = Msaf(4, reduction=2, block_dropout=0.2, drop_twice=twice)
     variables = jax.tree.map(jnp.zeros_like, block.init(jax.random.key(0), x, {}, train=False))
-    out, _ = block.apply(variables, x, {}, train=True, rngs={'dropout': jax.random.key(0)}, mutable=['batch_stats'])
+    apply = jax.jit(partial(block.apply, train=True, mutable=['batch_stats']))
+    out, _ = apply(variables, x, {}, rngs={'dropout': jax.random.key(0)})
     grown = 1 / 0.8 ** (2 if twice else 1) / 3
     by_block = np.concatenate(
         [np.asarray(out['vision'])[:, 0, 0].reshape(200, 2, 4), np.asarray(out['audio'])[:, :1]], 1
@@ -370,13 +373,18 @@ def block_inputs(rows=3, seed=0):
 TINY = {'width': 8, 'num_layers': 1, 'num_heads': 2}
 
 
+@cache
+def compiled(**fields):
+    return jax.jit(partial(CrossModalResidual(**TINY, **fields).apply, train=False))
+
+
 @pytest.fixture(scope='module')
 def block():
     """Functions of (inputs, changed fields) -> fused map and attention map, all on the same parameters."""
     params = CrossModalResidual(**TINY).init(jax.random.key(0), *block_inputs(), train=False)
 
     def run(inputs, **fields):
-        return CrossModalResidual(**TINY, **fields).apply(params, *inputs, train=False)
+        return compiled(**fields)(params, *inputs)
 
     return params['params'], run
 
@@ -403,7 +411,8 @@ def test_the_map_is_equations_7_and_8(block):
 def test_a_sequence_is_attended_over_its_steps():
     video, audio, *masks = block_inputs()
     block, source = CrossModalResidual(**TINY), video.mean((2, 3))
-    (fused, attention), _ = block.init_with_output(jax.random.key(0), audio, source, *masks[::-1], train=False)
+    run = jax.jit(partial(block.init_with_output, train=False))
+    (fused, attention), _ = run(jax.random.key(0), audio, source, *masks[::-1])
     assert fused.shape == audio.shape
     np.testing.assert_allclose(attention.sum(1), 1, rtol=1e-5)
     assert np.ptp(np.asarray(attention)) > 1e-3
@@ -440,7 +449,8 @@ def test_causal_hides_later_steps_from_earlier_ones_only(block):
     """The summary is the last step, which sees all in both; a first layer's earlier steps see less, so two differ."""
     params = CrossModalResidual(8, 2, 2).init(jax.random.key(0), *block_inputs(), train=False)
     plain, causal = (
-        CrossModalResidual(8, 2, 2, causal=on).apply(params, *block_inputs(), train=False)[1] for on in (False, True)
+        jax.jit(partial(CrossModalResidual(8, 2, 2, causal=on).apply, train=False))(params, *block_inputs())[1]
+        for on in (False, True)
     )
     assert np.abs(np.asarray(plain - causal)).max() > 1e-5
     _, run = block

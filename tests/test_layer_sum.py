@@ -1,5 +1,7 @@
 """The learnt sum over an encoder's states: its value, its gradient, and what else reads its parameter."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -73,8 +75,8 @@ def test_the_last_state_behind_its_norm(name):
     encoder, case = encoder_of(name, layer_sum=True, layer_sum_norm=True)
     x, mask = batch_of(case)
     variables = variables_of(encoder, x, mask)
-    features, valid = encoder.apply(variables, x, mask, train=False)
-    states, _ = encoder.apply(variables, x, mask, train=False, method='states')
+    features, valid = jax.jit(partial(encoder.apply, train=False))(variables, x, mask)
+    states, _ = jax.jit(partial(encoder.apply, train=False, method='states'))(variables, x, mask)
     weights = np.exp(variables['params']['layer_weights'])
     wanted = np.einsum('l,lbtd->btd', weights / weights.sum(), np.stack(states))
     np.testing.assert_allclose(features, np.where(valid[..., None], wanted, 0), atol=1e-5)
