@@ -1,5 +1,6 @@
 """The models audio_visual and cfn_sr: counts of the paper's tables, coupled stages, masks, errors."""
 
+import functools
 from typing import Any
 
 import flax.linen as nn
@@ -99,6 +100,11 @@ def make_batch(rows=ROWS, *, units=False, extra=0, garbage=0.0, seed=0):
     return batch
 
 
+@functools.partial(jax.jit, static_argnums=0)
+def outputs_of(model, variables, batch):
+    return model.apply(variables, batch, train=False)
+
+
 def count(tree):
     return sum(leaf.size for leaf in jax.tree.leaves(tree))
 
@@ -120,15 +126,17 @@ FAINT = {
     'msaf': (JOINT,), 'vectors_msaf': (JOINT,), 'cfn_sr': (SCORE, KEY), 'video_to_audio': (SCORE, KEY),
     'vectors_to_audio': (SCORE,),
 }  # fmt: skip
+SGD = optax.sgd(1.0, momentum=0.5)  # after one step its trace is the gradient
 WITH_STATISTICS = ('msaf', 'cfn_sr')  # those whose blocks could mix rows
 
 
 @pytest.fixture(scope='module', params=CASES, ids=CASES)
 def case(request):
     model, units = CASES[request.param], 'vectors' in request.param
-    variables = model.init(jax.random.key(0), make_batch(units=units), train=False)
+    state = init_state(model, SGD, make_batch(units=units), 0)
+    variables = {'params': state.params, **state.model_state}
     predict = jax.jit(lambda batch: model.apply(variables, batch, train=False)['prediction'])
-    return request.param, model, units, variables, predict
+    return request.param, model, units, state, predict
 
 
 def test_padding_order_and_other_rows_change_nothing(case):
@@ -148,11 +156,9 @@ def test_padding_order_and_other_rows_change_nothing(case):
 
 
 def test_every_parameter_learns_and_padding_rows_change_no_training_step(case):
-    name, model, units, _, _ = case
+    name, model, units, state, _ = case
     batch = make_batch(units=units)
-    sgd = optax.sgd(1.0, momentum=0.5)  # after one step its trace is the gradient
-    step = jax.jit(make_train_step(model, sgd, make_loss({'cross_entropy': 1.0})))
-    state = init_state(model, sgd, batch, 0)
+    step = jax.jit(make_train_step(model, SGD, make_loss({'cross_entropy': 1.0})))
     padded = {key: np.concatenate([value, np.zeros_like(value[:2])]) for key, value in batch.items()}
     new, numbers = step(state, padded)
     # The whole path through an attention map has little gradient in networks as small as these.
@@ -254,8 +260,8 @@ def test_without_its_blocks_a_coupled_network_is_the_plain_one(fusion):
     zeros = {name: jax.tree.map(jnp.zeros_like, p) for name, p in variables['params'].items() if fusion in name}
     params = {name: p for name, p in variables['params'].items() if fusion not in name}
     statistics = {name: s for name, s in variables['batch_stats'].items() if fusion not in name}
-    out = coupled.apply({**variables, 'params': {**params, **zeros}}, batch, train=False)
-    expected = plain.apply({'params': params, 'batch_stats': statistics}, batch, train=False)
+    out = outputs_of(coupled, {**variables, 'params': {**params, **zeros}}, batch)
+    expected = outputs_of(plain, {'params': params, 'batch_stats': statistics}, batch)
     if fusion == 'mmtm':
         np.testing.assert_allclose(out['prediction'], expected['prediction'], rtol=1e-5, atol=1e-6)
     else:
@@ -277,7 +283,7 @@ def test_published_quirk_lets_rows_change_each_other():
     variables['params']['cross_modal']['score']['kernel'] *= (
         100  # sharp maps, for those of random weights are all alike
     )
-    one, two = (quirk.apply(variables, b, train=False)['prediction'][0] for b in (batch, mixed))
+    one, two = (outputs_of(quirk, variables, b)['prediction'][0] for b in (batch, mixed))
     assert np.abs(np.asarray(one - two)).max() > 1e-4
 
 
