@@ -36,22 +36,31 @@ def placed(state):
     return sharding.put_tree(state, sharding.state_sharding(sharding.make_mesh()))
 
 
-def steps(optimizer, state, count):
+def fresh_state(optimizer):
+    return jax.jit(jax.vmap(lambda seed: init_state(MODEL, optimizer, BATCH, seed)))(SEEDS)
+
+
+def stepping(optimizer):
+    """(state, count) -> the state that many steps later; compiled once."""
     step = jax.jit(over_seeds(make_train_step(MODEL, optimizer, LOSS), len(SEEDS)))
-    for _ in range(count):
-        state, _ = step(state, BATCH)
-    return state
+
+    def steps(state, count):
+        for _ in range(count):
+            state, _ = step(state, BATCH)
+        return state
+
+    return steps
 
 
 @pytest.mark.parametrize('name', list(OLD))
 def test_a_state_of_an_array_per_parameter_is_converted(name, tmp_path, monkeypatch, capsys):
     optimizer, _ = make_optimizer({**FIELDS, 'name': name, **CHANGES[name]}, 10)
-    old = jax.vmap(lambda seed: init_state(MODEL, OLD[name], BATCH, seed))(SEEDS)
-    old = placed(steps(OLD[name], old, 3))
+    old_steps, steps = stepping(OLD[name]), stepping(optimizer)
+    old = placed(old_steps(placed(fresh_state(OLD[name])), 3))
     with monkeypatch.context() as patch, Checkpoints(tmp_path / 'checkpoints') as checkpoints:
         patch.setattr(checkpoint, 'FORMAT', 1)
         checkpoints.save(3, state=old, best=variables_of(old), host={})
-    fresh = placed(jax.vmap(lambda seed: init_state(MODEL, optimizer, BATCH, seed))(SEEDS))
+    fresh = placed(fresh_state(optimizer))
 
     def convert(saved, wanted):
         return old_checkpoints.convert(saved, wanted, optimizer.members(wanted.params))
@@ -59,12 +68,12 @@ def test_a_state_of_an_array_per_parameter_is_converted(name, tmp_path, monkeypa
     with Checkpoints(tmp_path / 'checkpoints') as checkpoints:
         _, found, _, _ = checkpoints.restore_newest(state=fresh, best=variables_of(fresh), convert=convert)
     assert 'version 0.1 and was converted' in capsys.readouterr().err
-    expected, found = steps(OLD[name], old, 2), steps(optimizer, found, 2)
+    expected, found = old_steps(old, 2), steps(found, 2)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), found.params, expected.params)
     assert int(found.step[0]) == 5
     # The moments matter: with fresh ones the parameters differ.
     forgotten = found.replace(opt_state=fresh.opt_state, params=old.params)
-    other = steps(optimizer, forgotten, 2)
+    other = steps(forgotten, 2)
     assert max(float(abs(a - b).max()) for a, b in zip(
         jax.tree.leaves(other.params), jax.tree.leaves(expected.params), strict=True
     )) > 1e-4  # fmt: skip
@@ -72,7 +81,7 @@ def test_a_state_of_an_array_per_parameter_is_converted(name, tmp_path, monkeypa
 
 def test_a_state_that_lacks_a_parameter_is_refused():
     optimizer, _ = make_optimizer(FIELDS, 10)
-    state = placed(jax.vmap(lambda seed: init_state(MODEL, optimizer, BATCH, seed))(SEEDS))
+    state = placed(fresh_state(optimizer))
     saved = {'opt_state': {'count': np.zeros(2), 'mu': {}}, 'params': {}}
     with pytest.raises(old_checkpoints.Unreadable, match=r'has 0 arrays called'):
         old_checkpoints.convert(saved, state, optimizer.members(state.params))
