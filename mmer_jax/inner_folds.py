@@ -81,7 +81,8 @@ def choose(curves: Sequence[Curve], records: Sequence[int], metric: str) -> Choi
     weights = np.asarray(records, np.float64) / np.sum(records)
 
     def mean(values: Sequence[float | None]) -> float | None:
-        return None if any(value is None for value in values) else float(np.dot(weights, np.asarray(values, float)))
+        found = np.array([np.nan if value is None else value for value in values], np.float64)
+        return float(weights @ found) if np.isfinite(found).all() else None
 
     together: Curve = []
     for epoch in zip(*curves, strict=True):
@@ -90,8 +91,12 @@ def choose(curves: Sequence[Curve], records: Sequence[int], metric: str) -> Choi
             measured = {key: mean([part['measured'].get(key) for part in parts]) for key in parts[0]['measured']}
             seeds.append({'value': mean([part['value'] for part in parts]), 'measured': measured})
         together.append(seeds)
-    values = np.array([[one['value'] for one in seeds] for seeds in together])  # (epochs, N)
-    best = values.argmax(0) if is_better_high(metric) else values.argmin(0)
+    sign = 1 if is_better_high(metric) else -1
+    # An epoch at which an inner fold had no value is not chosen.
+    values_EN = np.array(
+        [[-np.inf if (x := one['value']) is None else sign * x for one in seeds] for seeds in together]
+    )
+    best = values_EN.argmax(0)
     return Choice((best + 1).tolist(), together, metric)
 
 

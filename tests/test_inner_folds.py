@@ -103,6 +103,17 @@ def test_the_mean_weighs_records_and_the_first_best_epoch_is_chosen():
         assert np.isnan(found.measured(1)[0]['uar'])
 
 
+@pytest.mark.parametrize('nothing', [None, float('nan')])  # as read from a file, and as measured
+@pytest.mark.parametrize('metric', ['accuracy', 'loss'])
+def test_an_epoch_at_which_an_inner_fold_had_no_value_is_not_chosen(metric, nothing):
+    def curve(*values):
+        return [[{'value': value, 'measured': {}}] for value in values]
+
+    found = of_run.choose([curve(nothing, 0.4, 0.4), curve(0.9, 0.4, nothing)], [1, 1], metric)
+    assert found.epochs == [2]
+    assert [seeds[0]['value'] for seeds in found.mean] == [None, pytest.approx(0.4), None]
+
+
 def test_each_seed_stops_at_its_own_epoch():
     found = Chosen([1, 3], True)
     improved = [found.update(epoch, np.array([0.1, 0.2])).tolist() for epoch in (1, 2, 3)]
