@@ -12,9 +12,9 @@ from ml_collections import ConfigDict
 
 from mmer_jax.data.folds import SPLITS
 from mmer_jax.data.records import RecordSource
-from mmer_jax.inner_folds import inner_of
 from mmer_jax.run import sharding
 from mmer_jax.run.compiling import shapes_of
+from mmer_jax.run.inner_folds import inner_of
 from mmer_jax.run.program import FoldData, Program, load_fold, make_model, make_program, takes_turns
 from mmer_jax.run.step import variables_of
 from mmer_jax.settings import shown

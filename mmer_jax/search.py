@@ -28,8 +28,6 @@ from ml_collections import ConfigDict
 from mmer_jax import __version__, train
 from mmer_jax.files import write_json
 from mmer_jax.files.together import write_together
-from mmer_jax.inner_folds import Programs, choose_epochs
-from mmer_jax.loop import AfterEpoch, Loop
 from mmer_jax.metrics import is_better_high
 from mmer_jax.results import page
 from mmer_jax.results import trials as trials_of
@@ -37,6 +35,8 @@ from mmer_jax.results.runs import flat
 from mmer_jax.run import cache, trackers, writer
 from mmer_jax.run.checkpoint import Checkpoints
 from mmer_jax.run.choices import Range
+from mmer_jax.run.inner_folds import Programs, choose_epochs
+from mmer_jax.run.loop import AfterEpoch, Loop
 from mmer_jax.run.program import FoldData, Program, load_fold, make_model
 from mmer_jax.run.selection import Selection
 from mmer_jax.run.study import Pruned, Study, Trial, alone, import_optuna

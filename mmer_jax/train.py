@@ -14,20 +14,20 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from mmer_jax import __version__, evaluate
+from mmer_jax import __version__
 from mmer_jax.data import other_data
 from mmer_jax.data.batches import check_main_guard, labels_of
 from mmer_jax.data.folds import SPLITS, Fold
 from mmer_jax.data.records import RecordSource
 from mmer_jax.files import write_json
-from mmer_jax.inner_folds import Choice, Programs, choose_epochs, forget_states, inner_of, marks_of_row
-from mmer_jax.loop import Loop
 from mmer_jax.metrics import floors, names, unfit
 from mmer_jax.models import check_module
-from mmer_jax.run import cost, provenance, trackers, warm_start, writer
+from mmer_jax.run import cost, measuring, provenance, trackers, warm_start, writer
 from mmer_jax.run.checkpoint import Checkpoints
 from mmer_jax.run.first_step import LATEST as FIRST
 from mmer_jax.run.first_step import Stopwatch
+from mmer_jax.run.inner_folds import Choice, Programs, choose_epochs, forget_states, inner_of, marks_of_row
+from mmer_jax.run.loop import Loop
 from mmer_jax.run.program import (
     FoldData,
     Program,
@@ -119,7 +119,7 @@ def folds_to_run(config: ConfigDict, folds: Sequence[int] | None) -> tuple[Recor
 
 def check_metrics(config: ConfigDict, source: RecordSource) -> None:
     """ValueError where the config selects by, or shows, a metric that this kind of label does not have."""
-    kind, labels = evaluate.kind_of(source), labels_of(source, source.manifest['record'])
+    kind, labels = measuring.kind_of(source), labels_of(source, source.manifest['record'])
     known = ['loss', *names(kind, source.schema.label.names)]
     for key, wanted in (('selection.metric', [config.selection.metric]), ('headline', config.headline)):
         unknown = [name for name in wanted if name not in known]
@@ -172,7 +172,7 @@ def train_fold(
         if first:
             forget_states(workdir)
             for split, values in predictions.items():
-                evaluate.save_predictions(workdir / 'predictions' / f'{split}.npz', values, seeds)
+                measuring.save_predictions(workdir / 'predictions' / f'{split}.npz', values, seeds)
             if origin is not None:
                 results[provenance.KEY] = origin.of_fold(resumed_at)
             write_json(workdir / 'results.json', results, sealed=True)
@@ -187,8 +187,8 @@ def measure(
     source, fold = fold_data.source, fold_data.fold
     left_out = () if config.evaluate_train else ('train',)
     splits = [split for split in SPLITS if split not in left_out and len(getattr(fold, split))]
-    predictions = {split: evaluate.predict(program, best, fold_data.whole(split)) for split in splits}
-    floor = floors(evaluate.kind_of(source), predictions['test']['label'], names=source.schema.label.names)
+    predictions = {split: measuring.predict(program, best, fold_data.whole(split)) for split in splits}
+    floor = floors(measuring.kind_of(source), predictions['test']['label'], names=source.schema.label.names)
     costs = cost.of_answers(program, fold_data.whole('test'), best['params'], len(seeds))
     rows = [result_row(fold, predictions, source, selection, n, int(seed), floor) for n, seed in enumerate(seeds)]
     return predictions, {**describe(config, fold_data, name, costs), 'rows': rows}
@@ -208,7 +208,7 @@ def describe(config: ConfigDict, fold_data: FoldData, name: str, costs: dict[str
         'protocol': config.protocol.name,
         'protocol_options': config.protocol.options.to_dict(),
         **costs,
-        'metrics': evaluate.kind_of(fold_data.source),
+        'metrics': measuring.kind_of(fold_data.source),
         'headline': list(config.headline),
         'class_names': list(label.names),
         'inputs': other_data.describe_inputs(schema, config.modalities, fold_data.loaders['train'].plan.shapes[-1]),
@@ -227,5 +227,5 @@ def result_row(
     row = {'fold': fold.name, 'seed': seed, 'marks': list(fold.marks)}
     row |= {'best_epoch': int(selection.best_epoch[n]), 'epochs': int(selection.epochs[n])}
     row['counts'] = {split: len(getattr(fold, split)) for split in SPLITS}
-    row |= {split: evaluate.as_json(evaluate.measure(values, source, n)) for split, values in predictions.items()}
-    return {**row, 'floor': evaluate.as_json(floor)}
+    row |= {split: measuring.as_json(measuring.measure(values, source, n)) for split, values in predictions.items()}
+    return {**row, 'floor': measuring.as_json(floor)}

@@ -7,14 +7,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mmer_jax import inner_folds as of_run
 from mmer_jax.data.folds import Fold
 from mmer_jax.data.inner_folds import inner_folds, merged
 from mmer_jax.evaluate import evaluate_checkpoint
 from mmer_jax.files import read_arrays, read_json
-from mmer_jax.loop import Loop
+from mmer_jax.run import inner_folds as of_run
 from mmer_jax.run import program
 from mmer_jax.run.finished import open_runs
+from mmer_jax.run.loop import Loop
 from mmer_jax.run.selection import Chosen
 from mmer_jax.run.workdir import with_defaults
 from mmer_jax.settings.keys import config_faults
@@ -179,7 +179,7 @@ def test_the_final_training_is_a_plain_one_on_all_records_for_the_chosen_epochs(
     fold = program.folds_of(config_of(tiny), program.open_source(config))[0]
     plain = dataclasses.replace(fold, validation=fold.train[:6])  # read, and not what chooses the last epoch
     monkeypatch.setattr('mmer_jax.train.folds_of', lambda *_: [plain])
-    monkeypatch.setattr('mmer_jax.loop.Selection', lambda *_: Chosen([chosen], True))
+    monkeypatch.setattr('mmer_jax.run.loop.Selection', lambda *_: Chosen([chosen], True))
     train_and_evaluate(config, tmp_path / 'plain', model=MeanModel())
     names = ['id', 'prediction']
     ours = read_arrays(workdir / 'fold_0' / 'predictions' / 'test.npz', names)

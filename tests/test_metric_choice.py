@@ -6,9 +6,10 @@ import flax.linen as nn
 import numpy as np
 import pytest
 
-from mmer_jax import evaluate, report
+from mmer_jax import report
 from mmer_jax.data.records import Feature, Label, RecordSource, RecordWriter, Schema
 from mmer_jax.results import run_page
+from mmer_jax.run import measuring
 from mmer_jax.train import train_and_evaluate
 from tests.small_run import MeanModel, small_config
 
@@ -82,12 +83,12 @@ def test_the_whole_data_set_decides_not_a_split(tmp_path):
     """Negative labels in the training records only: every split has the metrics of the sign all the same."""
     labels = [(-2.0 if k < 8 else 2.0) + 0.1 * (k % 3) for k in range(32)]
     source = RecordSource(write(tmp_path / 'data', Label('regression'), labels))
-    assert evaluate.kind_of(source) == 'sentiment'
+    assert measuring.kind_of(source) == 'sentiment'
     test = np.flatnonzero(source.manifest['split'] == 'test')
     chosen = np.array([labels[k] for k in test])
     predictions = {'prediction': chosen[None, :, None], 'loss': np.zeros((1, len(test))), 'label': chosen}
     assert chosen.min() > 0
-    assert {'acc7_round', 'acc2_non0'} <= set(evaluate.measure(predictions, source, 0))
+    assert {'acc7_round', 'acc2_non0'} <= set(measuring.measure(predictions, source, 0))
 
 
 def test_a_class_that_a_fold_lacks_has_no_recall_there(rare, tmp_path):
@@ -114,11 +115,11 @@ def test_a_metric_that_validation_cannot_have_selects_nothing(rare, tmp_path):
 
 def test_a_class_that_is_never_predicted_counts_as_precision_0_when_epochs_are_chosen():
     measured = {'precision_sad': np.nan, 'recall_sad': np.nan, 'f1_calm': 0.5, 'loss': np.nan}
-    assert evaluate.selection_value(measured, 'precision_sad') == 0
-    assert evaluate.selection_value(measured, 'f1_calm') == 0.5
-    assert np.isnan(evaluate.selection_value(measured, 'loss'))  # a fault, which selection refuses
-    assert np.isnan(evaluate.as_json(measured)['loss'])
-    assert evaluate.as_json(measured)['recall_sad'] is None
+    assert measuring.selection_value(measured, 'precision_sad') == 0
+    assert measuring.selection_value(measured, 'f1_calm') == 0.5
+    assert np.isnan(measuring.selection_value(measured, 'loss'))  # a fault, which selection refuses
+    assert np.isnan(measuring.as_json(measured)['loss'])
+    assert measuring.as_json(measured)['recall_sad'] is None
 
 
 class Logits(nn.Module):

@@ -16,6 +16,7 @@ from ml_collections import ConfigDict
 
 from mmer_jax import main, train
 from mmer_jax.files import read_json, read_jsonl
+from mmer_jax.run import measuring
 from mmer_jax.run.checkpoint import Checkpoints
 from mmer_jax.run.program import folds_of, load_fold, open_source
 from mmer_jax.train import train_and_evaluate
@@ -369,7 +370,7 @@ def test_early_stopping_ends_each_seed_and_then_the_run(tiny, tmp_path):
 
 def test_a_seed_that_has_stopped_may_diverge(tiny, tmp_path, monkeypatch):
     """It is neither measured nor checked any more, and its chosen variables are those of its best epoch."""
-    measure, update = train.evaluate.measure, train.Selection.update
+    measure, update = measuring.measure, train.Selection.update
 
     def stop_first(self, epoch, values):
         improved = update(self, epoch, values)
@@ -389,7 +390,7 @@ def test_a_seed_that_has_stopped_may_diverge(tiny, tmp_path, monkeypatch):
         account(self, step, numbers)
 
     monkeypatch.setattr(train.Selection, 'update', stop_first)
-    monkeypatch.setattr(train.evaluate, 'measure', measured_only_while_running)
+    monkeypatch.setattr(measuring, 'measure', measured_only_while_running)
     monkeypatch.setattr(train.Loop, '_account', diverge)
     results = run(tiny, tmp_path, seeds_by='turns')
     assert [(row['seed'], row['epochs']) for row in results['rows']] == [(0, 1), (1, 4)]

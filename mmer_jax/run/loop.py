@@ -13,10 +13,9 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from mmer_jax import evaluate
 from mmer_jax.data.batches import read_batches
 from mmer_jax.metrics import is_better_high
-from mmer_jax.run import sharding, trackers, warm_start
+from mmer_jax.run import measuring, sharding, trackers, warm_start
 from mmer_jax.run.checkpoint import Checkpoints
 from mmer_jax.run.divergence import Divergence
 from mmer_jax.run.first_step import LATEST as FIRST
@@ -176,8 +175,8 @@ class Loop:
             found = self.validated(epoch)
             return {int(n): found[int(n)] for n in np.flatnonzero(running)}
         load, source = self.fold_data.loaders['validation'], self.fold_data.source
-        predictions = evaluate.predict(self.program, variables_of(self.state), load)
-        return {int(n): evaluate.measure(predictions, source, int(n)) for n in np.flatnonzero(running)}
+        predictions = measuring.predict(self.program, variables_of(self.state), load)
+        return {int(n): measuring.measure(predictions, source, int(n)) for n in np.flatnonzero(running)}
 
     def _end_epoch(self, waited: float, seconds: float) -> None:
         """Validation, selection, plateau decay and the epoch's rows."""
@@ -186,12 +185,12 @@ class Loop:
         rates = float(self.program.schedule(self.step - 1)) * self.selection.lr_scale
         self.divergence.check_parameters(self.step, self.state.params, was_running, rates)
         metric, measured = self.config.selection.metric, self._validate(epoch, was_running)
-        found = {n: evaluate.selection_value(numbers, metric) for n, numbers in measured.items()}
+        found = {n: measuring.selection_value(numbers, metric) for n, numbers in measured.items()}
         values = np.array([found.get(n, np.nan) for n in range(len(self.seeds))])
         scales = self.selection.lr_scale
         improved = self.selection.update(epoch, values)
         if isinstance(self.selection, Curves):
-            self.selection.record(values, [evaluate.as_json(measured[n]) for n in range(len(self.seeds))])
+            self.selection.record(values, [measuring.as_json(measured[n]) for n in range(len(self.seeds))])
         by_seed = sharding.state_sharding(self.program.mesh)
         self.best = self.program.keep_best(self.best, self.state, sharding.put_tree(improved, by_seed))
         if not np.array_equal(scales, self.selection.lr_scale):

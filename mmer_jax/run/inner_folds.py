@@ -20,10 +20,10 @@ from mmer_jax.data.folds import Fold
 from mmer_jax.data.inner_folds import inner_folds
 from mmer_jax.data.records import RecordSource
 from mmer_jax.files import read_json, write_json
-from mmer_jax.loop import AfterEpoch, Loop, Measured
 from mmer_jax.metrics import is_better_high
 from mmer_jax.run import trackers, writer
 from mmer_jax.run.checkpoint import Checkpoints
+from mmer_jax.run.loop import AfterEpoch, Loop, Measured
 from mmer_jax.run.program import FoldData, Program, load_fold, make_program
 from mmer_jax.run.selection import Chosen, Curves, Selection
 
