@@ -134,6 +134,28 @@ def test_a_value_is_the_mean_of_what_validation_chose(finished):
         assert [row['value'] for row in trial['rows']] == pytest.approx(best)
 
 
+def test_with_inner_folds_a_trial_is_judged_by_their_mean_curve_and_its_test_records_stay_unread(tiny, tmp_path):
+    read, read_bytes = set(), RecordSource.read_bytes
+
+    def noting(source, number):
+        read.add(source.manifest['split'][number])
+        return read_bytes(source, number)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(RecordSource, 'read_bytes', noting)
+        search.search(config_of(tiny, RATE, epochs=2, selection__folds=2), tmp_path / 'mine', 1)
+    assert 'test' not in read
+    (trial,) = trials_of.read_search(tmp_path / 'mine')['trials']
+    folder = tmp_path / 'mine' / 'trials' / 'trial_0'
+    kept = read_json(folder / 'inner_folds.json')
+    curves = [[[seed['value'] for seed in seeds] for seeds in read_json(folder / f'inner_{n}' / 'curve.json')['curve']]
+              for n in range(2)]  # fmt: skip
+    mean = np.average(curves, axis=0, weights=[one['validation'] for one in kept['folds']])  # (epochs, seeds)
+    assert trial['value'] == pytest.approx(mean.max(0).mean())
+    assert [row['best_epoch'] for row in trial['rows']] == (mean.argmax(0) + 1).tolist()
+    assert not list((tmp_path / 'mine').rglob('checkpoints'))
+
+
 def test_a_search_that_was_stopped_goes_on_with_the_trial(finished):
     _, folder, _, first = finished
     found = trials_of.read_search(folder)
