@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from mmer_jax import load_predictor
 from mmer_jax.data.folds import Fold
 from mmer_jax.data.inner_folds import inner_folds, merged
 from mmer_jax.evaluate import evaluate_checkpoint
@@ -212,5 +213,7 @@ def test_what_was_trained_is_evaluated_and_what_was_trained_on_is_not_validated(
     (opened,) = open_runs(workdir, fold=0, model=MeanModel(), finished=False)
     assert not len(opened.fold_data.fold.validation)
     assert len(opened.fold_data.fold.train) == 20
+    with pytest.raises(ValueError, match='was selected by inner folds .*: leave --calibrate out'):
+        load_predictor(workdir, calibrate=True, model=MeanModel())
     with pytest.raises(ValueError, match="fold 'fold_0' has no validation records: config.selection.folds"):
         evaluate_checkpoint(workdir, fold=0, split='validation', model=MeanModel())

@@ -258,6 +258,11 @@ def load_predictor(
     parent = finished.workdir_of(workdir)
     config, entry = read_config(parent)
     own_module.check(entry, model, parent)
+    if calibrate and config.selection.folds:
+        raise ValueError(
+            f'{parent} was selected by inner folds and trained on its validation records, so none are left to '
+            'calibrate on: leave --calibrate out'
+        )
     places = finished.choose_trained(workdir, parent, fold)
     results = {place.name: read_results(place.folder / 'results.json') for place in places}
     inputs = next(iter(results.values())).get('inputs')
