@@ -117,7 +117,8 @@ def test_what_is_compiled_is_shown_once_in_an_interval():
 
 def test_the_time_to_the_first_step_is_written_and_told(tiny, tmp_path, monkeypatch):
     first = FirstStep(imports=1.5)
-    monkeypatch.setattr('mmer_jax.train.FIRST', first)
+    for module in ('train', 'run.loop'):
+        monkeypatch.setattr(f'mmer_jax.{module}.FIRST', first)
     train_and_evaluate(small_config(tiny, epochs=1, seeds=1), tmp_path, MeanModel(), folds=[0])
     row = next(row for row in read_jsonl(tmp_path / 'timing.jsonl') if 'first_step' in row)
     assert set(row) == {'first_step', *PARTS}

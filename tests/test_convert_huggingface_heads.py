@@ -13,6 +13,7 @@ from data_prep.convert_weights import huggingface, huggingface_check, huggingfac
 from data_prep.convert_weights.__main__ import main
 from mmer_jax.encoders.bert import Roberta
 from mmer_jax.encoders.vit import VideoMae
+from mmer_jax.files.sums import write_sums
 from tests.golden import make_transformers as golden
 from tests.test_convert_huggingface import change, configure
 from tests.test_transformers_parity import forward, write_case
@@ -87,6 +88,7 @@ def test_the_check_accounts_for_every_tensor_and_says_what_it_did_not_compare(fo
     source = json.loads((output / 'source.json').read_text())
     for key, found in (('unused', []), ('fresh', []), ('not_read', ['config.json: x = 1'])):
         (output / 'source.json').write_text(json.dumps({**source, key: found}))
+        write_sums(output)  # the folder is whole, and says something else than the original
         assert run(folder, output, '--check') == 1
         assert f'source.json has {key} = {found!r}, the original gives' in capsys.readouterr().err
 
