@@ -357,35 +357,22 @@ def test_what_prediction_needs_is_one_line(trained):
     assert load_predictor(trained['strict'], fold=0, model=MODEL).predict(clips[:1])
 
 
-def test_the_command_takes_clips_to_enrol(trained, monkeypatch):
-    asked = {}
+def test_commands_take_clips_to_enrol(trained, monkeypatch, capsys):
+    asked: list[list[str]] = []
 
-    def stop(workdir, **options):
-        asked.update(options)
+    def stop(workdir, *, enrol, **options):
+        asked.append([clip.given['audio'].stem for clip in enrol])
         raise ValueError('stop')
 
     monkeypatch.setattr('mmer_jax.prediction.load_predictor', stop)
-    folder = trained['folder']
+    folder, run = trained['folder'], str(trained['enrolled'])
     files = [str(folder / f'clip_{n:02d}.wav') for n in (0, 6, 12)]
-    flags = ['--features', f'audio={folder / "features"}', '--enrol', *files[1:]]
-    assert predict.main([str(trained['enrolled']), files[0], *flags]) == 1
-    assert [clip.given['audio'].stem for clip in asked['enrol']] == ['clip_06', 'clip_12']
-
-
-def test_export_takes_clips_to_enrol(trained, monkeypatch, capsys):
-    asked = {}
-
-    def stop(workdir, **options):
-        asked.update(options)
-        raise ValueError('stop')
-
-    monkeypatch.setattr('mmer_jax.prediction.load_predictor', stop)
-    folder = trained['folder']
-    call = [str(trained['enrolled']), '--output', str(folder / 'model'), '--features', f'audio={folder / "features"}']
-    assert export.main([*call, '--enrol', str(folder / 'clip_06.wav'), str(folder / 'clip_12.wav')]) == 1
-    assert [clip.given['audio'].stem for clip in asked['enrol']] == ['clip_06', 'clip_12']
+    features = ['--features', f'audio={folder / "features"}']
+    assert predict.main([run, files[0], *features, '--enrol', *files[1:]]) == 1
+    assert export.main([run, '--output', str(folder / 'model'), *features, '--enrol', *files[1:]]) == 1
+    assert asked == [['clip_06', 'clip_12']] * 2
     with pytest.raises(SystemExit, match='2'):
-        export.main(call)
+        export.main([run, '--output', str(folder / 'model'), *features])
     assert '--features are of the clips to enrol: give --enrol, or leave them out' in capsys.readouterr().err
 
 
