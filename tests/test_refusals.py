@@ -13,6 +13,7 @@ import pytest
 from configs import quickstart
 from data_prep import csd, mult_pickle, synthetic
 from mmer_jax.data.records import RecordError, RecordSource
+from mmer_jax.data.schema import Feature, Label, Schema
 from mmer_jax.files import atomic, read_arrays
 from mmer_jax.media import MediaError
 from mmer_jax.readers import given
@@ -98,6 +99,18 @@ def test_a_schema_of_another_kind_is_damage(tmp_path, place, value):
     (folder / 'features.json').write_text(json.dumps(content))
     with pytest.raises(RecordError, match=r'features.json is damaged'):
         RecordSource(folder)
+
+
+@pytest.mark.parametrize('key', ['id', 'label', 'v', 't'])
+def test_a_record_that_lacks_a_feature_says_which(key):
+    features = {'v': Feature((3,)), 't': Feature((None, 2))}
+    schema = Schema('lacking', features, Label('classes', ('a', 'b')), {})
+    values = {'id': 'x', 'label': 1, 'v': np.ones(3, np.float32), 't': np.ones((4, 2), np.float32)}
+    name = bytes([len(key)]) + key.encode()
+    data = schema.encode(values)
+    assert data.count(name) == 1
+    with pytest.raises(RecordError, match=f'no {key} in it'):
+        schema.decode(data.replace(name, name[:-1] + b'#'))
 
 
 @pytest.mark.parametrize('values', [np.array([[b'a', b'b']] * 2), np.ones((2, 2), complex), np.ones((2, 2), bool)])

@@ -257,8 +257,13 @@ class Schema:
         return label.astype(np.int64)
 
     def decode(self, data: bytes) -> dict[str, Any]:
-        """One serialised record -> arrays by feature key, `label`, and `id` (str); 'jpeg' features are Frames."""
+        """One serialised record -> arrays by feature key, `label`, and `id` (str); 'jpeg' features are Frames.
+
+        RecordError where one of them is not there; protobuf and NumPy raise as they do where the bytes are others.
+        """
         values = self.example.deserialize_example_np(data)
+        if lacking := sorted(key for key in ('id', 'label', *self.features) if values.get(key) is None):
+            raise RecordError(f'no {", ".join(lacking)} in it')
         record = {'id': values['id'].decode(), 'label': np.asarray(values['label'])}
         for key, feature in self.features.items():
             array = values[key]
