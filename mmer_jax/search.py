@@ -32,12 +32,11 @@ from mmer_jax.metrics import is_better_high
 from mmer_jax.results import page
 from mmer_jax.results import trials as trials_of
 from mmer_jax.results.runs import flat
-from mmer_jax.run import cache, trackers, writer
-from mmer_jax.run.checkpoint import Checkpoints
+from mmer_jax.run import cache
 from mmer_jax.run.choices import Range
 from mmer_jax.run.inner_folds import Programs, choose_epochs
-from mmer_jax.run.loop import AfterEpoch, Loop
-from mmer_jax.run.program import FoldData, Program, load_fold, make_model
+from mmer_jax.run.loop import AfterEpoch, finished_loop
+from mmer_jax.run.program import load_fold, make_model
 from mmer_jax.run.selection import Selection
 from mmer_jax.run.study import Pruned, Study, Trial, alone, import_optuna
 from mmer_jax.run.workdir import check_config, config_differences, may_change
@@ -116,32 +115,16 @@ def run_trial(config: ConfigDict, trial: Trial) -> float | None:
                 progress.end_fold(fold.name, choice.reached(config.epochs))
                 continue
             data = load_fold(config, source, fold)
-            progress.end_fold(fold.name, train_fold(config, folder, data, programs.of(data), progress))
+            # train.train_fold without its end, which reads the test split.
+            with finished_loop(config, folder, data, programs.of(data), after_epoch=progress.after_epoch) as loop:
+                selection = loop.selection
+            progress.end_fold(fold.name, selection)
     except Pruned as where:
         trial.prune(str(where), time.monotonic() - begun)
         return None
     value = float(np.mean([row['value'] for row in progress.rows]))
     trial.finish(value, progress.rows, time.monotonic() - begun)
     return value
-
-
-def train_fold(config: ConfigDict, folder: Path, data: FoldData, program: Program, progress: Progress) -> Selection:
-    """train.train_fold without its end, which reads the test split."""
-    folder.mkdir(parents=True, exist_ok=True)
-    with (
-        Checkpoints(folder / 'checkpoints') as checkpoints,
-        writer.Writer(folder, tensorboard=config.tensorboard) as log,
-        writer.Progress(program.total_steps) as bar,
-        trackers.Tracker(config, folder) as tracker,
-    ):
-        program.background.listener = bar.wait
-        try:
-            after = progress.after_epoch
-            loop = Loop(config, data, program, checkpoints, log, bar, tracker, after_epoch=after)
-            loop.run()
-        finally:
-            program.background.forget()
-    return loop.selection
 
 
 # ---- the search ------------------------------------------------------------------------------------------------

@@ -22,12 +22,11 @@ from mmer_jax.data.records import RecordSource
 from mmer_jax.files import write_json
 from mmer_jax.metrics import floors, names, unfit
 from mmer_jax.models import check_module
-from mmer_jax.run import cost, measuring, provenance, trackers, warm_start, writer
-from mmer_jax.run.checkpoint import Checkpoints
+from mmer_jax.run import cost, measuring, provenance, warm_start
 from mmer_jax.run.first_step import LATEST as FIRST
 from mmer_jax.run.first_step import Stopwatch
 from mmer_jax.run.inner_folds import Choice, Programs, choose_epochs, forget_states, inner_of, marks_of_row
-from mmer_jax.run.loop import Loop
+from mmer_jax.run.loop import finished_loop
 from mmer_jax.run.program import (
     FoldData,
     Program,
@@ -151,20 +150,8 @@ def train_fold(
     if first:
         save_statistics(workdir / 'statistics.npz', fold_data.statistics)
     seeds = config.seed + np.arange(config.seeds)
-    with (
-        Checkpoints(workdir / 'checkpoints') as checkpoints,
-        writer.Writer(workdir, active=first, tensorboard=config.tensorboard) as log,
-        writer.Progress(program.total_steps, active=first) as progress,
-        trackers.Tracker(config, workdir, active=first) as tracker,
-    ):
-        program.background.listener = progress.wait
-        try:
-            by = {} if choice is None else {'selection': choice.selection(), 'validated': choice.measured}
-            loop = Loop(config, fold_data, program, checkpoints, log, progress, tracker, tell=tell, **by)  # type: ignore[arg-type]
-            resumed_at = loop.step
-            loop.run()
-        finally:
-            program.background.forget()
+    by = {} if choice is None else {'selection': choice.selection(), 'validated': choice.measured}
+    with finished_loop(config, workdir, fold_data, program, tell=tell, **by) as loop:
         predictions, results = measure(config, fold_data, program, name, loop.best, loop.selection, seeds)
         for n, row in enumerate(results['rows']):
             row |= marks_of_row(config, choice, n)
@@ -174,9 +161,9 @@ def train_fold(
             for split, values in predictions.items():
                 measuring.save_predictions(workdir / 'predictions' / f'{split}.npz', values, seeds)
             if origin is not None:
-                results[provenance.KEY] = origin.of_fold(resumed_at)
+                results[provenance.KEY] = origin.of_fold(loop.resumed_at)
             write_json(workdir / 'results.json', results, sealed=True)
-        tracker.end(results)
+        loop.tracker.end(results)
         return results
 
 

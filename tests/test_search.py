@@ -10,12 +10,13 @@ import numpy as np
 import pytest
 
 from mmer_jax import main as main_command
-from mmer_jax import report, search, train
+from mmer_jax import report, search
 from mmer_jax.data.records import RecordSource
 from mmer_jax.files import read_json, read_jsonl
 from mmer_jax.models import MODELS
 from mmer_jax.results import trials as trials_of
 from mmer_jax.run.choices import Range
+from mmer_jax.run.loop import Loop
 from mmer_jax.run.selection import Selection
 from mmer_jax.run.study import JOURNAL, Pruned, Study
 from mmer_jax.settings import overrides
@@ -94,7 +95,7 @@ def finished(tiny, tmp_path_factory):
     and the splits of the records that were read."""
     folder, read = tmp_path_factory.mktemp('search') / 'mine', set()
     config = config_of(tiny, RATE, DROPOUT, ('modalities', 'choice', ('text', 'audio'), ('text',)), epochs=2)
-    read_bytes, save = RecordSource.read_bytes, train.Loop._save
+    read_bytes, save = RecordSource.read_bytes, Loop._save
 
     def noting(source, number):
         read.add(source.manifest['split'][number])
@@ -107,10 +108,10 @@ def finished(tiny, tmp_path_factory):
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(RecordSource, 'read_bytes', noting)
-        patch.setattr(train.Loop, '_save', stopped)
+        patch.setattr(Loop, '_save', stopped)
         with pytest.raises(KeyboardInterrupt):
             search.search(config, folder, 3, call='python -m mmer_jax.search mine')
-        patch.setattr(train.Loop, '_save', save)
+        patch.setattr(Loop, '_save', save)
         first = trials_of.read_search(folder)
         search.search(config, folder, 3)
     return config, folder, read, first

@@ -18,6 +18,7 @@ from mmer_jax import main, train
 from mmer_jax.files import read_json, read_jsonl
 from mmer_jax.run import measuring
 from mmer_jax.run.checkpoint import Checkpoints
+from mmer_jax.run.loop import Loop
 from mmer_jax.run.program import folds_of, load_fold, open_source
 from mmer_jax.train import train_and_evaluate
 from tests.conftest import REPOSITORY, write_dataset
@@ -225,7 +226,7 @@ def test_an_interrupted_run_resumes_bit_for_bit(tiny, tmp_path, whole, monkeypat
     class Stop(Exception):
         pass
 
-    account = train.Loop._account
+    account = Loop._account
 
     def stop(self, step, numbers):
         if step == stop_at:
@@ -233,7 +234,7 @@ def test_an_interrupted_run_resumes_bit_for_bit(tiny, tmp_path, whole, monkeypat
         account(self, step, numbers)
 
     with monkeypatch.context() as patch:
-        patch.setattr(train.Loop, '_account', stop)
+        patch.setattr(Loop, '_account', stop)
         with pytest.raises(Stop):
             run(tiny, tmp_path / 'run', epochs=12, checkpoint_every=every)
     run(tiny, tmp_path / 'run', epochs=12, checkpoint_every=every, data__threads=1)
@@ -300,7 +301,7 @@ def test_two_processes_equal_one_and_take_over_its_run(tiny, tmp_path, whole, mo
     class Stop(Exception):
         pass
 
-    account = train.Loop._account
+    account = Loop._account
 
     def stop(self, step, numbers):
         if step == 25:
@@ -308,7 +309,7 @@ def test_two_processes_equal_one_and_take_over_its_run(tiny, tmp_path, whole, mo
         account(self, step, numbers)
 
     with monkeypatch.context() as patch:
-        patch.setattr(train.Loop, '_account', stop)
+        patch.setattr(Loop, '_account', stop)
         with pytest.raises(Stop):
             run(tiny, tmp_path / 'begun', epochs=12)
     two(tmp_path / 'begun')
@@ -382,7 +383,7 @@ def test_a_seed_that_has_stopped_may_diverge(tiny, tmp_path, monkeypatch):
         return measure(predictions, label, n)
 
     calls: list[int] = []
-    account = train.Loop._account
+    account = Loop._account
 
     def diverge(self, step, numbers):
         if not self.selection.running[0]:
@@ -391,7 +392,7 @@ def test_a_seed_that_has_stopped_may_diverge(tiny, tmp_path, monkeypatch):
 
     monkeypatch.setattr(train.Selection, 'update', stop_first)
     monkeypatch.setattr(measuring, 'measure', measured_only_while_running)
-    monkeypatch.setattr(train.Loop, '_account', diverge)
+    monkeypatch.setattr(Loop, '_account', diverge)
     results = run(tiny, tmp_path, seeds_by='turns')
     assert [(row['seed'], row['epochs']) for row in results['rows']] == [(0, 1), (1, 4)]
     assert calls[:5] == [0, 1, 1, 1, 1]

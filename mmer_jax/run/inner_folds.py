@@ -21,9 +21,7 @@ from mmer_jax.data.inner_folds import inner_folds
 from mmer_jax.data.records import RecordSource
 from mmer_jax.files import read_json, write_json
 from mmer_jax.metrics import is_better_high
-from mmer_jax.run import trackers, writer
-from mmer_jax.run.checkpoint import Checkpoints
-from mmer_jax.run.loop import AfterEpoch, Loop, Measured
+from mmer_jax.run.loop import AfterEpoch, Measured, finished_loop
 from mmer_jax.run.program import FoldData, Program, load_fold, make_program
 from mmer_jax.run.selection import Chosen, Curves, Selection
 
@@ -131,10 +129,13 @@ def choose_epochs(
             curves.append(_read(path, config))
             continue
         data = load_fold(config, source, one)
-        found = _train(config, path.parent, data, programs.of(data), tell=tell and not number, after_epoch=after)
+        own = Curves(config.seeds, is_better_high(config.selection.metric))
+        how: dict[str, Any] = {'tell': tell and not number, 'after_epoch': after, 'selection': own}
+        with finished_loop(config, path.parent, data, programs.of(data), **how):
+            pass  # its curve is what is wanted
         if jax.process_index() == 0:
-            write_json(path, {'format': 1, 'metric': config.selection.metric, 'curve': found})
-        curves.append(found)
+            write_json(path, {'format': 1, 'metric': config.selection.metric, 'curve': own.curve})
+        curves.append(own.curve)
     choice = choose(curves, [len(one.validation) for one in inner], config.selection.metric)
     if jax.process_index() == 0:
         values = [[one['value'] for one in seeds] for seeds in choice.mean]
@@ -142,29 +143,6 @@ def choose_epochs(
         sets = [{'name': one.name, 'train': len(one.train), 'validation': len(one.validation)} for one in inner]
         write_json(folder / 'inner_folds.json', {'format': 1, **what, 'epochs': choice.epochs, 'folds': sets})
     return choice
-
-
-def _train(
-    config: ConfigDict, folder: Path, data: FoldData, program: Program, *, tell: bool, after_epoch: AfterEpoch | None
-) -> Curve:
-    first = jax.process_index() == 0
-    folder.mkdir(parents=True, exist_ok=True)
-    with (
-        Checkpoints(folder / 'checkpoints') as checkpoints,
-        writer.Writer(folder, active=first, tensorboard=config.tensorboard) as log,
-        writer.Progress(program.total_steps, active=first) as progress,
-        trackers.Tracker(config, folder, active=first) as tracker,
-    ):
-        program.background.listener = progress.wait
-        curves = Curves(config.seeds, is_better_high(config.selection.metric))
-        try:
-            Loop(
-                config, data, program, checkpoints, log, progress, tracker, tell=tell, after_epoch=after_epoch,
-                selection=curves,
-            ).run()  # fmt: skip
-        finally:
-            program.background.forget()
-    return curves.curve
 
 
 def _read(path: Path, config: ConfigDict) -> Curve:

@@ -4,9 +4,11 @@ Batch i is a function of i and a step's random key of the step, and the loop's o
 loop that was killed at any moment ends with the same bytes.
 """
 
+import contextlib
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -15,7 +17,7 @@ from ml_collections import ConfigDict
 
 from mmer_jax.data.batches import read_batches
 from mmer_jax.metrics import is_better_high
-from mmer_jax.run import measuring, sharding, trackers, warm_start
+from mmer_jax.run import measuring, sharding, trackers, warm_start, writer
 from mmer_jax.run.checkpoint import Checkpoints
 from mmer_jax.run.divergence import Divergence
 from mmer_jax.run.first_step import LATEST as FIRST
@@ -71,6 +73,7 @@ class Loop:
                 FIRST.initialisation = watch.seconds
             self.state = warm_start.begin(config, fold_data, self.state, program.mesh, tell=tell)
             self.best = jax.tree.map(lambda x: x.copy(), variables_of(self.state))
+        self.resumed_at = self.step
         self.on_device = program.unstack(self.state)
         self.log.truncate_after(self.step)
         if log.active and expected not in (None, self.log.rows):
@@ -210,6 +213,31 @@ class Loop:
         )
         if self.after_epoch is not None:
             self.after_epoch(epoch, self.selection)
+
+
+@contextlib.contextmanager
+def finished_loop(
+    config: ConfigDict, folder: Path, fold_data: FoldData, program: Program, **how: Any
+) -> Iterator[Loop]:
+    """The loop of a fold, run to its end from where its folder stands; inside the block its files are still open.
+
+    how: the options of Loop.
+    """
+    first = jax.process_index() == 0
+    folder.mkdir(parents=True, exist_ok=True)
+    with (
+        Checkpoints(folder / 'checkpoints') as checkpoints,
+        writer.Writer(folder, active=first, tensorboard=config.tensorboard) as log,
+        writer.Progress(program.total_steps, active=first) as progress,
+        trackers.Tracker(config, folder, active=first) as tracker,
+    ):
+        program.background.listener = progress.wait
+        try:
+            loop = Loop(config, fold_data, program, checkpoints, log, progress, tracker, **how)
+            loop.run()
+        finally:
+            program.background.forget()
+        yield loop
 
 
 def _finite(value: float) -> float | None:

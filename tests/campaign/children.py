@@ -16,7 +16,7 @@ import time
 import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 MOST_CPU = 10  # seconds of one input
 MOST_MEMORY = 1 << 30  # bytes that one input may add
@@ -69,14 +69,23 @@ def run(
 def _be_child(
     work: Callable[[], int | None], folder: Path, streams: Path, counted: Path, kill_at: int, only: str
 ) -> None:
-    status = 99
-    try:
-        _redirect(streams)
+    def counting() -> int:
+        redirect(streams)
         os.chdir(folder)
         seen = _count_events(str(folder), kill_at, only)
         status = int(work() or 0)
         sys.stdout.flush()
         counted.write_text(str(seen[0]))
+        return status
+
+    end_with(counting)
+
+
+def end_with(work: Callable[[], int]) -> NoReturn:
+    """Ends this process, a forked one, with the status of the work; a traceback is said, and is 99."""
+    status = 99
+    try:
+        status = work()
     except SystemExit as error:
         status = error.code if isinstance(error.code, int) else 1
     except BaseException:
@@ -87,7 +96,7 @@ def _be_child(
         os._exit(status)
 
 
-def _redirect(streams: Path) -> None:
+def redirect(streams: Path) -> None:
     file = os.open(streams, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
     for stream in (1, 2):
         os.dup2(file, stream)
@@ -179,7 +188,7 @@ def _batch(read_one: Callable[[int], dict[str, Any]], numbers: list[int]) -> Any
 def _be_worker(read_one: Callable[[int], dict[str, Any]], numbers: list[int], send: int) -> None:
     status, told = 1, os.dup(2)
     try:
-        _redirect(Path(os.devnull))
+        redirect(Path(os.devnull))
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
         for number in numbers:
             _limit()

@@ -8,14 +8,13 @@ import json
 import os
 import re
 import socket
-import sys
 import time
-import traceback
 from collections.abc import Callable
 from pathlib import Path
 
 from mmer_jax import main
 from mmer_jax.run import processes
+from tests.campaign.children import end_with, redirect
 
 WAIT = 20  # seconds for the other to come
 MOST = 30.0  # seconds in which the other has to end after a kill, or to have waited in vain
@@ -57,27 +56,20 @@ def train_two(config: str, killed: int) -> Callable[[], int]:
 def _start(flags: list[str], output: Path | None = None) -> int:
     """The command in a child that ends with this process."""
     child = os.fork()
-    if child:
-        return child
-    status = 99
-    try:
-        processes._end_with_parent()
-        if output is not None:
-            file = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
-            os.dup2(file, 1)
-            os.dup2(file, 2)
-        status = main.main(flags)
-        import jax
+    if child == 0:
+        end_with(lambda: _train(flags, output))
+    return child
 
-        jax.distributed.shutdown()  # waits for the other, as at the end of a process that was not forked
-    except SystemExit as error:
-        status = error.code if isinstance(error.code, int) else 1
-    except BaseException:
-        traceback.print_exc()
-    finally:
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(status)
+
+def _train(flags: list[str], output: Path | None) -> int:
+    processes._end_with_parent()
+    if output is not None:
+        redirect(output)
+    status = main.main(flags)
+    import jax
+
+    jax.distributed.shutdown()  # waits for the other, as at the end of a process that was not forked
+    return status
 
 
 def _ended(child: int) -> int:
