@@ -15,7 +15,13 @@ from mmer_jax.results.runs import ReportError, find_runs
 from tests.finished_runs import ACCURACY, classification_run, damage
 
 CONFIGS = {
-    'a': {'name': 'cnn', 'epochs': 3, 'optimizer': {'learning_rate': 1e-3, 'name': 'adam'}, 'model': {'dropout': 0.1}},
+    'a': {
+        'mixup': 0.0,
+        'name': 'cnn',
+        'epochs': 3,
+        'optimizer': {'learning_rate': 1e-3, 'name': 'adam'},
+        'model': {'dropout': 0.1},
+    },
     'b': {'name': 'cnn', 'epochs': 3, 'optimizer': {'learning_rate': 1e-4, 'name': 'adam'}, 'model': {'dropout': 0.1}},
     'c': {'name': 'cnn', 'epochs': 5, 'optimizer': {'learning_rate': 1e-3, 'name': 'sgd'}, 'model': {}, 'seeds': 2},
 }

@@ -17,7 +17,6 @@ from mmer_jax.run import program
 from mmer_jax.run.finished import open_runs
 from mmer_jax.run.loop import Loop
 from mmer_jax.run.selection import Chosen
-from mmer_jax.run.workdir import with_defaults
 from mmer_jax.settings.keys import config_faults
 from mmer_jax.train import train_and_evaluate
 from tests.small_run import MeanModel, small_config
@@ -90,7 +89,6 @@ def test_what_cannot_be_is_refused_in_one_line(tiny):
     assert any('config.selection.folds: found 1' in fault for fault in config_faults(config.to_dict()))
     config = small_config(tiny, selection__folds=2, start_from={'audio': 'runs/a:audio'})
     assert any('config.start_from' in fault for fault in config_faults(config.to_dict()))
-    assert with_defaults({'selection': {'metric': 'uar'}})['selection'] == {'folds': 0, 'metric': 'uar'}
 
 
 def test_the_mean_weighs_records_and_the_first_best_epoch_is_chosen():

@@ -12,8 +12,10 @@ import sys
 import flax.linen as nn
 import pytest
 
+from configs.base import get_base
 from mmer_jax import evaluate, extract
 from mmer_jax.files import locks, read_json
+from mmer_jax.files.older_configs import ADDED, with_defaults
 from mmer_jax.run import own_module, workdir
 from mmer_jax.run.finished import open_run
 from mmer_jax.run.workdir import InUse, hold
@@ -307,3 +309,17 @@ def test_what_differs_between_two_configs_and_what_of_it_may():
         'data.batch_size: 8 -> 4',
         'debugger: None -> 1',
     ]
+
+
+def test_an_older_config_is_filled_with_what_was_done_then():
+    """So it goes on, is evaluated, and differs from a new one in no key that it lacks."""
+    new = get_base('any').to_dict()
+    old = {key: value for key, value in new.items() if key not in ADDED}
+    for dotted in ADDED:
+        parent, _, key = dotted.rpartition('.')
+        if parent:
+            old[parent] = {name: value for name, value in old[parent].items() if name != key}
+    assert old != new
+    assert with_defaults(old) == new
+    assert with_defaults({**new, 'mixup': 0.3})['mixup'] == 0.3
+    assert with_defaults({'pretrained': 'a', 'map': {}}) == {'pretrained': 'a', 'map': {}}  # trains nothing

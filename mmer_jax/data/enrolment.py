@@ -10,7 +10,7 @@ in test alike (data/speakers.py); config.data.enrolment.mode says from which cli
 
 import dataclasses
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -23,11 +23,6 @@ NORMALIZE_BY = ('all', 'speaker')
 MODES = ('strict', 'enrolled', 'transductive')
 BY_SPEAKER = 'normalised by speaker: '  # how the mark begins
 LEAST = 2  # clips of a speaker in a set of which a deviation can be told
-# What runs of versions without these keys did.
-BEFORE: Mapping[str, Any] = {
-    'normalize_by': 'all',
-    'enrolment': {'mode': 'strict', 'clips': 2, 'label': '', 'seed': 0},
-}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,12 +51,6 @@ class Enrolment:
             clips = f'{self.clips} clip{"s" * (self.clips > 1)} of each in no set'
             return (f'{BY_SPEAKER}enrolled ({clips}, {self.label or "labels unknown"})',)
         return (f'{BY_SPEAKER}transductive',) if self.is_known else ()
-
-
-def with_defaults(config: Mapping[str, Any]) -> dict[str, Any]:
-    """A saved config, with what versions before these keys did where it lacks them."""
-    data = config.get('data')
-    return {**config, 'data': {**BEFORE, **data}} if isinstance(data, Mapping) else dict(config)
 
 
 def of_config(data: Any) -> Enrolment | None:

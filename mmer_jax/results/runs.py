@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from mmer_jax.files import read_arrays, read_json
+from mmer_jax.files.older_configs import with_defaults
 from mmer_jax.metrics import expected_calibration_error
 from mmer_jax.results import kinds
 
@@ -56,7 +57,7 @@ class Run:
         """Every value of config.json by its dotted key; empty where there is no such file."""
         for folder in (self.folder, *self.folds.values()):
             if (folder / 'config.json').is_file():
-                return dict(flat(read_json(folder / 'config.json')))
+                return dict(flat(with_defaults(read_json(folder / 'config.json'))))
         return {}
 
     @cached_property

@@ -23,7 +23,7 @@ from mmer_jax.run.divergence import Divergence
 from mmer_jax.run.first_step import LATEST as FIRST
 from mmer_jax.run.first_step import Stopwatch
 from mmer_jax.run.program import FoldData, Program, fetch
-from mmer_jax.run.selection import Curves, Selection
+from mmer_jax.run.selection import Selection
 from mmer_jax.run.step import TrainState, variables_of
 
 AfterEpoch = Callable[[int, Selection], None]  # what it raises ends the training
@@ -192,8 +192,7 @@ class Loop:
         values = np.array([found.get(n, np.nan) for n in range(len(self.seeds))])
         scales = self.selection.lr_scale
         improved = self.selection.update(epoch, values)
-        if isinstance(self.selection, Curves):
-            self.selection.record(values, [measuring.as_json(measured[n]) for n in range(len(self.seeds))])
+        self.selection.record(values, {n: measuring.as_json(numbers) for n, numbers in measured.items()})
         by_seed = sharding.state_sharding(self.program.mesh)
         self.best = self.program.keep_best(self.best, self.state, sharding.put_tree(improved, by_seed))
         if not np.array_equal(scales, self.selection.lr_scale):

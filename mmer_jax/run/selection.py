@@ -55,6 +55,9 @@ class Selection:
             self.running = self.running & (epoch - self.best_epoch < self.patience)
         return improved
 
+    def record(self, values: np.ndarray, measured: Mapping[int, Mapping[str, Any]]) -> None:
+        """Told at each epoch: the values (N,), and all metrics of each seed that was running. Kept by Curves alone."""
+
     def to_json(self) -> dict[str, Any]:
         names = ('best_epoch', 'epochs', 'plateau', 'running', 'lr_scale')
         # -inf (nothing evaluated yet) has no place in JSON.
@@ -77,10 +80,9 @@ class Curves(Selection):
         super().__post_init__()
         self.curve: list[list[dict[str, Any]]] = []
 
-    def record(self, values: np.ndarray, measured: Sequence[Mapping[str, Any]]) -> None:
-        """The values (N,) of an epoch, and all that was measured of each seed."""
-        rows = zip(values.tolist(), measured, strict=True)
-        self.curve.append([{'value': value, 'measured': dict(all_of)} for value, all_of in rows])
+    def record(self, values: np.ndarray, measured: Mapping[int, Mapping[str, Any]]) -> None:
+        """Keeps them; all seeds run to the end."""
+        self.curve.append([{'value': v, 'measured': dict(measured[n])} for n, v in enumerate(values.tolist())])
 
     def to_json(self) -> dict[str, Any]:
         return {**super().to_json(), 'curve': self.curve}

@@ -15,9 +15,9 @@ import numpy as np
 from jax.experimental import multihost_utils
 from ml_collections import ConfigDict
 
-from mmer_jax.data import enrolment
 from mmer_jax.files import read_json, write_json
 from mmer_jax.files.locks import InUse, hold
+from mmer_jax.files.older_configs import with_defaults
 from mmer_jax.run import own_module
 
 # Keys, with all below them, that may change between the start of a run and its resumption without changing its numbers.
@@ -35,7 +35,6 @@ MAY_CHANGE = (
     'evaluate_train',
 )
 NEEDED = ('data', 'epochs', 'losses', 'mesh', 'modalities', 'model', 'name', 'optimizer', 'protocol', 'seed', 'seeds')
-ADDED = {'label_smoothing': 0.0, 'mixup': 0.0}  # keys that older workdirs lack, with what was done then
 RESULTS = ('config', 'dataset', 'modalities', 'rows', 'variant')  # keys of results.json that others read
 
 
@@ -85,13 +84,6 @@ def check_config(config: Any, workdir: Path, module: nn.Module | None = None, ba
             f'{workdir} was begun with another config: {"; ".join(map(str, changed))}. '
             'Take a new --workdir, or the old values to resume'
         )
-
-
-def with_defaults(saved: dict[str, Any]) -> dict[str, Any]:
-    """A saved config, with what versions before its keys did where it lacks them."""
-    selection = saved.get('selection')
-    added = {'selection': {'folds': 0, **selection}} if isinstance(selection, dict) else {}
-    return {**ADDED, **enrolment.with_defaults(saved), **added}
 
 
 class Difference(NamedTuple):
