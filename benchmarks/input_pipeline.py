@@ -8,10 +8,12 @@
 The first reads an epoch's batches with 1, 2 and 4 threads, beside reading the same records one by one without
 batching (the ceiling), and prints the ratios. The second sums the waiting in a run's timing.jsonl. The third writes so
 many small records (MOSEI has 22,856) and opens them with and without the sums of their files. The fourth trains with
-the checks, and as version 0.2 did: no sums, shards mapped and not read; in turns, by the CPU time of the process.
+the checks, and as version 0.2 did: no sums, shards mapped and not read; in turns, by the CPU time of the process. Then
+it reads the same records alone, both ways.
 """
 
 import argparse
+import contextlib
 import mmap
 import sys
 import tempfile
@@ -113,29 +115,57 @@ class MappedShard(Shard):
         return self._map[start : start + 12], self._map[start + 12 : stop + 12 - FRAME], self._map[stop - 4 : stop]
 
 
+@contextlib.contextmanager
+def as_before():
+    """Data are read as by version 0.2: shards mapped, the sums of their files not asked for."""
+    open_source = RecordSource.__init__
+
+    def unchecked(self, directory, *, any_sums=True):
+        open_source(self, directory, any_sums=True)
+
+    with mock.patch.object(records, 'Shard', MappedShard), mock.patch.object(RecordSource, '__init__', unchecked):
+        yield
+
+
 def measure_training(path: str, rounds: int) -> None:
     from mmer_jax.settings import overrides
     from mmer_jax.train import train_and_evaluate
 
-    number, open_source = iter(range(10**6)), RecordSource.__init__
+    number, read_record = iter(range(10**6)), RecordSource.__getitem__
+    directory, asked_for = overrides.load_config(path).data.directory, []
+
+    def counted(self, index):
+        asked_for.append(index)
+        return read_record(self, index)
 
     def train() -> None:
         train_and_evaluate(overrides.load_config(path), Path(folder) / str(next(number)))
 
-    def train_as_before() -> None:
-        def unchecked(self, directory, *, any_sums=True):
-            open_source(self, directory, any_sums=True)
+    def read_all() -> None:
+        source = RecordSource(directory)
+        for index in range(len(source)):
+            source[index]
 
-        with mock.patch.object(records, 'Shard', MappedShard), mock.patch.object(RecordSource, '__init__', unchecked):
-            train()
+    def before(work: Callable[[], object]) -> Callable[[], object]:
+        return as_before()(work)
 
     with tempfile.TemporaryDirectory() as folder:
-        train()  # compiles
-        checked, before = best_of(train, train_as_before, rounds)
+        with mock.patch.object(RecordSource, '__getitem__', counted):
+            train()  # compiles
+        checked, unchecked = best_of(train, before(train), rounds)
     print(
         f'{path}, {rounds} turns: {min(checked):.2f} s of CPU with the checks (median {np.median(checked):.2f}), '
-        f'{min(before):.2f} s as before (median {np.median(before):.2f}); ratio {min(checked) / min(before):.3f} '
-        f'(of each turn {", ".join(f"{a / b:.3f}" for a, b in zip(checked, before, strict=True))})'
+        f'{min(unchecked):.2f} s as before (median {np.median(unchecked):.2f}); ratio '
+        f'{min(checked) / min(unchecked):.3f} '
+        f'(of each turn {", ".join(f"{a / b:.3f}" for a, b in zip(checked, unchecked, strict=True))})'
+    )
+    # Two trainings differ by more than the checks cost, so the reading is timed by itself too.
+    size = len(RecordSource(directory))
+    with_checks, without = (1e6 * min(found) / size for found in best_of(read_all, before(read_all), 5 * rounds))
+    share = 1e-6 * (with_checks - without) * len(asked_for) / min(checked)
+    print(
+        f'reading alone, a record: {with_checks:.1f} us of CPU with the checks, {without:.1f} as before; of the '
+        f'{len(asked_for)} that one training reads the difference is {100 * share:.2f} % of its CPU'
     )
 
 
