@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from mmer_jax.convolve import Conv
 from mmer_jax.dropout import Dropout
 from mmer_jax.kernels import LOWEST, Dense, mix, only, relu
 
@@ -265,7 +266,7 @@ class TemporalConv(nn.Module):
     @nn.compact
     def __call__(self, x_BTD: Array, mask_BT: Array) -> Array:
         mask_BT = check_mask(self, x_BTD, mask_BT)
-        conv = nn.Conv(self.features, (self.kernel_size,), use_bias=False, dtype=self.dtype)
+        conv = Conv(self.features, (self.kernel_size,), use_bias=False, dtype=self.dtype)
         return mask_steps(conv(mask_steps(x_BTD, mask_BT)), mask_BT)
 
 

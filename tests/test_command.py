@@ -50,7 +50,8 @@ WITHOUT_INPUT = {
     'mmer_jax.doctor': '',
     'mmer_jax.table': '--table=x',
     **dict.fromkeys((f'benchmarks.{name}' for name in (
-        'accelerator', 'conv3d', 'convert', 'encoders', 'encoders_2d_3d', 'seeds', 'separation', 'sequence_models'
+        'accelerator', 'conv3d', 'convert', 'convolutions', 'encoders', 'encoders_2d_3d', 'seeds', 'separation',
+        'sequence_models',
     )), ''),
 }  # fmt: skip
 ALL = sorted({*commands(), 'mmer_jax.main'})

@@ -9,6 +9,8 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from mmer_jax.convolve import by_input, by_kernel, convolve
+
 Triple = tuple[int, int, int]
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 METHODS = ('auto', 'native', 'frames')
@@ -62,8 +64,8 @@ class Conv3D(nn.Module):
         shape = (*self.kernel_size, channels // self.groups, self.features)
         kernel = self.param('kernel', kaiming_fan_out, shape, jnp.float32).astype(self.dtype)
         frames = self.method == 'frames' or (self.method == 'auto' and jax.default_backend() == 'cpu')
-        convolve = conv3d_frames if frames else conv3d_native
-        y = convolve(x_BTHWC.astype(self.dtype), kernel, strides=self.strides, padding=self.padding, groups=self.groups)
+        run = conv3d_frames if frames else conv3d_native
+        y = run(x_BTHWC.astype(self.dtype), kernel, strides=self.strides, padding=self.padding, groups=self.groups)
         if self.use_bias:
             bias_C = self.param('bias', nn.initializers.zeros, (self.features,), jnp.float32)
             y = y + bias_C.astype(self.dtype)[None, None, None, None]
@@ -72,10 +74,11 @@ class Conv3D(nn.Module):
 
 def conv3d_native(x: Array, kernel: Array, strides: Triple, padding: Triple, groups: int) -> Array:
     """XLA's own 3-D convolution."""
-    return jax.lax.conv_general_dilated(
-        x, kernel, strides, [(p, p) for p in padding],
-        dimension_numbers=('NDHWC', 'DHWIO', 'NDHWC'), feature_group_count=groups,
-    )  # fmt: skip
+    pads = [(p, p) for p in padding]
+    if groups == 1:
+        return convolve(x, kernel, strides, pads)
+    layout = ('NDHWC', 'DHWIO', 'NDHWC')
+    return jax.lax.conv_general_dilated(x, kernel, strides, pads, dimension_numbers=layout, feature_group_count=groups)
 
 
 def conv3d_frames(x: Array, kernel: Array, strides: Triple, padding: Triple, groups: int) -> Array:
@@ -115,7 +118,7 @@ def _stacked(x_BTHWC, kernel, *, strides, padding):
 def conv2d(x: Array, kernel: Array, strides: tuple[int, int], padding: tuple[int, int]) -> Array:
     """2-D convolution (N, H, W, C) by (kh, kw, C, F) -> (N, H', W', F), padded by `padding` on both sides.
 
-    On CPU XLA transposes the whole batch for the gradient by the kernel, which is two to three times slower for large
+    On CPU the whole batch is transposed for the gradient by the kernel, which is two to three times slower for large
     maps than the sum of the same over few pictures at a time (benchmarks/encoders_2d_3d.py times the networks). There
     the gradient is that sum, in at most PARTS parts.
     """
@@ -125,8 +128,7 @@ def conv2d(x: Array, kernel: Array, strides: tuple[int, int], padding: tuple[int
 
 
 def _conv2d(x, kernel, *, strides, padding):
-    layout = ('NHWC', 'HWIO', 'NHWC')
-    return jax.lax.conv_general_dilated(x, kernel, strides, [(p, p) for p in padding], dimension_numbers=layout)
+    return convolve(x, kernel, strides, [(p, p) for p in padding])
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
@@ -141,13 +143,13 @@ def _in_parts_forward(x, kernel, strides, padding):
 
 def _in_parts_backward(strides, padding, saved, gradient):
     x, kernel = saved
-    (by_x,) = jax.linear_transpose(lambda x: _conv2d(x, kernel, strides=strides, padding=padding), x)(gradient)
-    by_kernel, count = jnp.zeros(kernel.shape, jnp.promote_types(kernel.dtype, jnp.float32)), -(-len(x) // PARTS)
-    for first in range(0, len(x), count):  # unrolled: inside a loop XLA's convolutions are many times slower
+    pads, ones = tuple((p, p) for p in padding), (1, 1)
+    by_x = by_input(gradient, kernel, x.shape[1:3], strides, pads, ones)
+    total, count = jnp.zeros(kernel.shape, jnp.promote_types(kernel.dtype, jnp.float32)), -(-len(x) // PARTS)
+    for first in range(0, len(x), count):
         pictures, of_part = x[first : first + count], gradient[first : first + count]
-        convolve = functools.partial(_conv2d, pictures, strides=strides, padding=padding)
-        by_kernel += jax.linear_transpose(convolve, kernel)(of_part)[0].astype(by_kernel.dtype)
-    return by_x, by_kernel.astype(kernel.dtype)
+        total += by_kernel(pictures, of_part, kernel.shape[:2], strides, pads, ones).astype(total.dtype)
+    return by_x, total.astype(kernel.dtype)
 
 
 conv2d_in_parts.defvjp(_in_parts_forward, _in_parts_backward)

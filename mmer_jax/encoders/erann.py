@@ -9,6 +9,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jax import Array
 
+from mmer_jax.convolve import Conv
 from mmer_jax.encoders.protocol import STAGES
 from mmer_jax.layers import check_mask, mask_steps, masked_mean
 
@@ -30,9 +31,7 @@ class ResidualBlock(nn.Module):
         strides = (self.time_stride, self.frequency_stride)
 
         def conv(x, kernel, *, strides, padding, name):
-            layer = nn.Conv(
-                self.channels, kernel, strides, padding=padding, use_bias=False, dtype=self.dtype, name=name
-            )
+            layer = Conv(self.channels, kernel, strides, padding=padding, use_bias=False, dtype=self.dtype, name=name)
             return layer(x)
 
         def activate(x, mask, name):

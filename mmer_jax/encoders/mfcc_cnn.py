@@ -6,6 +6,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jax import Array
 
+from mmer_jax.convolve import Conv
 from mmer_jax.dropout import Dropout
 from mmer_jax.layers import check_mask, fix_length, mask_steps
 
@@ -29,7 +30,7 @@ class MfccCnn(nn.Module):
 
     def setup(self):
         def conv(features, kernel):
-            return nn.Conv(features, (kernel,), padding=[(2, 2)], dtype=self.dtype)
+            return Conv(features, (kernel,), padding=[(2, 2)], dtype=self.dtype)
 
         def norm():
             return nn.BatchNorm(momentum=0.9, epsilon=1e-5, dtype=self.dtype)

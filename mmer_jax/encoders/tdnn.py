@@ -10,6 +10,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jax import Array
 
+from mmer_jax.convolve import Conv
 from mmer_jax.dropout import Dropout
 from mmer_jax.layers import check_mask, mask_steps, masked_mean, masked_softmax
 
@@ -42,7 +43,7 @@ class Tdnn(nn.Module):
     def setup(self):
         def conv(kernel, stride=1, dilation=1):
             reach = dilation * (kernel // 2)  # of the frames before; so step t is centred on stride * t
-            return nn.Conv(
+            return Conv(
                 self.width, (kernel,), (stride,), kernel_dilation=(dilation,),
                 padding=[(reach, dilation * (kernel - 1) - reach)], use_bias=False, dtype=self.dtype,
             )  # fmt: skip

@@ -8,11 +8,11 @@ import functools
 from typing import Any
 
 import flax.linen as nn
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from mmer_jax.convolve import convolve
 from mmer_jax.dropout import Dropout
 from mmer_jax.encoders.convolution import IMAGENET_MEAN, IMAGENET_STD, scale_images
 from mmer_jax.encoders.filterbank import kaldi_fbank
@@ -56,9 +56,7 @@ class Patches(nn.Module):
             patches_BND = x.reshape(len(x), *cut, channels).transpose(order).reshape(len(x), int(np.prod(counts)), -1)
             h_BND = patches_BND @ kernel.reshape(-1, self.features)
         else:
-            letters = 'HWT'[:axes]
-            layout = (f'N{letters}C', f'{letters}IO', f'N{letters}C')
-            h = jax.lax.conv_general_dilated(x, kernel, self.strides, 'VALID', dimension_numbers=layout)
+            h = convolve(x, kernel, self.strides, 'VALID')
             h_BND = h.reshape(len(x), -1, self.features)
         return h_BND + bias_D[None, None]
 

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from mmer_jax.convolve import Conv
 from mmer_jax.dropout import Dropout
 from mmer_jax.encoders.transformer import INIT, Norm, TransformerEncoder, activate
 from mmer_jax.layers import mask_steps
@@ -186,7 +187,7 @@ class WaveEmbeddings(nn.Module):
         sizes = zip(self.conv_sizes, self.conv_kernels, self.conv_strides, strict=True)
         for number, (channels, kernel, stride) in enumerate(sizes):
             init = nn.initializers.he_normal()
-            conv = nn.Conv(
+            conv = Conv(
                 channels,
                 (kernel,),
                 (stride,),

@@ -10,8 +10,9 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import Array, lax
+from jax import Array
 
+from mmer_jax.convolve import convolve
 from mmer_jax.dropout import keep_from
 from mmer_jax.kernels import Dense, LayerNorm
 from mmer_jax.layers import attend, attention_logits, check_mask, feed_forward, mask_steps, masked_softmax, over_sources
@@ -96,9 +97,7 @@ class Weights(nn.Module):
 def _convolve(maps_BKTT, mask_BT, kernel, bias):
     pairs_BTT1 = (mask_BT[:, :, None] & mask_BT[:, None, :])[..., None]
     image_BTTK = jnp.where(pairs_BTT1, jnp.moveaxis(maps_BKTT, 1, -1), 0).astype(kernel.dtype)
-    layouts = ('NHWC', 'HWIO', 'NHWC')
-    found_BTTK = lax.conv_general_dilated(image_BTTK, kernel, (1, 1), 'SAME', dimension_numbers=layouts)
-    found_BTTK += bias[None, None, None]
+    found_BTTK = convolve(image_BTTK, kernel) + bias[None, None, None]
     return [jax.nn.gelu(jnp.moveaxis(found_BTTK, -1, 1).astype(maps_BKTT.dtype), approximate=False)]
 
 
