@@ -67,7 +67,7 @@ def measure(name: str, looped: bool, rounds: int) -> None:
     generator, axes = np.random.default_rng(0), len(shape) - 2
     batches = generator.standard_normal((STEPS, *shape), np.float32)
     kernel = generator.standard_normal(taps, np.float32) / np.float32(np.sqrt(np.prod(taps[:-1])))
-    fixed = {'strides': (stride,) * axes, 'pads': [((k - 1) // 2, k // 2) for k in taps[:axes]]}
+    fixed: dict[str, Any] = {'strides': (stride,) * axes, 'pads': [((k - 1) // 2, k // 2) for k in taps[:axes]]}
     sides = [gradients(partial(function, **fixed), looped) for function in (plain, ours)]
     found = [jax.block_until_ready(side(batches, kernel)) for side in sides]
     of_kernel = [np.asarray(total) for total, _ in found]

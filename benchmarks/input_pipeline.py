@@ -131,12 +131,12 @@ def measure_training(path: str, rounds: int) -> None:
     from mmer_jax.settings import overrides
     from mmer_jax.train import train_and_evaluate
 
-    number, read_record = iter(range(10**6)), RecordSource.__getitem__
+    number, read_record = iter(range(10**6)), RecordSource.read
     directory, asked_for = overrides.load_config(path).data.directory, []
 
-    def counted(self, index):
+    def counted(self, index, *, lazy=False):
         asked_for.append(index)
-        return read_record(self, index)
+        return read_record(self, index, lazy=lazy)
 
     def train() -> None:
         train_and_evaluate(overrides.load_config(path), Path(folder) / str(next(number)))
@@ -150,7 +150,7 @@ def measure_training(path: str, rounds: int) -> None:
         return as_before()(work)
 
     with tempfile.TemporaryDirectory() as folder:
-        with mock.patch.object(RecordSource, '__getitem__', counted):
+        with mock.patch.object(RecordSource, 'read', counted):
             train()  # compiles
         checked, unchecked = best_of(train, before(train), rounds)
     print(
