@@ -5,9 +5,9 @@
     python -m mmer_jax.main --config=configs/mfsa_mosi.py:without_prediction_chain        (and the others below)
 
 The paper's settings (section 4.2): M = 5, N = 2, d = 40, d_h = 128, Adam; 1,787,428 parameters, of which it gives no
-number. With remat and four accumulated parts a batch of 64 padded to 50, 375 and 500 steps takes 9.8 GiB on CPU, and
-bucketed true lengths train 6.9 times as many samples a second (benchmarks/sequence_models.py, RESULTS.md).
-Both were measured before the separation loss saw the whole batch, which costs a second forward pass of each part.
+number. With remat and four accumulated parts a batch of 64 padded to 50, 375 and 500 steps takes 4.0 GiB on CPU, and
+bucketed true lengths train 7.3 times as many samples a second (benchmarks/sequence_models.py, RESULTS.md), the second
+forward pass of each part included that the separation loss of the whole batch costs.
 The paper gives 74 audio and 35 visual features for all three sets; MulT's file of MOSI has 5 and 20.
 Published: Table 1 and Table 4, test set.
 
