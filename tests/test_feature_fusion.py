@@ -14,7 +14,7 @@ from data_prep import ravdess_openface
 from mmer_jax import classifiers, second_stage
 from mmer_jax.data.records import Feature, Label, RecordSource, RecordWriter, Schema
 from mmer_jax.files import read_json
-from mmer_jax.second_stage import outcomes
+from mmer_jax.second_stage import outcomes, tables
 from mmer_jax.second_stage.classify import CLASSIFIERS, choose, classify, fuse, fused, measure, unimodal_probabilities
 from mmer_jax.second_stage.folds import fingerprint, read_folds
 from tests.conftest import SHARED_DATA
@@ -296,10 +296,8 @@ def test_results_of_an_older_version_are_read(directories, tmp_path, capsys, mon
 def drawn(monkeypatch):
     """What the pictures are given: {'confusion': matrix, 'pca_<name>': points}."""
     found = {}
-    monkeypatch.setattr(classifiers.plots, 'confusion', lambda matrix, *_: found.update(confusion=matrix))
-    monkeypatch.setattr(
-        classifiers.plots, 'scatter', lambda points, _, __, path, *___: found.update({path.stem: points})
-    )
+    monkeypatch.setattr(tables.plots, 'confusion', lambda matrix, *_: found.update(confusion=matrix))
+    monkeypatch.setattr(tables.plots, 'scatter', lambda points, _, __, path, *___: found.update({path.stem: points}))
     return found
 
 
