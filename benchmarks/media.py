@@ -5,7 +5,7 @@
 
 The first times decoding, cropping and encoding apart, in one process; prepares the clips in one process and in two,
 with the largest memory of any; then loads what was prepared into batches with 1 and 2 threads. The second times MFCCs
-of drawn sound by librosa (mmer_jax/media/audio.py) and by numpy (benchmarks/numpy_features.py) in turns: the first call
+of drawn sound by librosa and by numpy (mmer_jax/media/spectrum.py, which the toolkit uses) in turns: the first call
 and a clip, each round in fresh processes, then clips in one process and in two workers.
 """
 
@@ -22,7 +22,6 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks import numpy_features
 from data_prep import ravdess, ravdess_video
 from data_prep.pool import Skipped, process
 from mmer_jax.data.batches import BatchPlan, LoadBatch, plan_shapes, read_batches, record_lengths
@@ -113,7 +112,16 @@ SIDES = ('librosa', 'numpy')
 
 
 def features_of(side: str) -> Callable[[np.ndarray, int], np.ndarray]:
-    return audio.mfcc if side == 'librosa' else numpy_features.mfcc
+    return by_librosa if side == 'librosa' else audio.mfcc
+
+
+def by_librosa(samples: np.ndarray, sample_rate: int) -> np.ndarray:
+    """As audio.mfcc, with BLAS held to one thread too."""
+    import librosa.feature
+    import threadpoolctl
+
+    with threadpoolctl.threadpool_limits(1):
+        return librosa.feature.mfcc(y=samples, sr=sample_rate, n_mfcc=13).T
 
 
 def draw_clip(seed: int) -> np.ndarray:

@@ -13,7 +13,6 @@ import multiprocessing
 from collections.abc import Generator, Mapping, Sequence
 from typing import Any
 
-import grain
 import numpy as np
 from absl import flags
 
@@ -283,6 +282,8 @@ def read_batches(
 
     A generator: close it to stop the threads early.
     """
+    import grain  # not with this module: a prediction needs none of it
+
     dataset = grain.MapDataset.source(load.plan).map(load)
     if start >= len(load.plan):
         return

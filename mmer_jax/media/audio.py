@@ -1,7 +1,7 @@
 """Sound files -> samples -> MFCC or log-mel frames.
 
-The features are librosa's own (Hann window, centred frames, zero padding, Slaney mel filters, orthonormal DCT-II). It
-is imported at the first call, which takes seconds in every process (benchmarks/RESULTS.md), not with this module.
+The features are those of librosa's defaults (Hann window, centred frames, zero padding, Slaney mel filters, orthonormal
+DCT-II), computed by media/spectrum.py.
 """
 
 import contextlib
@@ -18,7 +18,7 @@ import soundfile
 import soxr
 import threadpoolctl
 
-from mmer_jax.media import MediaError, announced
+from mmer_jax.media import MediaError, announced, spectrum
 from mmer_jax.media.download import check_download
 
 __all__ = ['MediaError', 'is_silent', 'load_audio', 'load_window', 'log_mel', 'mfcc']
@@ -293,15 +293,14 @@ def mfcc(
 ) -> np.ndarray:
     """Mel-frequency cepstral coefficients: samples (S,) -> float32 (T, num_mfcc), T = 1 + S // hop_length.
 
-    librosa.feature.mfcc(...).T: the orthonormal DCT-II of the log-mel spectrum (reference 1). `fmax` None is half the
-    sample rate. ValueError where samples are not a finite, non-empty float vector.
+    As librosa.feature.mfcc(...).T: the orthonormal DCT-II of the log-mel spectrum (reference 1). `fmax` None is half
+    the sample rate. ValueError where samples are not a finite, non-empty float vector.
     """
     if not 0 < num_mfcc <= num_mels:
         raise ValueError(f'num_mfcc must be in 1..num_mels ({num_mels}), found {num_mfcc}')
     power = _mel_power(samples, sample_rate, n_fft, hop_length, num_mels, fmin, fmax)
-    import librosa.feature
-
-    return np.ascontiguousarray(librosa.feature.mfcc(S=_decibels(power, 1.0, top_db), n_mfcc=num_mfcc).T)
+    with _one_thread().limit(limits=1):
+        return np.ascontiguousarray(spectrum.cepstrum(_decibels(power, 1.0, top_db), num_mfcc).T)
 
 
 def log_mel(
@@ -318,7 +317,7 @@ def log_mel(
 ) -> np.ndarray:
     """Mel power spectrum in decibels: samples (S,) -> float32 (T, num_mels), T = 1 + S // hop_length.
 
-    librosa.power_to_db(librosa.feature.melspectrogram(...)).T. `reference` is the power of 0 dB, or 'max' for the
+    As librosa.power_to_db(librosa.feature.melspectrogram(...)).T. `reference` is the power of 0 dB, or 'max' for the
     clip's own maximum (which discards its loudness); values more than `top_db` below the maximum are raised to that
     floor. ValueError where samples are not a finite, non-empty float vector.
     """
@@ -329,11 +328,9 @@ def log_mel(
 
 
 def _decibels(power: np.ndarray, reference: float, top_db: float | None) -> np.ndarray:
-    import librosa
-
     if top_db is not None and top_db < 0:
         raise ValueError(f'top_db must be 0 or more, or None, found {top_db}')
-    return librosa.power_to_db(power, ref=reference, top_db=top_db)
+    return spectrum.decibels(power, reference, top_db)
 
 
 def _mel_power(
@@ -353,15 +350,16 @@ def _mel_power(
     fmax = sample_rate / 2 if fmax is None else fmax
     if num_mels < 1 or not 0 <= fmin < fmax:
         raise ValueError(f'expected num_mels > 0 and 0 <= fmin < fmax, found {num_mels}, {fmin} and {fmax}')
-    import librosa.feature
-
-    # librosa's padding for centred frames, done here: librosa warns where a clip is shorter than the window.
-    padded = np.pad(samples.astype(np.float32), n_fft // 2)
     with _one_thread().limit(limits=1):
-        return librosa.feature.melspectrogram(
-            y=padded, sr=sample_rate, n_fft=n_fft, hop_length=hop_length, center=False, n_mels=num_mels, fmin=fmin,
+        return spectrum.mel_power(
+            samples.astype(np.float32),
+            sample_rate,
+            n_fft=n_fft,
+            hop_length=hop_length,
+            num_mels=num_mels,
+            fmin=fmin,
             fmax=fmax,
-        )  # fmt: skip
+        )
 
 
 @functools.cache

@@ -1,7 +1,6 @@
 """Probabilities that mean what they say: one temperature per model, fitted on validation (Guo et al. 2017)."""
 
 import numpy as np
-from scipy.special import log_softmax
 
 LOWEST, HIGHEST = -3.0, 5.0  # of the logarithm of the temperature
 LEAST = 10  # validation records
@@ -14,7 +13,8 @@ def temperature(logits_RC: np.ndarray, label_R: np.ndarray) -> float:
     """
     if len(label_R) < LEAST:
         raise ValueError(f'{len(label_R)} validation records are too few to calibrate on; expected {LEAST} or more')
-    from scipy.optimize import minimize_scalar  # only those who calibrate wait for it
+    from scipy.optimize import minimize_scalar  # only those who calibrate wait for scipy
+    from scipy.special import log_softmax
 
     rows, logits_RC = np.arange(len(label_R)), np.asarray(logits_RC, np.float64)
 

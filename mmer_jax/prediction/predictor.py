@@ -13,7 +13,6 @@ import flax.linen as nn
 import jax
 import numpy as np
 from ml_collections import ConfigDict
-from scipy.special import softmax
 
 from mmer_jax.data.schema import MODALITIES, Label, RecordError, Schema
 from mmer_jax.files import read_arrays
@@ -222,14 +221,20 @@ def _names(schema: Schema) -> tuple[str, ...]:
     return schema.label.names or ('score',)
 
 
+def _softmax(logits: np.ndarray) -> np.ndarray:
+    """Over the last axis. scipy's would cost a prediction a quarter of a second."""
+    exponentials = np.exp(logits - logits.max(-1, keepdims=True))
+    return exponentials / exponentials.sum(-1, keepdims=True)
+
+
 def _scores(label: Label, outputs_RC: np.ndarray, temperature: float) -> dict[str, np.ndarray]:
     """{name: (R,) score} of one model's outputs."""
     if label.kind == 'regression':
         return {name: outputs_RC[:, k] for k, name in enumerate(label.names or ('score',))}
     if label.kind == 'classes':
-        probability_RC = softmax(outputs_RC / temperature, axis=-1)
+        probability_RC = _softmax(outputs_RC / temperature)
         return {name: probability_RC[:, k] for k, name in enumerate(label.names)}
-    pairs = softmax(outputs_RC.reshape(len(outputs_RC), -1, 2) / temperature, axis=-1)
+    pairs = _softmax(outputs_RC.reshape(len(outputs_RC), -1, 2) / temperature)
     return {name: pairs[:, k, 1] for k, name in enumerate(label.names)}
 
 
