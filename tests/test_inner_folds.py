@@ -154,17 +154,19 @@ def files_of(workdir: Path) -> dict[str, object]:
 def test_the_chosen_epoch_is_the_best_of_the_mean_of_the_recorded_curves(run):
     workdir, results = run
     kept = read_json(workdir / 'fold_0' / 'inner_folds.json')
-    weights, curves = [one['validation'] for one in kept['folds']], []
+    weights, curves, losses = [one['validation'] for one in kept['folds']], [], []
     for number in range(2):
         lines = (workdir / 'fold_0' / f'inner_{number}' / 'metrics.jsonl').read_text().splitlines()
         rows = [row for row in map(json.loads, lines) if row['split'] == 'validation']
         curves.append([[row['accuracy'] for row in rows if row['seed'] == seed] for seed in (0, 1)])
-    mean = np.average(curves, axis=0, weights=weights)
+        losses.append([[row['loss'] for row in rows if row['seed'] == seed] for seed in (0, 1)])
+    mean, mean_loss = (np.average(found, axis=0, weights=weights) for found in (curves, losses))
     for n, row in enumerate(results['rows']):
         assert row['best_epoch'] == mean[n].argmax() + 1 == kept['epochs'][n]
         assert row['selected_by'] == '2 inner folds'
         assert row['counts']['validation'] == 0
         assert row['validation']['accuracy'] == pytest.approx(mean[n].max())
+        assert row['validation']['loss'] == pytest.approx(mean_loss[n][mean[n].argmax()])
     assert results['selection_folds'] == 2
     assert not list((workdir / 'fold_0').glob('inner_*/checkpoints'))
 

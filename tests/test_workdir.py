@@ -322,4 +322,5 @@ def test_an_older_config_is_filled_with_what_was_done_then():
     assert old != new
     assert with_defaults(old) == new
     assert with_defaults({**new, 'mixup': 0.3})['mixup'] == 0.3
+    assert with_defaults({**new, 'selection': {**new['selection'], 'folds': 4}})['selection']['folds'] == 4
     assert with_defaults({'pretrained': 'a', 'map': {}}) == {'pretrained': 'a', 'map': {}}  # trains nothing
