@@ -38,7 +38,7 @@ class Conv(nn.Module):
         kernel = self.param('kernel', self.kernel_init, shape)
         bias = self.param('bias', nn.initializers.zeros, (self.features,)) if self.use_bias else None
         x, kernel, bias = nn.dtypes.promote_dtype(x, kernel, bias, dtype=self.dtype)
-        y = convolve(x, kernel, self.strides, self.padding, self.kernel_dilation)
+        y = convolve(x, kernel, strides=self.strides, padding=self.padding, dilation=self.kernel_dilation)
         return y if bias is None else y + jnp.expand_dims(bias, range(y.ndim - 1))
 
 

@@ -76,7 +76,7 @@ def conv3d_native(x: Array, kernel: Array, strides: Triple, padding: Triple, gro
     """XLA's own 3-D convolution."""
     pads = [(p, p) for p in padding]
     if groups == 1:
-        return convolve(x, kernel, strides, pads)
+        return convolve(x, kernel, strides=strides, padding=pads)
     layout = ('NDHWC', 'DHWIO', 'NDHWC')
     return jax.lax.conv_general_dilated(x, kernel, strides, pads, dimension_numbers=layout, feature_group_count=groups)
 
@@ -128,7 +128,7 @@ def conv2d(x: Array, kernel: Array, strides: tuple[int, int], padding: tuple[int
 
 
 def _conv2d(x, kernel, *, strides, padding):
-    return convolve(x, kernel, strides, [(p, p) for p in padding])
+    return convolve(x, kernel, strides=strides, padding=[(p, p) for p in padding])
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
@@ -143,12 +143,12 @@ def _in_parts_forward(x, kernel, strides, padding):
 
 def _in_parts_backward(strides, padding, saved, gradient):
     x, kernel = saved
-    pads, ones = tuple((p, p) for p in padding), (1, 1)
-    by_x = by_input(gradient, kernel, x.shape[1:3], strides, pads, ones)
+    fixed = {'strides': strides, 'pads': tuple((p, p) for p in padding), 'dilation': (1, 1)}
+    by_x = by_input(gradient, kernel, x.shape[1:3], **fixed)
     total, count = jnp.zeros(kernel.shape, jnp.promote_types(kernel.dtype, jnp.float32)), -(-len(x) // PARTS)
     for first in range(0, len(x), count):
         pictures, of_part = x[first : first + count], gradient[first : first + count]
-        total += by_kernel(pictures, of_part, kernel.shape[:2], strides, pads, ones).astype(total.dtype)
+        total += by_kernel(pictures, of_part, kernel.shape[:2], **fixed).astype(total.dtype)
     return by_x, total.astype(kernel.dtype)
 
 

@@ -56,7 +56,7 @@ class Patches(nn.Module):
             patches_BND = x.reshape(len(x), *cut, channels).transpose(order).reshape(len(x), int(np.prod(counts)), -1)
             h_BND = patches_BND @ kernel.reshape(-1, self.features)
         else:
-            h = convolve(x, kernel, self.strides, 'VALID')
+            h = convolve(x, kernel, strides=self.strides, padding='VALID')
             h_BND = h.reshape(len(x), -1, self.features)
         return h_BND + bias_D[None, None]
 
