@@ -15,12 +15,12 @@ from mmer_jax.data.folds import SPLITS
 from mmer_jax.files import read_json, write_json
 from mmer_jax.files.outputs import check_ablation, check_folder
 from mmer_jax.files.together import write_together
-from mmer_jax.metrics import KINDS, floors
+from mmer_jax.metrics import KINDS, as_json, floors
 from mmer_jax.results import subsets
 from mmer_jax.results.page import markdown
 from mmer_jax.run import cache, finished
 from mmer_jax.run.finished import Run
-from mmer_jax.run.measuring import Predictions, as_json, kind_of, measure, predict, save_predictions
+from mmer_jax.run.measuring import Predictions, kind_of, measure, predict, save_predictions
 from mmer_jax.run.program import make_program
 from mmer_jax.run.workdir import hold, read_results
 from mmer_jax.settings import command, ranges

@@ -20,7 +20,7 @@ from mmer_jax.data.batches import check_main_guard, labels_of
 from mmer_jax.data.folds import SPLITS, Fold
 from mmer_jax.data.records import RecordSource
 from mmer_jax.files import write_json
-from mmer_jax.metrics import floors, names, unfit
+from mmer_jax.metrics import as_json, floors, names, unfit
 from mmer_jax.models import check_module
 from mmer_jax.run import cost, measuring, provenance, warm_start
 from mmer_jax.run.first_step import LATEST as FIRST
@@ -214,5 +214,5 @@ def result_row(
     row = {'fold': fold.name, 'seed': seed, 'marks': list(fold.marks)}
     row |= {'best_epoch': int(selection.best_epoch[n]), 'epochs': int(selection.epochs[n])}
     row['counts'] = {split: len(getattr(fold, split)) for split in SPLITS}
-    row |= {split: measuring.as_json(measuring.measure(values, source, n)) for split, values in predictions.items()}
-    return {**row, 'floor': measuring.as_json(floor)}
+    row |= {split: as_json(measuring.measure(values, source, n)) for split, values in predictions.items()}
+    return {**row, 'floor': as_json(floor)}

@@ -8,6 +8,7 @@ import pytest
 
 from mmer_jax import report
 from mmer_jax.data.records import Feature, Label, RecordSource, RecordWriter, Schema
+from mmer_jax.metrics import as_json
 from mmer_jax.results import run_page
 from mmer_jax.run import measuring
 from mmer_jax.train import train_and_evaluate
@@ -118,8 +119,8 @@ def test_a_class_that_is_never_predicted_counts_as_precision_0_when_epochs_are_c
     assert measuring.selection_value(measured, 'precision_sad') == 0
     assert measuring.selection_value(measured, 'f1_calm') == 0.5
     assert np.isnan(measuring.selection_value(measured, 'loss'))  # a fault, which selection refuses
-    assert np.isnan(measuring.as_json(measured)['loss'])
-    assert measuring.as_json(measured)['recall_sad'] is None
+    assert np.isnan(as_json(measured)['loss'])
+    assert as_json(measured)['recall_sad'] is None
 
 
 class Logits(nn.Module):

@@ -101,12 +101,12 @@ def test_equals_the_official_code(golden, padding, causal):
     )
     batch = golden_batch(golden)
 
+    @jax.jit
     @functools.partial(jax.grad, has_aux=True)
     def gradient_of(params):
         prediction = model.apply({'params': params}, batch, train=False)['prediction']
         return jnp.square(prediction).sum(), prediction
 
-    # Not jitted: operation by operation, the four cases share their compilations, which as whole programs take minutes.
     gradient, prediction = gradient_of(from_torch(by_torch_name(golden, golden['weights'])))
     key = f'{padding}_{"causal" if causal else "full"}'
     np.testing.assert_allclose(prediction, golden[f'{key}/output'], rtol=0, atol=2e-6)
@@ -174,7 +174,7 @@ def test_causal_transformer_has_no_gradient_from_hidden_sources():
         def first_feature(source):
             return module.apply(params, target, source, *masks, train=False)[0][0, :, 0]
 
-        return np.abs(jax.jacrev(first_feature)(source)).max((1, 3)) > 0
+        return np.abs(jax.jit(jax.jacrev(first_feature))(source)).max((1, 3)) > 0
 
     np.testing.assert_array_equal(reaches(causal), np.tri(3, 5, 2, dtype=bool))
     assert reaches(full).all()

@@ -19,7 +19,7 @@ from mmer_jax.metrics.classes import classification
 from mmer_jax.metrics.confusion import confusion_matrix, per_class
 from mmer_jax.metrics.emotions import binary_emotions
 from mmer_jax.metrics.kinds import KINDS, METRICS, about, floors, is_better_high, metric_kind, names, unfit
-from mmer_jax.metrics.metric import Kind, Metric
+from mmer_jax.metrics.metric import Kind, Metric, as_json
 from mmer_jax.metrics.real_numbers import polarity, regression, sentiment
 
 __all__ = [
@@ -28,6 +28,7 @@ __all__ = [
     'Kind',
     'Metric',
     'about',
+    'as_json',
     'binary_emotions',
     'classification',
     'confusion_matrix',

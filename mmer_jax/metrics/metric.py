@@ -41,6 +41,11 @@ class Kind:
         return [*self.whole, *(f'{metric}_{name}' for name in classes for metric in self.each)]
 
 
+def as_json(measured: Mapping[str, float]) -> dict[str, float | None]:
+    """Undefined metrics as None; a loss that is NaN stays one, for it is a fault."""
+    return {key: None if key != 'loss' and np.isnan(value) else float(value) for key, value in measured.items()}
+
+
 def right_answer(scores: np.ndarray, labels: np.ndarray) -> np.ndarray:
     """Log-probability of the right class, (..., C) scores and (...) class numbers -> (...)."""
     shifted = scores - scores.max(-1, keepdims=True)

@@ -16,7 +16,7 @@ from mmer_jax.data.records import RecordSource
 from mmer_jax.data.schema import Label
 from mmer_jax.files import save_arrays, write_json
 from mmer_jax.files.outputs import check_folder
-from mmer_jax.metrics import KINDS, floors, metric_kind
+from mmer_jax.metrics import KINDS, as_json, floors, metric_kind
 from mmer_jax.prediction.predictor import Prediction, Predictor
 from mmer_jax.prediction.published import published_predictor
 from mmer_jax.readers import Clip, Tokens
@@ -113,8 +113,8 @@ def evaluate_published(
     names = target.names or None
     row: dict[str, Any] = {'fold': 'all', 'seed': 0, 'marks': [MARK], 'best_epoch': 0, 'epochs': 0}
     row |= {'counts': {'test': len(source)}}
-    row |= {'test': _as_json(KINDS[kind].measure(prediction, truth, names=names))}
-    row |= {'floor': _as_json(floors(kind, truth, names=names))}
+    row |= {'test': as_json(KINDS[kind].measure(prediction, truth, names=names))}
+    row |= {'floor': as_json(floors(kind, truth, names=names))}
     modalities = list(predictor.modalities)
     results = {
         'format': 1, 'version': __version__, 'config': predictor.schema.name, 'variant': 'pretrained',
@@ -141,10 +141,6 @@ def _check_kinds(predictor: Predictor, target: Label) -> None:
         found = 'numbers' if numbers else 'probabilities of classes'
         wanted = 'numbers' if target.kind == 'regression' else 'classes'
         raise ValueError(f'{predictor.schema.name} gives {found}, and the labels of the data set are {wanted}')
-
-
-def _as_json(measured: Mapping[str, float]) -> dict[str, float | None]:
-    return {key: None if np.isnan(value) else value for key, value in measured.items()}
 
 
 def _predict(predictor: Predictor, source: RecordSource) -> tuple[list[Prediction], int]:

@@ -16,7 +16,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from mmer_jax.data.batches import read_batches
-from mmer_jax.metrics import is_better_high
+from mmer_jax.metrics import as_json, is_better_high
 from mmer_jax.run import measuring, sharding, trackers, warm_start, writer
 from mmer_jax.run.checkpoint import Checkpoints
 from mmer_jax.run.divergence import Divergence
@@ -192,7 +192,7 @@ class Loop:
         values = np.array([found.get(n, np.nan) for n in range(len(self.seeds))])
         scales = self.selection.lr_scale
         improved = self.selection.update(epoch, values)
-        self.selection.record(values, {n: measuring.as_json(numbers) for n, numbers in measured.items()})
+        self.selection.record(values, {n: as_json(numbers) for n, numbers in measured.items()})
         by_seed = sharding.state_sharding(self.program.mesh)
         self.best = self.program.keep_best(self.best, self.state, sharding.put_tree(improved, by_seed))
         if not np.array_equal(scales, self.selection.lr_scale):

@@ -59,11 +59,6 @@ def measure(predictions: Predictions, source: RecordSource, seed: int, kind: str
     return {'loss': float(predictions['loss'][seed].astype(np.float64).mean()), **found}
 
 
-def as_json(measured: Mapping[str, float]) -> dict[str, float | None]:
-    """Undefined metrics as None; a loss that is NaN stays one, for it is a fault."""
-    return {key: None if key != 'loss' and np.isnan(value) else value for key, value in measured.items()}
-
-
 def selection_value(measured: Mapping[str, float], metric: str) -> float:
     """The number by which an epoch is chosen; ValueError where the validation split cannot have it.
 

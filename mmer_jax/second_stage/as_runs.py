@@ -14,7 +14,7 @@ import numpy as np
 
 from mmer_jax.files import save_arrays, write_json
 from mmer_jax.files.outputs import check_folder
-from mmer_jax.metrics import KINDS, expected_calibration_error, floors
+from mmer_jax.metrics import KINDS, as_json, expected_calibration_error, floors
 from mmer_jax.second_stage.classify import fitted, fuse
 from mmer_jax.second_stage.folds import FoldFeatures
 
@@ -78,8 +78,8 @@ def _save(folder, folds, classifier, modalities, seeds, protocol):
             for row, scores in zip(measured, found, strict=True):
                 values = KINDS[KIND].measure(scores, labels, fold.class_names)
                 values['ece'] = expected_calibration_error(scores, labels)
-                row[split] = {'loss': float(-scores[np.arange(len(labels)), labels].mean()), **_known(values)}
-        floor = _known(floors(KIND, fold.labels[fold.test], names=fold.class_names))
+                row[split] = {'loss': float(-scores[np.arange(len(labels)), labels].mean()), **as_json(values)}
+        floor = as_json(floors(KIND, fold.labels[fold.test], names=fold.class_names))
         counts = {name: int(getattr(fold, name).sum()) for name in ('train', 'validation', 'test')}
         none = {'best_epoch': 0, 'epochs': 0}  # nothing is trained by epochs
         common = {'fold': fold.name, 'marks': list(fold.marks), **none, 'counts': counts}
@@ -98,7 +98,3 @@ def _described(name, fold, classifier, modalities, protocol, size):
         'parameters': size, 'metrics': KIND, 'headline': list(HEADLINE), 'class_names': list(fold.class_names),
         'published': None, 'selection': 'none',
     }  # fmt: skip
-
-
-def _known(values: Mapping[str, float]) -> dict[str, float | None]:
-    return {key: None if np.isnan(value) else float(value) for key, value in values.items()}
