@@ -10,6 +10,7 @@ from mmer_jax.losses import COUPLED, LOSSES, keys_read, make_loss
 from mmer_jax.models import MODELS
 from mmer_jax.run import sharding
 from mmer_jax.run.step import init_state, make_step_parts, make_train_step, over_seeds
+from tests.any_values import any_values
 from tests.double import widened
 from tests.small_run import jit_step
 from tests.test_models import AUXILIARY, CASES, make, make_batch
@@ -113,7 +114,8 @@ def case(request):
     batch = make_batch(modalities, rows=ROWS)
     batch['weight'] = np.array([1, 1, 0, 1, 1, 1, 0, 0], np.float32)
     with jax.enable_x64(True):
-        return model, loss, widened(batch), widened(init_state(model, optax.sgd(1.0), batch, 0))
+        shapes = jax.eval_shape(lambda: init_state(model, optax.sgd(1.0), batch, 0))
+        return model, loss, widened(batch), widened(any_values(shapes))
 
 
 def run_of(case, accumulate, *, apart=False):
@@ -174,7 +176,8 @@ def test_two_seeds_in_one_program(case, loop):
     model, loss, batch, _ = case
     step = make_train_step(model, optax.sgd(1.0), loss, accumulate=2)
     with jax.enable_x64(True):
-        states = [widened(init_state(model, optax.sgd(1.0), batch, seed)) for seed in (0, 1)]
+        shapes = jax.eval_shape(lambda: init_state(model, optax.sgd(1.0), batch, 0))
+        states = [widened(any_values(shapes, seed)) for seed in (0, 1)]
         stacked = jax.tree.map(lambda *x: jnp.stack(x), *states)
         _, numbers = jax.jit(over_seeds(step, 2))(stacked, batch)
         numbers = jax.tree.map(np.asarray, numbers)

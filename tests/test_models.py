@@ -11,6 +11,7 @@ import pytest
 from mmer_jax.losses import COUPLED, make_loss
 from mmer_jax.models import MODELS, build_model
 from mmer_jax.run.step import init_state, make_train_step
+from tests.any_values import any_values
 from tests.gradients import check_faint
 
 pytestmark = pytest.mark.usefixtures('strict_types')
@@ -89,7 +90,8 @@ def make_batch(modalities, rows=4, extra=0, garbage=0.0, seed=0):
 
 @functools.cache
 def initial_state(name, modalities):
-    return init_state(make(name, modalities), OPTIMIZER, make_batch(modalities), 0)
+    shapes = jax.eval_shape(lambda: init_state(make(name, modalities), OPTIMIZER, make_batch(modalities), 0))
+    return jax.tree.map(jnp.asarray, any_values(shapes))
 
 
 @pytest.fixture(scope='module', params=GRID, ids=[f'{n}-{"+".join(m)}' for n, m in GRID])
@@ -192,7 +194,7 @@ def test_padding_rows_change_no_training_step(case):
     for a, b in zip(
         jax.tree.leaves((one.params, one.model_state)), jax.tree.leaves((two.params, two.model_state)), strict=True
     ):
-        np.testing.assert_allclose(a, b, atol=2e-6)
+        np.testing.assert_allclose(a, b, atol=1e-5)  # sums of float32 in another order
 
 
 def _without_dropout(fields):

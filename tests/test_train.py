@@ -259,10 +259,10 @@ def lines(path):
 
 def test_a_run_killed_twice_ends_as_if_undisturbed(tiny, tmp_path):
     """SIGKILL at random moments; metrics.jsonl, predictions, results and checkpoint equal those of a whole run."""
-    reference, killed, epochs = tmp_path / 'whole', tmp_path / 'killed', 60
+    reference, killed, epochs = tmp_path / 'whole', tmp_path / 'killed', 24
     run(tiny, reference, epochs=epochs)
     total, generator = lines(reference / 'metrics.jsonl'), random.Random(7)
-    targets = sorted(generator.uniform(0.05, 0.9) for _ in range(2))
+    targets = sorted(generator.uniform(0.05, 0.8) for _ in range(2))
     for target in targets:
         process = start(tiny, killed, f'epochs={epochs}')
         while lines(killed / 'metrics.jsonl') < target * total and process.poll() is None:

@@ -1,0 +1,49 @@
+"""Values for variables whose initialiser is not what a test is about: drawn by numpy, so that nothing is compiled.
+
+tests/test_initialise.py has the initialisers themselves.
+"""
+
+import contextlib
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from mmer_jax.run import program
+
+ONES = ('scale', 'var')
+
+
+def any_values(shapes, seed=0):
+    """Shapes, as of jax.eval_shape -> numpy arrays near what modules begin with.
+
+    Scales and variances 1, biases and whole numbers 0, all else normal with the deviation that keeps the size of what
+    goes through.
+    """
+    generator = np.random.default_rng(seed)
+
+    def draw(path, leaf):
+        name = getattr(path[-1], 'key', '')
+        if name in ONES:
+            return np.ones(leaf.shape, leaf.dtype)
+        if not jnp.issubdtype(leaf.dtype, jnp.floating) or name == 'bias':
+            return np.zeros(leaf.shape, leaf.dtype)
+        deviation = 1 / math.sqrt(max(math.prod(leaf.shape[:-1]), 1))
+        return (deviation * generator.standard_normal(leaf.shape)).astype(leaf.dtype)
+
+    return jax.tree.map_with_path(draw, shapes)
+
+
+@contextlib.contextmanager
+def without_initialisers():
+    """Runs in the block begin with such values: initialisers are up to a third of what a small run compiles."""
+
+    def fresh(init, seeds):
+        shapes = jax.eval_shape(init, seeds[0])
+        return jax.tree.map(lambda *x: np.stack(x), *(any_values(shapes, int(seed)) for seed in seeds))
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(program, 'fresh', fresh)
+        yield
