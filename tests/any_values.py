@@ -40,9 +40,8 @@ def any_values(shapes, seed=0):
 def without_initialisers():
     """Runs in the block begin with such values: initialisers are up to a third of what a small run compiles."""
 
-    def fresh(init, seeds):
-        shapes = jax.eval_shape(init, seeds[0])
-        return jax.tree.map(lambda *x: np.stack(x), *(any_values(shapes, int(seed)) for seed in seeds))
+    def fresh(traced, seeds):
+        return jax.tree.map(lambda *x: np.stack(x), *(any_values(traced.shapes, int(seed)) for seed in seeds))
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(program, 'fresh', fresh)

@@ -37,7 +37,7 @@ import numpy as np
 import pytest
 
 from mmer_jax.data.records import Feature, Label, RecordWriter, Schema
-from mmer_jax.run.initialise import fresh
+from mmer_jax.run.initialise import fresh, trace
 
 # Tracing makes millions of objects that live on; looking through them for circles took a twentieth of the time.
 gc.set_threshold(50_000, 20, 20)
@@ -73,10 +73,11 @@ def _by_parts(init):
         if is_traced(words):  # within a jit
             return init(self, rngs, *arguments, **options)
         kind = jax.random.key_impl(rngs)
-        found = fresh(
-            lambda data: init(self, jax.random.wrap_key_data(data, impl=kind), *arguments, **options),
-            np.asarray(words)[None],
+        seeds = np.asarray(words)[None]
+        traced = trace(
+            lambda data: init(self, jax.random.wrap_key_data(data, impl=kind), *arguments, **options), seeds[0]
         )
+        found = fresh(traced, seeds)
         return jax.tree.map(lambda x: jax.numpy.asarray(x[0]), found)
 
     return wrapped

@@ -4,8 +4,11 @@ import jax
 import numpy as np
 import pytest
 
-from mmer_jax.run import initialise
-from mmer_jax.run.initialise import fresh
+from mmer_jax.run import initialise, program
+from mmer_jax.run.initialise import fresh, trace
+from mmer_jax.run.step import init_state
+from mmer_jax.train import train_and_evaluate
+from tests.small_run import MeanModel, small_config
 from tests.test_models import ALL, make, make_batch
 
 SEEDS = np.array([3, 11])
@@ -21,7 +24,7 @@ def test_values_are_those_of_init(name, remat):
         return model.init(jax.random.key(seed), batch, train=False)
 
     expected = jax.jit(lambda seeds: jax.lax.map(init, seeds))(SEEDS)
-    found = fresh(init, SEEDS)
+    found = fresh(trace(init, SEEDS[0]), SEEDS)
     assert jax.tree.structure(found) == jax.tree.structure(expected)
     # Rounding may differ where XLA merges a product with a sum.
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6, atol=2e-6), found, expected)
@@ -32,16 +35,25 @@ def test_equal_initialisers_are_compiled_once(monkeypatch):
     model, batch, calls = make('mult', ALL, num_layers=3, remat=True), make_batch(ALL), []
     run = initialise._run
     monkeypatch.setattr(initialise, '_run', lambda *arguments: calls.extend(arguments[0]) or run(*arguments))
-    found = fresh(lambda seed: model.init(jax.random.key(seed), batch, train=False), SEEDS)
+    found = fresh(trace(lambda seed: model.init(jax.random.key(seed), batch, train=False), SEEDS[0]), SEEDS)
     parameters, parts = len(jax.tree.leaves(found)), len(calls)
     assert parameters > 400
     assert parts < 30, f'{parameters} parameters in {parts} parts'
 
 
 def test_what_does_not_depend_on_the_seed_is_the_same_for_all():
-    found = fresh(
-        lambda seed: {'one': np.float32(1) * jax.numpy.ones(3), 'seed': seed, 'two': jax.numpy.ones(3)}, SEEDS
+    traced = trace(
+        lambda seed: {'one': np.float32(1) * jax.numpy.ones(3), 'seed': seed, 'two': jax.numpy.ones(3)}, SEEDS[0]
     )
+    found = fresh(traced, SEEDS)
     np.testing.assert_array_equal(found['one'], np.ones((2, 3)))
     np.testing.assert_array_equal(found['two'], np.ones((2, 3)))
     np.testing.assert_array_equal(found['seed'], SEEDS)
+
+
+def test_a_run_traces_its_module_once(tiny, tmp_path, monkeypatch):
+    """For the shapes of its states and for their values; tracing is what is left of a start from the cache."""
+    traced = []
+    monkeypatch.setattr(program, 'init_state', lambda *arguments: traced.append(1) or init_state(*arguments))
+    train_and_evaluate(small_config(tiny, epochs=1), tmp_path, MeanModel())
+    assert traced == [1]

@@ -421,9 +421,9 @@ def test_ten_seeds_of_a_recurrent_model_start():
     """Batched QR decompositions (orthogonal initialisers under vmap) never return with jaxlib 0.10.2 on two cores."""
     code = (
         'import numpy as np; from tests.test_models import ALL, make_batch; from mmer_jax.models import LfLstm; '
-        'from mmer_jax.run.initialise import fresh; import jax; model = LfLstm(ALL, 3, hidden_size=32); '
+        'from mmer_jax.run.initialise import fresh, trace; import jax; model = LfLstm(ALL, 3, hidden_size=32); '
         'init = lambda seed: model.init(jax.random.key(seed), make_batch(ALL), train=False); '
-        'print(*{len(x) for x in jax.tree.leaves(fresh(init, np.arange(10)))})'
+        'print(*{len(x) for x in jax.tree.leaves(fresh(trace(init, np.int32(0)), np.arange(10)))})'
     )
     done = subprocess.run(
         [sys.executable, '-c', code], cwd=REPOSITORY, env=ENVIRONMENT, capture_output=True, text=True, timeout=120

@@ -29,15 +29,25 @@ class Part(NamedTuple):
     numbers: tuple[np.ndarray, ...]
 
 
-def fresh(init: Callable[[Any], Tree], seeds: np.ndarray) -> Tree:
-    """init(seed) for each of `seeds` (N, ...), its arrays with a leading seed axis, as numpy.
+class Traced(NamedTuple):
+    """An `init` as a program, and the shapes of what it gives."""
 
-    init: one seed (an int32 scalar, or a key's data) -> a tree of arrays. It is traced once and never run whole. Runs
-    on the host's CPU where jax has it, so that an accelerator compiles none of it.
+    program: core.ClosedJaxpr
+    shapes: Tree
+
+
+def trace(init: Callable[[Any], Tree], seed: Any) -> Traced:
+    """init: one seed (an int32 scalar, or a key's data) -> a tree of arrays. It is traced once and never run whole."""
+    return Traced(*jax.make_jaxpr(init, return_shape=True)(seed))
+
+
+def fresh(traced: Traced, seeds: np.ndarray) -> Tree:
+    """What the traced `init` gives for each of `seeds` (N, ...), its arrays with a leading seed axis, as numpy.
+
+    Runs on the host's CPU where jax has it, so that an accelerator compiles none of it.
     """
-    seeds = np.asarray(seeds)
-    closed, shapes = jax.make_jaxpr(init, return_shape=True)(seeds[0])
-    leaves, treedef = jax.tree.flatten(shapes)
+    seeds, closed = np.asarray(seeds), traced.program
+    leaves, treedef = jax.tree.flatten(traced.shapes)
     eqns, outs = _inlined(closed.jaxpr)
     makers = {var: eqn for eqn in eqns for var in eqn.outvars}
     constants = dict(zip(closed.jaxpr.constvars, closed.consts, strict=True))

@@ -35,7 +35,7 @@ from mmer_jax.run import old_checkpoints, seeds, sharding
 from mmer_jax.run.choices import COMPUTE_DTYPES, SEEDS_BY
 from mmer_jax.run.compiling import Background, shapes_of
 from mmer_jax.run.flat import FlatOptimizer
-from mmer_jax.run.initialise import fresh
+from mmer_jax.run.initialise import Traced, fresh, trace
 from mmer_jax.run.optimizer import make_optimizer
 from mmer_jax.run.step import (
     TrainState,
@@ -214,8 +214,8 @@ def make_program(config: ConfigDict, model: nn.Module, fold_data: FoldData) -> P
     train_step = make_step(model, optimizer, train_loss, **how)
     eval_step = make_eval_step(model, loss)
     by_seed, everywhere = sharding.state_sharding(mesh), sharding.replicated(mesh)
-    parts = model, optimizer, example_batch(fold_data.loaders['train'])
-    shapes = functools.cache(partial(shapes_of_states, *parts, by_seed=by_seed, average=average > 0))
+    states = States(model, optimizer, example_batch(fold_data.loaders['train']), by_seed, average=average > 0)
+    shapes = functools.cache(states.shapes)
     if config.seeds_by not in SEEDS_BY:
         raise ValueError(f'config.seeds_by {config.seeds_by!r}: expected one of {", ".join(SEEDS_BY)}')
     background = Background()
@@ -233,7 +233,7 @@ def make_program(config: ConfigDict, model: nn.Module, fold_data: FoldData) -> P
     return Program(
         mesh=mesh,
         total_steps=total_steps,
-        init=partial(init_states, *parts, by_seed=by_seed, average=average > 0),
+        init=states.init,
         shapes=shapes,
         background=background,
         **functions,
@@ -245,38 +245,59 @@ def make_program(config: ConfigDict, model: nn.Module, fold_data: FoldData) -> P
     )
 
 
-def init_states(
-    model: nn.Module, optimizer: FlatOptimizer, example: Mapping[str, np.ndarray], seeds: np.ndarray, by_seed: Any,
-    *, average: bool = False,
-) -> TrainState:  # fmt: skip
-    """Fresh states of all `seeds` (N,), placed: every array has a leading seed axis. Same values as `init_state`."""
+@dataclasses.dataclass(frozen=True)
+class States:
+    """How a run begins: the shapes of its states and their values. The module is traced once for both."""
 
-    def variables_and_key(seed):
-        state = init_state(model, optax.identity(), example, seed)
-        return {'params': state.params, **state.model_state}, state.key
+    model: nn.Module
+    optimizer: FlatOptimizer
+    example: Mapping[str, np.ndarray]
+    by_seed: Any
+    average: bool = False
 
-    variables, keys = fresh(variables_and_key, np.asarray(seeds, np.int32))
-    variables = sharding.put_tree(variables, by_seed)
-    params = variables.pop('params')
-    opt_state = jax.jit(jax.vmap(optimizer.init), out_shardings=by_seed)(params)
-    return TrainState(
-        step=sharding.put_tree(np.zeros(len(seeds), np.int32), by_seed),
-        params=params,
-        model_state=variables,
-        opt_state=opt_state,
-        key=sharding.put_tree(keys, by_seed),
-        lr_scale=sharding.put_tree(np.ones(len(seeds), np.float32), by_seed),
-        average=jax.tree.map(lambda x: x.copy(), params) if average else None,
-    )
+    @functools.cached_property
+    def traced(self) -> Traced:
+        """Variables and key of one seed."""
+
+        def variables_and_key(seed):
+            state = init_state(self.model, optax.identity(), self.example, seed)
+            return {'params': state.params, **state.model_state}, state.key
+
+        return trace(variables_and_key, np.int32(0))
+
+    def shapes(self, seeds: int) -> TrainState:
+        """What `init` gives of as many seeds, as jax.ShapeDtypeStruct; nothing is computed."""
+        number: Any = partial(jax.ShapeDtypeStruct, ())
+        variables, key = self.traced.shapes
+        params, rest = _parted(variables)
+        one = TrainState(
+            step=number(np.int32),
+            params=params,
+            model_state=rest,
+            opt_state=jax.eval_shape(self.optimizer.init, params),
+            key=key,
+            lr_scale=number(np.float32),
+            average=params if self.average else None,
+        )
+        return jax.tree.map(lambda x: jax.ShapeDtypeStruct((seeds, *x.shape), x.dtype, sharding=self.by_seed), one)
+
+    def init(self, seeds: np.ndarray) -> TrainState:
+        """Fresh states of all `seeds` (N,), placed: a leading seed axis everywhere. Same values as `init_state`."""
+        variables, keys = fresh(self.traced, np.asarray(seeds, np.int32))
+        params, rest = _parted(sharding.put_tree(variables, self.by_seed))
+        return TrainState(
+            step=sharding.put_tree(np.zeros(len(seeds), np.int32), self.by_seed),
+            params=params,
+            model_state=rest,
+            opt_state=jax.jit(jax.vmap(self.optimizer.init), out_shardings=self.by_seed)(params),
+            key=sharding.put_tree(keys, self.by_seed),
+            lr_scale=sharding.put_tree(np.ones(len(seeds), np.float32), self.by_seed),
+            average=jax.tree.map(lambda x: x.copy(), params) if self.average else None,
+        )
 
 
-def shapes_of_states(
-    model: nn.Module, optimizer: FlatOptimizer, example: Mapping[str, np.ndarray], seeds: int, by_seed: Any,
-    *, average: bool = False,
-) -> TrainState:  # fmt: skip
-    """What `init_states` gives of as many seeds, as jax.ShapeDtypeStruct; nothing is computed."""
-    one = jax.eval_shape(lambda: init_state(model, optimizer, example, np.int32(0), average=average))
-    return jax.tree.map(lambda x: jax.ShapeDtypeStruct((seeds, *x.shape), x.dtype, sharding=by_seed), one)
+def _parted(variables: Mapping[str, Any]) -> tuple[Any, dict[str, Any]]:
+    return variables['params'], {key: tree for key, tree in variables.items() if key != 'params'}
 
 
 def fetch(outputs: Any, key: str) -> np.ndarray:
