@@ -12,12 +12,14 @@ os.environ.setdefault('JAX_COMPILATION_CACHE_DIR', str(Path(__file__).resolve().
 os.environ.setdefault('OMP_NUM_THREADS', '1')
 # Tests compile much and compute little: without LLVM's optimisations they compile three times as fast. Of jaxlib 0.10
 # (the flags are others in 0.12) the fusion emitters take a third more; splitting a small module and scheduling it for
-# concurrency take a fifth of the rest. Flags that are given already (an instruction set: `make test-machines`) stand
-# behind these and win.
+# concurrency take a fifth of the rest. What is optimised all the same (tests/double.py) compiles in half the time where
+# loops are not unrolled. Flags that are given already (an instruction set: `make test-machines`) stand behind these and
+# win.
 os.environ['XLA_FLAGS'] = ' '.join(
     [
         '--xla_backend_optimization_level=0',
         '--xla_llvm_disable_expensive_passes=true',
+        '--xla_backend_extra_options=xla_cpu_disable_loop_unrolling=true,xla_cpu_optimize_for_size=true',
         *(
             (
                 '--xla_cpu_use_fusion_emitters=false',
@@ -37,6 +39,7 @@ import numpy as np
 import pytest
 
 from mmer_jax.data.records import Feature, Label, RecordWriter, Schema
+from mmer_jax.run import initialise
 from mmer_jax.run.initialise import fresh, trace
 
 # Tracing makes millions of objects that live on; looking through them for circles took a twentieth of the time.
@@ -44,8 +47,6 @@ gc.set_threshold(50_000, 20, 20)
 jax.config.update('jax_num_cpu_devices', 2)
 jax.config.update('jax_numpy_rank_promotion', 'raise')
 
-# Compiler options that put the emitters back, where a comparison to 1e-5 wants the rounding of a run.
-FUSION_EMITTERS = {'xla_cpu_use_fusion_emitters': True} if 'fusion_emitters' in os.environ['XLA_FLAGS'] else {}
 REPOSITORY = Path(__file__).resolve().parents[1]
 SHARED_DATA = REPOSITORY.parent / 'shared' / 'data'
 
@@ -84,6 +85,34 @@ def _by_parts(init):
 
 
 nn.Module.init = _by_parts(nn.Module.init)
+
+
+def _remembered(run):
+    """initialise._run of the parameters that nobody has asked for yet: a value is that of its program and its path.
+
+    Models of a file share their encoders, folds of a run all they have, and each of them compiled its initialisers.
+    """
+    known = {}
+
+    def wrapped(calls, seeds):
+        keys, missing = [], []
+        for program, constants, numbers in calls:
+            parts = str(program), seeds.tobytes(), *(np.asarray(x).tobytes() for x in constants)
+            columns = zip(*(values.tolist() for values in numbers), strict=True) if numbers else [()]
+            keys.append([(*parts, *column) for column in columns])
+            new = [member for member, key in enumerate(keys[-1]) if key not in known]
+            if new:
+                own = [values[new] for values in numbers]
+                missing.append(((program, constants, own), [keys[-1][member] for member in new]))
+        if missing:
+            for (_, names), values_NM in zip(missing, run([call for call, _ in missing], seeds), strict=True):
+                known.update(zip(names, values_NM.swapaxes(0, 1).copy(), strict=True))
+        return [np.stack([known[key] for key in names], 1) for names in keys]
+
+    return wrapped
+
+
+initialise._run = _remembered(initialise._run)
 
 
 def write_dataset(

@@ -15,7 +15,7 @@ import numpy as np
 TOLERANCE = 6e-7
 # XLA on CPU has no library for float64 convolutions: without LLVM's optimisations (tests/conftest.py) their loops take
 # minutes. Compiler options for programs that are mostly 3-D convolutions.
-OPTIMISED = {'xla_backend_optimization_level': 2, 'xla_llvm_disable_expensive_passes': False}
+OPTIMISED = {'xla_backend_optimization_level': 1}
 
 
 def widened(tree):

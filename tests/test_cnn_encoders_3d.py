@@ -14,7 +14,6 @@ from mmer_jax.encoders.i3d import I3D, max_pool_same, same_padding
 from mmer_jax.encoders.simple3d import Simple3D
 from mmer_jax.models.unimodal import Unimodal
 from mmer_jax.run.program import KEEP_REMAT
-from tests.conftest import FUSION_EMITTERS
 from tests.double import OPTIMISED, TOLERANCE, assert_near, in_float64
 from tests.golden import make_cnn_encoders_3d as make
 
@@ -76,6 +75,11 @@ def compiled(kind, train):
         return outputs, gradients, changed.get('batch_stats', {})
 
     return in_float64(jax.jit(run, compiler_options=OPTIMISED))
+
+
+@functools.cache
+def results_of_stored(kind, train):
+    return compiled(kind, train)(variables_of(kind, make.state_of(shapes_of(kind))), *make.clips(kind))
 
 
 def valid(kind, gradient_x):
@@ -143,7 +147,7 @@ def test_a_full_file_has_the_published_layout():
 @pytest.mark.parametrize(('kind', 'mode'), make.CASES)
 def test_equals_the_stored_network(golden, kind, mode):
     state = make.state_of(shapes_of(kind))
-    outputs, (gradient, gradient_x), _ = compiled(kind, mode == 'train')(variables_of(kind, state), *make.clips(kind))
+    outputs, (gradient, gradient_x), _ = results_of_stored(kind, mode == 'train')
     for name, found in outputs.items():
         assert_near(found, golden[f'{kind}/{mode}/{name}'], name)
     listed, pairs = json.loads(str(golden[f'{kind}/names'])), golden[f'{kind}/{mode}/gradients']
@@ -209,9 +213,9 @@ def test_native_convolutions_give_the_same(golden, kind):
 def test_padding_changes_nothing(kind):
     """Neither what stands in padded frames and rows, nor the frames behind those the network looks at."""
     variables, (x, mask_BT) = variables_of(kind, make.state_of(shapes_of(kind))), make.clips(kind)
-    program, late = compiled(kind, kind == 'i3d'), np.nan_to_num(x, nan=9.0)
+    train, late = kind == 'i3d', np.nan_to_num(x, nan=9.0)
     late[:, make.CLIPS[kind][0] :] = 5
-    results = program(variables, x, mask_BT), program(variables, late, mask_BT)
+    results = results_of_stored(kind, train), compiled(kind, train)(variables, late, mask_BT)
     for a, b in zip(*map(jax.tree.leaves, results), strict=True):
         np.testing.assert_array_equal(a, b)
         assert np.isfinite(a).all()
@@ -232,7 +236,7 @@ def test_remat_recomputes_each_block_and_gives_the_same():
             return (y[:1].astype(jnp.float32) ** 2).sum()
 
         params = {name: variables['params'][name] for name in ('mixed_3b', 'mixed_3c')}
-        compiled = jax.jit(jax.grad(loss)).lower(params).compile({**KEEP_REMAT, **FUSION_EMITTERS})
+        compiled = jax.jit(jax.grad(loss)).lower(params).compile(KEEP_REMAT)
         return compiled(params), compiled.memory_analysis().temp_size_in_bytes
 
     (plain, kept), (remat, less) = gradient(), gradient(remat=True)
