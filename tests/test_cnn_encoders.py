@@ -105,6 +105,11 @@ def run(kind, train, params, statistics, x):
     return program(kind, train)(params, statistics, x)
 
 
+@functools.cache
+def results_of_stored(kind, train):
+    return run(kind, train, *variables_of(kind, stored_state(kind)), make.pictures(kind))
+
+
 def outputs_and_gradients(kind, train, params, statistics, x):
     def loss(params, x):
         outputs, changed = narrow(kind, dtype=jnp.dtype('float64')).apply(
@@ -168,8 +173,7 @@ def test_the_reference_has_the_published_count(kind):
 @pytest.mark.parametrize(('kind', 'mode'), CASES)
 def test_equals_the_stored_network(golden, kind, mode):
     state = stored_state(kind)
-    params, statistics = variables_of(kind, state)
-    outputs, (gradient, gradient_x), _, maps = run(kind, mode == 'train', params, statistics, make.pictures(kind))
+    outputs, (gradient, gradient_x), _, maps = results_of_stored(kind, mode == 'train')
     assert (np.asarray(maps)[~MASK] == 0).all()
     for name, found in outputs.items():
         assert_near(found, golden[f'{kind}/{mode}/{name}'], name)
@@ -295,7 +299,7 @@ def test_what_stands_in_the_padding_changes_nothing_in_training(kind):
     params, statistics = variables_of(kind, stored_state(kind))
     x = make.pictures(kind)
     garbage = np.where(MASK[..., None, None, None], x, 9).astype(np.float32)
-    results = [run(kind, True, params, statistics, pictures) for pictures in (x, garbage)]
+    results = results_of_stored(kind, True), run(kind, True, params, statistics, garbage)
     for a, b in zip(*map(jax.tree.leaves, results), strict=True):
         np.testing.assert_array_equal(a, b)
     features = np.asarray(results[0][0]['features'])
@@ -308,11 +312,11 @@ def test_padding_frames_and_rows_change_no_statistics():
     encoder, (params, statistics) = narrow('resnet18'), variables_of('resnet18', stored_state('resnet18'))
 
     @jax.jit
-    def step(x, mask):
-        (maps, _), changed = encoder.apply(
-            {'params': params, 'batch_stats': statistics}, x, mask, train=True, mutable='batch_stats'
-        )
+    def program(variables, x, mask):
+        (maps, _), changed = encoder.apply(variables, x, mask, train=True, mutable='batch_stats')
         return maps, changed['batch_stats']
+
+    step = functools.partial(program, {'params': params, 'batch_stats': statistics})
 
     x = make.pictures('resnet18')
     whole, changed = step(x[:2], MASK[:2])
