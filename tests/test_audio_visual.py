@@ -288,12 +288,12 @@ def test_published_quirk_lets_rows_change_each_other():
 
 
 def test_captured_attention_sums_to_one_in_every_step():
-    model = cfn_sr(capture_attention=True)
-    outputs, _ = model.init_with_output(jax.random.key(0), make_batch(), train=False)
-    (attention,) = outputs['attention'].values()
+    batch, model = make_batch(), cfn_sr(capture_attention=True)
+    variables = model.init(jax.random.key(0), batch, train=False)
+    (attention,) = outputs_of(model, variables, batch)['attention'].values()
     assert attention.shape == (ROWS, 2, 4, 4)
-    np.testing.assert_allclose(attention.sum((2, 3)), 1, rtol=1e-5)
-    assert 'attention' not in cfn_sr().init_with_output(jax.random.key(0), make_batch(), train=False)[0]
+    np.testing.assert_allclose(np.asarray(attention).sum((2, 3)), 1, rtol=1e-5)
+    assert 'attention' not in jax.eval_shape(functools.partial(cfn_sr().apply, train=False), variables, batch)
 
 
 # Errors
