@@ -71,7 +71,7 @@ def test_a_step_is_that_of_the_tree(case, monkeypatch):
     model = Deep(again=case == 'used twice', apart=int(case == 'the first one apart'), layers=4 if few else 11)
     generator = np.random.default_rng(0)
     batch = {'x': generator.standard_normal((4, 5), np.float32), 'label': np.arange(4) % 2, 'weight': np.ones(4)}
-    state = jax.jit(lambda: init_state(model, optimizer, batch, 0, average=True))()
+    state = init_state(model, optimizer, batch, 0, average=True)
     step = make_train_step(model, optimizer, make_loss({'cross_entropy': 1.0}), average=0.5)
     expected, numbers = jax.jit(step)(state, batch)
     asked = []
