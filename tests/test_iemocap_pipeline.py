@@ -1,7 +1,9 @@
 """From an IEMOCAP release to Tables 1 to 7 by the README's commands: prepare, fine-tune, extract, classify."""
 
+import contextlib
 import csv
 import importlib
+import io
 import math
 
 import numpy as np
@@ -116,15 +118,18 @@ def test_the_tables_published_losses_are_those_of_the_paper():
     assert found == {**PUBLISHED, **others}
 
 
-def command(folder, *more):
+@pytest.fixture(scope='module')
+def printed(folder):
+    """What the command of Tables 4 to 7 prints; its files are in folder/tables."""
     features = [f'{m}={folder / m / "features"}' for m in ENCODERS]
-    return classifiers.main(['--features', *features, '--output', str(folder / 'tables'), *more])
+    options = ['--output', str(folder / 'tables'), '--published', 'iemocap']
+    with contextlib.redirect_stdout(io.StringIO()) as text:
+        assert classifiers.main(['--features', *features, *options]) == 0
+    return text.getvalue()
 
 
-def test_tables_and_pictures(folder, capsys):
-    capsys.readouterr()
-    assert command(folder, '--published', 'iemocap') == 0
-    text = capsys.readouterr().out
+def test_tables_and_pictures(folder, printed):
+    text = printed
     assert '0 combinations' not in text
     for title in (
         'Table 4. One modality',
@@ -147,9 +152,9 @@ def test_tables_and_pictures(folder, capsys):
         assert (folder / 'tables' / f'{name}.png').stat().st_size > 4000
 
 
+@pytest.mark.usefixtures('printed')
 def test_the_unimodal_row_is_what_the_run_measured(folder):
     """The accuracy of Table 4 is that of the run's own results.json."""
-    assert command(folder) == 0
     with open(folder / 'tables' / 'rows.csv', newline='') as file:
         rows = list(csv.DictReader(file))
     for m in ENCODERS:
