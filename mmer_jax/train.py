@@ -24,7 +24,6 @@ from mmer_jax.metrics import as_json, floors, names, unfit
 from mmer_jax.models import check_module
 from mmer_jax.run import cost, measuring, provenance, warm_start
 from mmer_jax.run.first_step import LATEST as FIRST
-from mmer_jax.run.first_step import Stopwatch
 from mmer_jax.run.inner_folds import Choice, Programs, choose_epochs, forget_states, inner_of, marks_of_row
 from mmer_jax.run.loop import finished_loop
 from mmer_jax.run.program import (
@@ -53,6 +52,7 @@ def train_and_evaluate(
     class, its fields and what it computes belong to what a workdir was begun with (own_module.py). InUse where another
     process writes one of the folds.
     """
+    FIRST.begin()
     check_config_values(config, own_model=model is not None)
     if config.data.workers:
         check_main_guard()
@@ -72,10 +72,7 @@ def train_and_evaluate(
             if (folders[number] / 'results.json').is_file():
                 described = read_results(folders[number] / 'results.json')
             else:
-                with Stopwatch() as watch:
-                    fold_data = load_fold(config, source, all_folds[number])
-                if not FIRST.done:
-                    FIRST.data = watch.seconds
+                fold_data = load_fold(config, source, all_folds[number])
                 name, choice = config.model.name if model is None else type(model).__name__, None
                 if config.selection.folds:
                     choice = choose_epochs(config, folders[number], source, all_folds[number], programs, tell=tell)

@@ -8,9 +8,10 @@ PARTS = ('imports', 'data', 'initialisation', 'compilation', 'step')
 
 @dataclasses.dataclass
 class FirstStep:
-    """Seconds of each part, of this process. `imports` is known to the command only; a library's user has 0.
+    """Seconds of each part, of this process; together all that passes until the first step has ended.
 
-    initialisation and compilation run side by side: compilation is what was waited for after initialisation.
+    `imports` is known to the command only; a library's user has 0. XLA compiles beside initialisation: compilation is
+    tracing, lowering and what was waited for after initialisation. data is all else: opening, checking, statistics.
     """
 
     imports: float = 0.0
@@ -19,6 +20,18 @@ class FirstStep:
     compilation: float = 0.0
     step: float = 0.0
     done: bool = False
+    _begun: float = 0.0
+
+    def begin(self) -> None:
+        """What is no import begins."""
+        if not self.done:
+            self._begun = time.perf_counter()
+
+    def end(self, seconds: float, waited: float) -> None:
+        """The first step has ended after so many seconds, in so many of which a program was waited for."""
+        self.compilation, self.step, self.done = self.compilation + waited, seconds - waited, True
+        passed = time.perf_counter() - self._begun
+        self.data = passed - self.initialisation - self.compilation - self.step
 
     def row(self, step: int) -> dict[str, float]:
         """A line of timing.jsonl."""

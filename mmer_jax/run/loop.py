@@ -61,20 +61,22 @@ class Loop:
             config.selection.plateau_patience,
             config.selection.plateau_factor,
         )
-        self.state: TrainState = program.shapes(config.seeds)
+        with Stopwatch() as traced:
+            self.state: TrainState = program.shapes(config.seeds)
         self.loss_sum, self.step, self.divergence = np.zeros(config.seeds), 0, Divergence(self.seeds)
         expected = self._restore()
-        if self.step < program.total_steps:
-            program.prepare(fold_data, self.step)
-        if self.step == 0:
-            with Stopwatch() as watch:
+        with Stopwatch() as lowered:
+            if self.step < program.total_steps:
+                program.prepare(fold_data, self.step)
+        with Stopwatch() as initialised:
+            if self.step == 0:
                 self.state = program.init(self.seeds.astype(np.int32))
-            if not FIRST.done:
-                FIRST.initialisation = watch.seconds
-            self.state = warm_start.begin(config, fold_data, self.state, program.mesh, tell=tell)
-            self.best = jax.tree.map(lambda x: x.copy(), variables_of(self.state))
+                self.state = warm_start.begin(config, fold_data, self.state, program.mesh, tell=tell)
+                self.best = jax.tree.map(lambda x: x.copy(), variables_of(self.state))
+            self.on_device = program.unstack(self.state)
+        if not FIRST.done:
+            FIRST.compilation, FIRST.initialisation = traced.seconds + lowered.seconds, initialised.seconds
         self.resumed_at = self.step
-        self.on_device = program.unstack(self.state)
         self.log.truncate_after(self.step)
         if log.active and expected not in (None, self.log.rows):
             path = log.workdir / 'metrics.jsonl'
@@ -139,8 +141,7 @@ class Loop:
         waited = background.waited
         with Stopwatch() as watch:
             found = jax.block_until_ready(self.program.train(state, arrays))
-        FIRST.compilation, FIRST.done = background.waited - waited, True
-        FIRST.step = watch.seconds - FIRST.compilation
+        FIRST.end(watch.seconds, background.waited - waited)
         self.log.timing(FIRST.row(self.step + 1))
         return found
 
