@@ -52,6 +52,7 @@ def test_others_compile_while_one_is_used_and_waiting_is_told(monkeypatch):
 
         return compile_it
 
+    monkeypatch.setattr(compiling.os, 'cpu_count', lambda: 4)
     background = Background()
     step = ByShape('the step', compile_for, background)
     step.prepare(batch(9))
@@ -70,6 +71,34 @@ def test_others_compile_while_one_is_used_and_waiting_is_told(monkeypatch):
     assert lowered == [threading.current_thread()]
     assert told[0][0] == 'the step for 4 x audio 9'
     assert 0 < told[0][1] <= background.waited
+
+
+@pytest.mark.parametrize(('cores', 'beside'), [(2, 0), (4, 1)])
+def test_with_few_cores_the_first_program_is_compiled_alone(monkeypatch, cores, beside):
+    monkeypatch.setattr(compiling, 'TICK', 0.01)
+    monkeypatch.setattr(compiling.os, 'cpu_count', lambda: cores)
+    may_end, lowered, then = threading.Event(), [], []
+
+    def compile_for(shapes):
+        def compile_it():
+            assert may_end.wait(20)
+            return lambda state, batch: shapes['audio'].shape[1]
+
+        return compile_it
+
+    def listen(name, seconds):
+        then.append(len(lowered))
+        may_end.set()
+
+    background = Background()
+    background.listener = listen
+    step = ByShape('the step', compile_for, background)
+    background.later(lambda: lowered.append('of the first wait'))
+    assert step(0, batch(9)) == 9
+    assert then[0] == beside
+    may_end.clear()
+    assert step(0, batch(3)) == 3
+    assert lowered == ['of the first wait']
 
 
 def test_what_was_forgotten_before_it_began_is_compiled_when_it_is_called(monkeypatch):

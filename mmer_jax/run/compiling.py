@@ -2,7 +2,8 @@
 
 XLA compiles outside Python's lock: several programs side by side take the time of one where there are cores. Tracing
 and lowering stay in the thread that trains: jax imports parts of itself when they are first traced, which two threads
-must not do at once. What is still to be lowered is done while that thread would only wait.
+must not do at once. What is still to be lowered is done while that thread would only wait. With one or two cores the
+first program has them to itself, since others beside it would only put off the first step.
 """
 
 import collections
@@ -19,6 +20,7 @@ from jax.sharding import Sharding
 Batch = Mapping[str, Any]
 TICK = 1.0  # seconds between two words on what is waited for
 SIDE_BY_SIDE = 8  # at most: each holds its program in memory while it compiles
+FEW_CORES = 2
 
 
 class Background:
@@ -28,6 +30,7 @@ class Background:
         self.listener: Callable[[str, float], None] = lambda name, seconds: None
         self.waited = 0.0  # seconds, by whoever called a program that was not there yet
         self._pool: ThreadPoolExecutor | None = None
+        self.first_is_there = (os.cpu_count() or 1) > FEW_CORES
         self._later: collections.deque[Callable[[], Any]] = collections.deque()
 
     def later(self, work: Callable[[], Any]) -> None:
@@ -45,7 +48,7 @@ class Background:
         started = time.monotonic()
         try:
             while not future.done():
-                if self._later:
+                if self._later and self.first_is_there:
                     self._later.popleft()()
                     continue
                 try:
@@ -94,6 +97,7 @@ class ByShape:
     def __call__(self, state: Any, batch: Batch) -> Any:
         future = self.prepare(batch)
         program = future.result() if future.done() else self._background.wait(future, f'{self.name} {steps_of(batch)}')
+        self._background.first_is_there = True
         return program(state, batch)
 
 
