@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.sharding import AxisType
 
 from mmer_jax.run import program
 
@@ -37,12 +38,20 @@ def any_values(shapes, seed=0):
 
 
 @contextlib.contextmanager
-def without_initialisers():
-    """Runs in the block begin with such values: initialisers are up to a third of what a small run compiles."""
+def quick_runs():
+    """Runs in the block begin with such values: initialisers are up to a third of what a small run compiles.
+
+    They have one device, as a user's CPU: programs for two compile longer, and other tests train on both.
+    """
 
     def fresh(traced, seeds):
         return jax.tree.map(lambda *x: np.stack(x), *(any_values(traced.shapes, int(seed)) for seed in seeds))
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(program, 'fresh', fresh)
+        patch.setattr(program.sharding, 'make_mesh', lambda *sizes: one_device())
         yield
+
+
+def one_device():
+    return jax.make_mesh((1, 1), ('seed', 'data'), axis_types=(AxisType.Auto,) * 2, devices=jax.devices()[:1])

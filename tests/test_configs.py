@@ -17,7 +17,7 @@ from mmer_jax.losses import make_loss
 from mmer_jax.models import build_model
 from mmer_jax.run.optimizer import make_optimizer, matches
 from mmer_jax.train import train_and_evaluate
-from tests.any_values import without_initialisers
+from tests.any_values import quick_runs
 from tests.conftest import REPOSITORY
 
 SHARED = ('__init__', 'base', 'datasets', 'encoders')
@@ -76,7 +76,7 @@ def test_smoke_variant_trains(name, tmp_path):
     if config.model.name in PAIRWISE:
         config.modalities = ('text', 'audio')
         config.data.normalize = tuple(m for m in config.data.normalize if m != 'vision')
-    with without_initialisers():
+    with quick_runs():
         results = train_and_evaluate(config, tmp_path / 'run', folds=[0])  # the others: tests/test_train.py
     assert len(results['rows']) == config.seeds
     assert all(set(config.headline) <= set(row['test']) for row in results['rows'])

@@ -24,7 +24,7 @@ from mmer_jax.models.pmr import Pmr
 from mmer_jax.results import attention_maps, attention_plots, canvas
 from mmer_jax.run import finished
 from mmer_jax.train import train_and_evaluate
-from tests.any_values import without_initialisers
+from tests.any_values import quick_runs
 from tests.small_run import small_config
 
 MODEL = {  # what is left out here would only take longer to compile
@@ -46,7 +46,7 @@ def workdir(tiny, tmp_path_factory):
     folder = tmp_path_factory.mktemp('runs') / 'mfsa'
     config = small_config(tiny, modalities=('text', 'vision'), epochs=1, data__max_shapes=1, optimizer__name='sgd')
     config.model = ConfigDict(MODEL)
-    with without_initialisers():
+    with quick_runs():
         train_and_evaluate(config, folder)
     return folder
 

@@ -16,6 +16,7 @@ from mmer_jax import classifiers, extract, table
 from mmer_jax.data.records import RecordSource, verify
 from mmer_jax.files import read_json
 from mmer_jax.train import train_and_evaluate
+from tests.any_values import quick_runs
 from tests.iemocap_release import write_release, write_tokenizer
 
 pytest.importorskip('xgboost')
@@ -56,7 +57,8 @@ def folder(prepared):
         config.data.directory = str(folder / 'data')
         config.tensorboard = False
         config.protocol.options = ConfigDict({'validation_sessions': 1})
-        train_and_evaluate(config, folder / m)
+        with quick_runs():
+            train_and_evaluate(config, folder / m)
         assert extract.main([str(folder / m)]) == 0
     return folder
 
