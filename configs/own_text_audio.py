@@ -24,5 +24,5 @@ def get_config(variant: str = '') -> ConfigDict:
     config.optimizer.name = 'adamw'
     config.optimizer.weight_decay = 0.1
     config.optimizer.learning_rate = 1e-3
-    config.epochs = 30
+    config.epochs, config.selection.patience = 100, 40  # few clips are few steps an epoch; with many it stops early
     return config
