@@ -6,8 +6,8 @@
 Modalities, sizes, classes, loss and metrics follow the data. Folds too: the column split where it is whole, else five
 groups of speakers, else of clips, which is marked. One LSTM per modality, their states joined (LF-LSTM), behind a small
 CNN for pictures and mel bands for samples. Small and without pretrained weights: a first number, not the last one. At
-most 100 epochs: of 52 clips of one RAVDESS actor, seven classes, UAR on validation was 17 % after 20 epochs of two steps,
-the best constant answer's, and 64 % after 61 (`--folds=0 --config.epochs=120`).
+most 100 epochs: of 52 clips of one RAVDESS actor, seven classes, UAR on validation was 17 % after 20 epochs of two
+steps, the best constant answer's, and 64 % after 61 (`--folds=0 --config.epochs=120`).
 
 Ours: not run: it is for data of yours.
 """
