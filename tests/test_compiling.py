@@ -146,11 +146,14 @@ def test_what_is_compiled_is_shown_once_in_an_interval():
 
 
 def test_the_time_to_the_first_step_is_written_and_told(tiny, tmp_path, monkeypatch):
-    ended = []
+    ended, lowered = [], []
 
     class Clocked(FirstStep):
-        def end(self, *arguments):
-            super().end(*arguments)
+        def end(self, seconds, waited):
+            lowered.append(self.compilation)
+            super().end(seconds, waited)
+            assert self.compilation == pytest.approx(lowered[0] + waited)
+            assert self.step == pytest.approx(seconds - waited)
             ended.append(time.perf_counter())
 
     first = Clocked(imports=1.5)
@@ -163,6 +166,7 @@ def test_the_time_to_the_first_step_is_written_and_told(tiny, tmp_path, monkeypa
     assert row['first_step'] == 1
     assert row['imports'] == 1.5
     assert all(row[name] > 0 for name in PARTS)
+    assert lowered[0] > 0
     assert sum(row[name] for name in PARTS) - 1.5 == pytest.approx(ended[0] - begun, abs=0.05), 'nothing is left out'
     assert first.line().startswith(f'first step after {sum(row[name] for name in PARTS):.1f} s: imports 1.5, data ')
 
