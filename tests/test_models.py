@@ -90,7 +90,12 @@ def make_batch(modalities, rows=4, extra=0, garbage=0.0, seed=0):
 
 @functools.cache
 def initial_state(name, modalities):
-    shapes = jax.eval_shape(lambda: init_state(make(name, modalities), OPTIMIZER, make_batch(modalities), 0))
+    def initialised():
+        return init_state(make(name, modalities), OPTIMIZER, make_batch(modalities), 0)
+
+    shapes = jax.eval_shape(initialised)
+    if shapes.model_state:  # any values may leave a channel almost constant, whose batch norm float32 does not decide
+        return initialised()
     return jax.tree.map(jnp.asarray, any_values(shapes))
 
 
@@ -194,7 +199,7 @@ def test_padding_rows_change_no_training_step(case):
     for a, b in zip(
         jax.tree.leaves((one.params, one.model_state)), jax.tree.leaves((two.params, two.model_state)), strict=True
     ):
-        np.testing.assert_allclose(a, b, atol=1e-5)  # sums of float32 in another order
+        np.testing.assert_allclose(a, b, atol=2e-6)
 
 
 def _without_dropout(fields):
