@@ -72,7 +72,7 @@ def write_flv(source: Path, path: Path, size: int) -> None:
     """Flash video of all frames of `source` at their times, and its sound without coding it again."""
     with av.open(str(source)) as clip, av.open(str(path), 'w') as container:
         pictures, sound = clip.streams.video[0], clip.streams.audio[0]
-        made = container.add_stream('flv', rate=round(pictures.average_rate))
+        made = container.add_stream('flv', rate=round(float(pictures.average_rate)))
         made.width = made.height = size
         made.pix_fmt, made.bit_rate = 'yuv420p', 2_000_000
         made.codec_context.time_base = made.time_base = Fraction(1, 1000)
