@@ -176,6 +176,13 @@ def test_what_was_waited_for_is_compilation_and_no_step():
     assert (first.compilation, first.step, first.done) == (5.0, 2.0, True)
 
 
+def test_where_nobody_says_that_it_begins_the_rest_is_counted_from_its_making():
+    """A search has its own loop; the clock itself counts from when the machine was started."""
+    first = FirstStep()
+    first.end(0.0, 0.0)
+    assert 0 <= first.data < 1
+
+
 def test_programs_are_kept_in_the_users_cache_folder(tmp_path, monkeypatch):
     found = {}
     monkeypatch.setattr(jax, 'config', SimpleNamespace(update=lambda name, value: found.update({name: value})))

@@ -29,8 +29,8 @@ class Background:
     def __init__(self) -> None:
         self.listener: Callable[[str, float], None] = lambda name, seconds: None
         self.waited = 0.0  # seconds, by whoever called a program that was not there yet
+        self.first_is_there = (os.cpu_count() or 1) > FEW_CORES  # or else whether it was called
         self._pool: ThreadPoolExecutor | None = None
-        self.first_is_there = (os.cpu_count() or 1) > FEW_CORES
         self._later: collections.deque[Callable[[], Any]] = collections.deque()
 
     def later(self, work: Callable[[], Any]) -> None:

@@ -20,10 +20,10 @@ class FirstStep:
     compilation: float = 0.0
     step: float = 0.0
     done: bool = False
-    _begun: float = 0.0
+    _begun: float = dataclasses.field(default_factory=time.perf_counter, init=False, repr=False)
 
     def begin(self) -> None:
-        """What is no import begins."""
+        """What is no import begins; where nobody says so, as in a search, it began when this was made."""
         if not self.done:
             self._begun = time.perf_counter()
 
