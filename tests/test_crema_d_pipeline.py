@@ -79,9 +79,9 @@ def run_table(folder, output, labels):
         elif row.get('ablate', ('', ''))[0] in labels or 'quoted' in row:
             rows.append(row)
     file, options = folder / f'{output}.py', [f'--table={folder / output}.py', f'--output={folder / output}']
-    for bars, more in (('', []), (values['bars'], ['--no-run'])):  # else they are drawn anew behind each row
-        file.write_text(f'def get_table():\n    return { ({**values, "rows": rows, "bars": bars})!r}\n')
-        with quick_runs():
+    with quick_runs():
+        for bars, more in (('', []), (values['bars'], ['--no-run'])):  # else they are drawn anew behind each row
+            file.write_text(f'def get_table():\n    return { ({**values, "rows": rows, "bars": bars})!r}\n')
             assert table.main([*options, *more]) == 0
     return folder / output
 

@@ -131,20 +131,19 @@ def printed(folder):
 
 
 def test_tables_and_pictures(folder, printed):
-    text = printed
-    assert '0 combinations' not in text
+    assert '0 combinations' not in printed
     for title in (
         'Table 4. One modality',
         'Table 5. Early fusion',
         'Table 6. Late fusion',
         'Table 7. early concat svm',
     ):
-        assert title in text
-    assert '(75.5)' in text
-    assert 'by its abstract and section 3.3 concatenation with SVM, by its Table 5 the sum with SVM' in text
-    assert '| all, weighted by class |' in text
-    assert '(75.4)' in text.split('| all, weighted by class |')[1].splitlines()[0]
-    assert '–' not in text.split('Table 7')[0].replace('– :', '')
+        assert title in printed
+    assert '(75.5)' in printed
+    assert 'by its abstract and section 3.3 concatenation with SVM, by its Table 5 the sum with SVM' in printed
+    assert '| all, weighted by class |' in printed
+    assert '(75.4)' in printed.split('| all, weighted by class |')[1].splitlines()[0]
+    assert '–' not in printed.split('Table 7')[0].replace('– :', '')
     with open(folder / 'tables' / 'rows.csv', newline='') as file:
         rows = list(csv.DictReader(file))
     combinations = {row['combination'] for row in rows if row['combination'].startswith(('early', 'late'))}

@@ -257,23 +257,22 @@ class States:
 
     @functools.cached_property
     def traced(self) -> Traced:
-        """Variables and key of one seed."""
+        """Parameters, other variables and key of one seed."""
 
-        def variables_and_key(seed):
+        def begin(seed):
             state = init_state(self.model, optax.identity(), self.example, seed)
-            return {'params': state.params, **state.model_state}, state.key
+            return state.params, state.model_state, state.key
 
-        return trace(variables_and_key, np.int32(0))
+        return trace(begin, np.int32(0))
 
     def shapes(self, seeds: int) -> TrainState:
         """What `init` gives of as many seeds, as jax.ShapeDtypeStruct; nothing is computed."""
         number: Any = partial(jax.ShapeDtypeStruct, ())
-        variables, key = self.traced.shapes
-        params, rest = _parted(variables)
+        params, model_state, key = self.traced.shapes
         one = TrainState(
             step=number(np.int32),
             params=params,
-            model_state=rest,
+            model_state=model_state,
             opt_state=jax.eval_shape(self.optimizer.init, params),
             key=key,
             lr_scale=number(np.float32),
@@ -283,21 +282,17 @@ class States:
 
     def init(self, seeds: np.ndarray) -> TrainState:
         """Fresh states of all `seeds` (N,), placed: a leading seed axis everywhere. Same values as `init_state`."""
-        variables, keys = fresh(self.traced, np.asarray(seeds, np.int32))
-        params, rest = _parted(sharding.put_tree(variables, self.by_seed))
+        begun = fresh(self.traced, np.asarray(seeds, np.int32))
+        params, model_state, key = sharding.put_tree(begun, self.by_seed)
         return TrainState(
             step=sharding.put_tree(np.zeros(len(seeds), np.int32), self.by_seed),
             params=params,
-            model_state=rest,
+            model_state=model_state,
             opt_state=jax.jit(jax.vmap(self.optimizer.init), out_shardings=self.by_seed)(params),
-            key=sharding.put_tree(keys, self.by_seed),
+            key=key,
             lr_scale=sharding.put_tree(np.ones(len(seeds), np.float32), self.by_seed),
             average=jax.tree.map(lambda x: x.copy(), params) if self.average else None,
         )
-
-
-def _parted(variables: Mapping[str, Any]) -> tuple[Any, dict[str, Any]]:
-    return variables['params'], {key: tree for key, tree in variables.items() if key != 'params'}
 
 
 def fetch(outputs: Any, key: str) -> np.ndarray:
