@@ -36,6 +36,13 @@ def any_values(shapes, seed=0):
     return jax.tree.map_with_path(draw, shapes)
 
 
+def random_variables(model, batch, seed=1):
+    """Variables of the model that are all random: initial zeros and ones would hide what is left out."""
+    shapes = jax.eval_shape(lambda: model.init(jax.random.key(0), batch, train=False))
+    generator = np.random.default_rng(seed)
+    return jax.tree.map(lambda leaf: 0.4 * generator.standard_normal(leaf.shape).astype(leaf.dtype), shapes)
+
+
 @contextlib.contextmanager
 def quick_runs():
     """Runs in the block begin with such values: initialisers are up to a third of what a small run compiles.

@@ -17,6 +17,7 @@ from mmer_jax.losses.distribution import (
 )
 from mmer_jax.models.mica import Mica
 from mmer_jax.models.mult import Mult
+from tests.any_values import random_variables
 
 ALL = ('text', 'audio', 'vision')
 ALIGNED = {'pull_threshold': 1.0, 'adversarial': True, 'discriminator_size': 3}
@@ -137,12 +138,6 @@ def tiny_batch(modalities=ALL, rows=4, extra=0, garbage=0.0):
             mask = np.arange(5 + extra) < lengths[:, None]
             batch[m], batch[f'{m}_mask'] = np.where(mask[..., None], values, np.float32(garbage)), mask
     return batch
-
-
-def random_variables(model, batch):
-    generator = np.random.default_rng(1)
-    shapes = jax.eval_shape(functools.partial(model.init, train=False), jax.random.key(0), batch)
-    return jax.tree.map(lambda leaf: 0.4 * generator.standard_normal(leaf.shape).astype(np.float32), shapes)
 
 
 def predict(model, variables, batch):

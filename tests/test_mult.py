@@ -9,6 +9,7 @@ import pytest
 
 from mmer_jax.fusion.cross_modal_attention import CrossModalTransformer, visible_pairs
 from mmer_jax.models.mult import Mult, pad_left
+from tests.any_values import random_variables
 from tests.golden import make_mult
 
 ALL = ('text', 'audio', 'vision')
@@ -200,13 +201,6 @@ def tiny_batch(modalities=ALL, rows=3, extra=0, garbage=0.0):
             mask = np.arange(5 + extra) < lengths[:, None]
             batch[m], batch[f'{m}_mask'] = np.where(mask[..., None], values, np.float32(garbage)), mask
     return batch
-
-
-def random_variables(model, batch):
-    """Random parameters without a compiled initialisation."""
-    generator = np.random.default_rng(1)
-    shapes = jax.eval_shape(functools.partial(model.init, train=False), jax.random.key(0), batch)
-    return jax.tree.map(lambda leaf: 0.4 * generator.standard_normal(leaf.shape).astype(np.float32), shapes)
 
 
 def predict(model, variables, batch):
