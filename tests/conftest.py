@@ -39,7 +39,7 @@ import numpy as np
 import pytest
 
 from mmer_jax.data.records import Feature, Label, RecordWriter, Schema
-from mmer_jax.run import initialise
+from mmer_jax.run import cache, initialise
 from mmer_jax.run.initialise import fresh, trace
 
 # Tracing makes millions of objects that live on; looking through them for circles took a twentieth of the time.
@@ -113,6 +113,9 @@ def _remembered(run):
 
 
 initialise._run = _remembered(initialise._run)
+# Tests replace functions of the package, which kept programs do not notice: only tests/test_kept.py, and processes that
+# tests start, keep programs whole.
+cache.whole_programs = lambda: None
 
 
 def write_dataset(

@@ -13,7 +13,7 @@ from ml_collections import ConfigDict
 
 from configs.base import get_base
 from mmer_jax.layers import masked_mean
-from mmer_jax.run.seeds import step_compiler
+from mmer_jax.run.seeds import step_programs
 from mmer_jax.train import train_and_evaluate
 
 
@@ -33,8 +33,8 @@ class MeanModel(nn.Module):
 
 def jit_step(step, lift, places):
     """A training step, or its parts, compiled for what it is called with."""
-    lower_for = step_compiler(step, lift, places)
-    return lambda state, batch: lower_for(state, batch)()(state, batch)
+    programs = step_programs(step, lift, places)
+    return lambda state, batch: programs.join([one.compile() for one in programs.lower(state, batch)])(state, batch)
 
 
 def small_config(directory, **changes):

@@ -1,4 +1,7 @@
-"""Compiled programs are kept between runs: in the user's cache folder, or where JAX_COMPILATION_CACHE_DIR says."""
+"""Compiled programs are kept between runs: in the user's cache folder, or where JAX_COMPILATION_CACHE_DIR says.
+
+Those that run for long are kept whole beside jax's own cache (mmer_jax/run/kept.py).
+"""
 
 import argparse
 import os
@@ -6,6 +9,9 @@ from pathlib import Path
 
 LARGEST = 4 << 30  # bytes; what was used longest ago goes first
 WORTH_KEEPING = 0.2  # seconds of compilation
+WHOLE = 'whole'  # folder of programs that are kept whole
+
+_whole: list[Path] = []
 
 
 def folder() -> Path:
@@ -22,6 +28,11 @@ def add_flag(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--no_cache', action='store_true', help=f'compile anew; {where}')
 
 
+def whole_programs() -> Path | None:
+    """Where programs are kept whole; None where keep_programs was not called, or could not."""
+    return _whole[-1] if _whole else None
+
+
 def keep_programs(*, keep: bool = True) -> None:
     """Turns jax's persistent cache on for this process, or off. To be called before anything is compiled.
 
@@ -29,6 +40,7 @@ def keep_programs(*, keep: bool = True) -> None:
     """
     import jax  # not before: the help of a command does not wait for it
 
+    _whole.clear()
     jax.config.update('jax_enable_compilation_cache', keep)
     if not keep:
         return
@@ -38,6 +50,7 @@ def keep_programs(*, keep: bool = True) -> None:
     except (OSError, RuntimeError):  # RuntimeError: there is no home
         jax.config.update('jax_enable_compilation_cache', False)
         return
+    _whole.append(place / WHOLE)
     jax.config.update('jax_compilation_cache_dir', str(place))
     jax.config.update('jax_persistent_cache_min_compile_time_secs', WORTH_KEEPING)
     if 'JAX_COMPILATION_CACHE_DIR' not in os.environ:

@@ -17,6 +17,8 @@ import jax
 import numpy as np
 from jax.sharding import Sharding
 
+from mmer_jax.run.kept import Gone
+
 Batch = Mapping[str, Any]
 TICK = 1.0  # seconds between two words on what is waited for
 SIDE_BY_SIDE = 8  # at most: each holds its program in memory while it compiles
@@ -31,6 +33,7 @@ class Background:
         self.waited = 0.0  # seconds, by whoever called a program that was not there yet
         self.first_is_there = (os.cpu_count() or 1) > FEW_CORES  # or else whether it was called
         self._pool: ThreadPoolExecutor | None = None
+        self._writer: ThreadPoolExecutor | None = None
         self._later: collections.deque[Callable[[], Any]] = collections.deque()
 
     def later(self, work: Callable[[], Any]) -> None:
@@ -42,6 +45,12 @@ class Background:
             workers = min(os.cpu_count() or 1, SIDE_BY_SIDE)
             self._pool = ThreadPoolExecutor(workers, thread_name_prefix='compile')
         return self._pool.submit(function)
+
+    def write(self, work: Callable[[], Any]) -> None:
+        """Beside all else, and not to be forgotten: what is kept of a program."""
+        if self._writer is None:
+            self._writer = ThreadPoolExecutor(1, thread_name_prefix='keep')
+        self._writer.submit(work)
 
     def wait(self, future: Future, name: str) -> Any:
         """Its result; the listener hears every second what is waited for and for how long."""
@@ -60,8 +69,11 @@ class Background:
             self.waited += time.monotonic() - started
 
     def forget(self) -> None:
-        """Drops what has not begun; what compiles ends by itself."""
+        """Drops what has not begun; what compiles ends by itself, what is being kept is waited for."""
         self._later.clear()
+        if self._writer is not None:
+            self._writer.shutdown()
+            self._writer = None
         if self._pool is not None:
             self._pool.shutdown(wait=False, cancel_futures=True)
             self._pool = None
@@ -95,10 +107,19 @@ class ByShape:
         return future.result() if future is not None and there else None
 
     def __call__(self, state: Any, batch: Batch) -> Any:
-        future = self.prepare(batch)
-        program = future.result() if future.done() else self._background.wait(future, f'{self.name} {steps_of(batch)}')
+        try:
+            program = self._wait(batch)
+        except Gone:
+            del self._programs[_key(batch)]
+            program = self._wait(batch)
         self._background.first_is_there = True
         return program(state, batch)
+
+    def _wait(self, batch: Batch) -> Callable[..., Any]:
+        begun = time.monotonic()
+        future = self.prepare(batch)
+        self._background.waited += time.monotonic() - begun  # to lower it, where nobody had prepared it
+        return future.result() if future.done() else self._background.wait(future, f'{self.name} {steps_of(batch)}')
 
 
 def _key(batch: Batch) -> Any:

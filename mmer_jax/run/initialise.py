@@ -41,13 +41,49 @@ def trace(init: Callable[[Any], Tree], seed: Any) -> Traced:
     return Traced(*jax.make_jaxpr(init, return_shape=True)(seed))
 
 
-def fresh(traced: Traced, seeds: np.ndarray) -> Tree:
-    """What the traced `init` gives for each of `seeds` (N, ...), its arrays with a leading seed axis, as numpy.
+class Recipe(NamedTuple):
+    """What the program of an `init` needs beside the seeds, and where its results go."""
 
-    Runs on the host's CPU where jax has it, so that an accelerator compiles none of it.
-    """
-    seeds, closed = np.asarray(seeds), traced.program
-    leaves, treedef = jax.tree.flatten(traced.shapes)
+    shapes: Tree
+    numbers: list[list[np.ndarray]]  # of each of its results
+    places: list[list[int]]  # among the leaves of `shapes`
+
+
+def fresh(traced: Traced, seeds: np.ndarray) -> Tree:
+    """What the traced `init` gives for each of `seeds` (N, ...), its arrays with a leading seed axis, as numpy."""
+    calls, recipe = _parts(traced)
+    return _placed(recipe, _run(calls, np.asarray(seeds)))
+
+
+def lowered(traced: Traced, seeds: int) -> tuple[Any, Recipe]:
+    """The program of `fresh` for so many seeds (each an int32 scalar), not compiled yet, and its recipe."""
+    calls, recipe = _parts(traced)
+    with jax.default_device(device()):
+        shape = jax.ShapeDtypeStruct((seeds,), np.int32)
+        return _program(calls).lower(shape, recipe.numbers), recipe
+
+
+def fresh_by(program: Callable[..., Any], recipe: Recipe, seeds: np.ndarray) -> Tree:
+    """What `fresh` gives, by the compiled program of `lowered`."""
+    return _placed(recipe, [np.asarray(values) for values in program(np.asarray(seeds, np.int32), recipe.numbers)])
+
+
+def device() -> jax.Device:
+    """The host's CPU where jax has it, so that an accelerator compiles none of this."""
+    try:
+        return jax.local_devices(backend='cpu')[0]
+    except RuntimeError:  # JAX_PLATFORMS names an accelerator alone
+        return jax.local_devices()[0]
+
+
+def options_on(place: jax.Device) -> dict[str, Any] | None:
+    """XLA's, of this program."""
+    return CHEAP if place.platform == 'cpu' else None
+
+
+def _parts(traced: Traced) -> tuple[list[Any], Recipe]:
+    """The different parts of an `init`, each with its constants and the numbers of its members."""
+    closed = traced.program
     eqns, outs = _inlined(closed.jaxpr)
     makers = {var: eqn for eqn in eqns for var in eqn.outvars}
     constants = dict(zip(closed.jaxpr.constvars, closed.consts, strict=True))
@@ -55,14 +91,19 @@ def fresh(traced: Traced, seeds: np.ndarray) -> Tree:
     for place, out in enumerate(outs):
         part = _part(out, closed.jaxpr, makers, constants)
         groups.setdefault(str(part.program), []).append((place, part))
-    found: list[Any] = [None] * len(leaves)
     calls, placed = [], []
     for members in groups.values():
         programs = [part for _, part in members]
         numbers = [np.array([part.numbers[n] for part in programs]) for n in range(len(programs[0].numbers))]
         calls.append((programs[0].program, programs[0].constants, numbers))
         placed.append([place for place, _ in members])
-    for places, values_NM in zip(placed, _run(calls, seeds), strict=True):
+    return calls, Recipe(traced.shapes, [numbers for _, _, numbers in calls], placed)
+
+
+def _placed(recipe: Recipe, values: list[np.ndarray]) -> Tree:
+    leaves, treedef = jax.tree.flatten(recipe.shapes)
+    found: list[Any] = [None] * len(leaves)
+    for places, values_NM in zip(recipe.places, values, strict=True):
         for number, place in enumerate(places):
             # Of a part without numbers, a constant or what the seed alone gives, all members are the same.
             found[place] = values_NM[:, number if values_NM.shape[1] > 1 else 0]
@@ -70,8 +111,15 @@ def fresh(traced: Traced, seeds: np.ndarray) -> Tree:
 
 
 def _run(calls: list[tuple[core.Jaxpr, tuple, list[np.ndarray]]], seeds: np.ndarray) -> list[np.ndarray]:
-    """Each program over all seeds and all its members: (N, M, ...) each. One after another: under vmap, orthogonal
-    initialisers are batched QR decompositions, which never return with jaxlib 0.10.2 on two cores (mended in 0.12).
+    """Each part's program over all seeds and all its members: (N, M, ...) each."""
+    with jax.default_device(device()):
+        results = _program(calls)(seeds, [numbers for _, _, numbers in calls])
+    return [np.asarray(values) for values in results]
+
+
+def _program(calls: list[tuple[core.Jaxpr, tuple, list[np.ndarray]]]) -> Any:
+    """(seeds, numbers of each part) -> what each gives, one after another: under vmap, orthogonal initialisers are
+    batched QR decompositions, which never return with jaxlib 0.10.2 on two cores (mended in 0.12).
     """
 
     def run(seeds, all_numbers):
@@ -86,14 +134,7 @@ def _run(calls: list[tuple[core.Jaxpr, tuple, list[np.ndarray]]], seeds: np.ndar
             results.append(values.reshape(len(seeds), members, *values.shape[1:]))
         return results
 
-    try:
-        device = jax.local_devices(backend='cpu')[0]
-    except RuntimeError:  # JAX_PLATFORMS names an accelerator alone
-        device = jax.local_devices()[0]
-    with jax.default_device(device):
-        options = CHEAP if device.platform == 'cpu' else None
-        results = jax.jit(run, compiler_options=options)(seeds, [numbers for _, _, numbers in calls])
-    return [np.asarray(values) for values in results]
+    return jax.jit(run, compiler_options=options_on(device()))
 
 
 def _inlined(jaxpr: core.Jaxpr) -> tuple[list[core.JaxprEqn], list[Any]]:

@@ -31,11 +31,12 @@ from mmer_jax.data.records import RecordSource
 from mmer_jax.files import save_arrays
 from mmer_jax.losses import make_loss
 from mmer_jax.models import build_model, check_module
-from mmer_jax.run import old_checkpoints, seeds, sharding
+from mmer_jax.run import initialise, old_checkpoints, seeds, sharding
 from mmer_jax.run.choices import COMPUTE_DTYPES, SEEDS_BY
 from mmer_jax.run.compiling import Background, shapes_of
 from mmer_jax.run.flat import FlatOptimizer
-from mmer_jax.run.initialise import Traced, fresh, trace
+from mmer_jax.run.initialise import Recipe, Traced, trace
+from mmer_jax.run.kept import Gone, Kept, kept_of
 from mmer_jax.run.optimizer import make_optimizer
 from mmer_jax.run.step import (
     TrainState,
@@ -214,13 +215,23 @@ def make_program(config: ConfigDict, model: nn.Module, fold_data: FoldData) -> P
     train_step = make_step(model, optimizer, train_loss, **how)
     eval_step = make_eval_step(model, loss)
     by_seed, everywhere = sharding.state_sharding(mesh), sharding.replicated(mesh)
-    states = States(model, optimizer, example_batch(fold_data.loaders['train']), by_seed, average=average > 0)
+    background, example = Background(), example_batch(fold_data.loaders['train'])
+    said = {'steps': total_steps, 'batch': [f'{key} {x.shape} {x.dtype}' for key, x in example.items()]}
+    kept = kept_of(config, model, said, tuple(mesh.devices.flat), background.write)
+    states = States(model, optimizer, example, by_seed, config.seeds, kept, average=average > 0)
     shapes = functools.cache(states.shapes)
     if config.seeds_by not in SEEDS_BY:
         raise ValueError(f'config.seeds_by {config.seeds_by!r}: expected one of {", ".join(SEEDS_BY)}')
-    background = Background()
-    options = KEEP_REMAT if on_cpu else None
-    plan = seeds.Plan(config.seeds, optimizer, by_seed, everywhere, options, lambda: shapes(config.seeds), background)
+    plan = seeds.Plan(
+        seeds=config.seeds,
+        optimizer=optimizer,
+        by_seed=by_seed,
+        everywhere=everywhere,
+        options=KEEP_REMAT if on_cpu else None,
+        states=lambda: shapes(config.seeds),
+        background=background,
+        kept=kept,
+    )
     ways = seeds.in_turns if takes_turns(config, mesh) else seeds.by_vmap
     functions: dict[str, Any] = ways(train_step, eval_step, plan)
 
@@ -247,12 +258,16 @@ def make_program(config: ConfigDict, model: nn.Module, fold_data: FoldData) -> P
 
 @dataclasses.dataclass(frozen=True)
 class States:
-    """How a run begins: the shapes of its states and their values. The module is traced once for both."""
+    """How a run begins: the shapes of its states and their values. The module is traced once for both, and not at all
+    where the program of its initialisation is kept.
+    """
 
     model: nn.Module
     optimizer: FlatOptimizer
     example: Mapping[str, np.ndarray]
     by_seed: Any
+    seeds: int
+    kept: Kept
     average: bool = False
 
     @functools.cached_property
@@ -265,10 +280,35 @@ class States:
 
         return trace(begin, np.int32(0))
 
+    @functools.cached_property
+    def program(self) -> tuple[Any, Recipe]:
+        """The compiled initialisation of all seeds, and what it takes."""
+
+        def lower():
+            lowered, recipe = initialise.lowered(self.traced, self.seeds)
+            return [lowered], recipe
+
+        def find():
+            seeds, device = jax.ShapeDtypeStruct((self.seeds,), np.int32), initialise.device()
+            options = initialise.options_on(device)
+            return self.kept.programs('initialisation', seeds, lower, options=options, devices=[device])()
+
+        try:
+            (program,), recipe = find()
+        except Gone:
+            (program,), recipe = find()
+        return program, recipe
+
+    def _begin(self, seeds: np.ndarray) -> Any:
+        """Parameters, other variables and keys of all seeds, as numpy."""
+        if self.kept.facts and len(seeds) == self.seeds:
+            return initialise.fresh_by(*self.program, seeds)
+        return initialise.fresh(self.traced, seeds)
+
     def shapes(self, seeds: int) -> TrainState:
         """What `init` gives of as many seeds, as jax.ShapeDtypeStruct; nothing is computed."""
         number: Any = partial(jax.ShapeDtypeStruct, ())
-        params, model_state, key = self.traced.shapes
+        params, model_state, key = self.program[1].shapes if self.kept.facts else self.traced.shapes
         one = TrainState(
             step=number(np.int32),
             params=params,
@@ -282,8 +322,7 @@ class States:
 
     def init(self, seeds: np.ndarray) -> TrainState:
         """Fresh states of all `seeds` (N,), placed: a leading seed axis everywhere. Same values as `init_state`."""
-        begun = fresh(self.traced, np.asarray(seeds, np.int32))
-        params, model_state, key = sharding.put_tree(begun, self.by_seed)
+        params, model_state, key = sharding.put_tree(self._begin(np.asarray(seeds, np.int32)), self.by_seed)
         return TrainState(
             step=sharding.put_tree(np.zeros(len(seeds), np.int32), self.by_seed),
             params=params,

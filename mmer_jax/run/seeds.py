@@ -1,6 +1,6 @@
 """The seeds of a run: N calls of one seed's program in turns, or one program over all of them by vmap."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -12,13 +12,15 @@ from jax.sharding import Sharding
 from mmer_jax.run.compiling import Background, ByShape
 from mmer_jax.run.flat import FlatOptimizer
 from mmer_jax.run.initialise import CHEAP
+from mmer_jax.run.kept import Kept
 from mmer_jax.run.step import StepParts, held, over_seeds, take_seed, unheld, variables_of
 
 Tree = Any
 
 
 class Plan(NamedTuple):
-    """What both ways need: N seeds, where arrays lie, XLA's options of a training step, the shapes of all states."""
+    """What both ways need: N seeds, where arrays lie, XLA's options of a training step, the shapes of all states, which
+    nobody asks for where the programs are kept."""
 
     seeds: int
     optimizer: FlatOptimizer
@@ -27,6 +29,7 @@ class Plan(NamedTuple):
     options: dict[str, Any] | None
     states: Callable[[], Tree]
     background: Background
+    kept: Kept
 
 
 class Turns:
@@ -46,17 +49,20 @@ def in_turns(train_step: Any, eval_step: Callable[..., Any], plan: Plan) -> dict
     down to half the speed (benchmarks/seeds.py). Compiling once and taking turns loses nothing.
     """
     seeds, everywhere = plan.seeds, plan.everywhere
-    lower_one = step_compiler(train_step, lambda function, states: function, everywhere, plan.options)
+    step = step_programs(train_step, lambda function, states: function, everywhere, plan.options)
     predict = jax.jit(lambda v, batch, number: eval_step(take_seed(v, number), batch), out_shardings=everywhere)
 
     def lower_train(batch):
-        shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), plan.states())
-        shapes = jax.eval_shape(partial(held, optimizer=plan.optimizer), shapes)
-        one = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=everywhere), shapes)
-        compile_one = lower_one(one, batch)
+        def lower():
+            shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), plan.states())
+            shapes = jax.eval_shape(partial(held, optimizer=plan.optimizer), shapes)
+            one = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=everywhere), shapes)
+            return step.lower(one, batch), None
+
+        programs = plan.kept.programs('training step in turns', batch, lower, options=plan.options)
 
         def compile_all():
-            program = compile_one()
+            program = step.join(programs()[0])
 
             def train(states, batch):
                 pairs = [program(state, batch) for state in states]
@@ -67,9 +73,11 @@ def in_turns(train_step: Any, eval_step: Callable[..., Any], plan: Plan) -> dict
         return compile_all
 
     def lower_predict(batch):
-        lowered = predict.lower(variables_of(plan.states()), batch, jax.ShapeDtypeStruct((), np.int32))
+        def lower():
+            return [predict.lower(variables_of(plan.states()), batch, jax.ShapeDtypeStruct((), np.int32))], None
 
-        return lambda: Turns(lowered.compile(), seeds)
+        programs = plan.kept.programs('evaluation in turns', batch, lower)
+        return lambda: Turns(programs()[0][0], seeds)
 
     cheap = options_of_copies()
     return {
@@ -91,42 +99,66 @@ def in_turns(train_step: Any, eval_step: Callable[..., Any], plan: Plan) -> dict
 def by_vmap(train_step: Any, eval_step: Callable[..., Any], plan: Plan) -> dict[str, Callable[..., Any]]:
     """train and predict over N seeds as one program; unstack and stack put parameters into vectors and back."""
     lift = partial(over_seeds, seeds=plan.seeds)
-    lower_train = step_compiler(train_step, lift, (plan.by_seed, plan.everywhere), plan.options)
+    step = step_programs(train_step, lift, (plan.by_seed, plan.everywhere), plan.options)
     predict = jax.jit(lift(eval_step), out_shardings=plan.everywhere)
 
     def lower_predict(batch):
-        return predict.lower(variables_of(plan.states()), batch).compile
+        programs = plan.kept.programs(
+            'evaluation', batch, lambda: ([predict.lower(variables_of(plan.states()), batch)], None)
+        )
+        return lambda: programs()[0][0]
 
-    def lower_step(batch):
-        shapes = jax.eval_shape(hold, plan.states())
-        states = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=plan.by_seed), shapes)
-        return lower_train(states, batch)
+    def lower_train(batch):
+        def lower():
+            shapes = jax.eval_shape(hold, plan.states())
+            states = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=plan.by_seed), shapes)
+            return step.lower(states, batch), None
+
+        programs = plan.kept.programs('training step', batch, lower, options=plan.options)
+        return lambda: step.join(programs()[0])
 
     hold, cheap = jax.vmap(partial(held, optimizer=plan.optimizer)), options_of_copies()
     return {
-        'train': ByShape('the training step', lower_step, plan.background),
+        'train': ByShape('the training step', lower_train, plan.background),
         'predict': ByShape('the evaluation', lower_predict, plan.background),
         'unstack': jax.jit(hold, out_shardings=plan.by_seed, compiler_options=cheap),
         'stack': jax.jit(jax.vmap(unheld), out_shardings=plan.by_seed, compiler_options=cheap),
     }
 
 
-def step_compiler(
-    step: Any, lift: Callable[..., Any], out_shardings: Any, options: dict[str, Any] | None = None
-) -> Callable[[Tree, Tree], Callable[[], Callable[..., Any]]]:
-    """A train step, or its parts as programs of their own -> lower(shapes of the state, of the batch), which gives a
-    function that compiles and returns what is called with both; lift(function, states=number) adds seeds.
+class StepPrograms(NamedTuple):
+    """The programs of a training step: lower(shapes of the state, of the batch) -> each of them lowered; join(the same
+    compiled) -> what is called with state and batch.
     """
+
+    lower: Callable[[Tree, Tree], list[Any]]
+    join: Callable[[Sequence[Any]], Callable[..., Any]]
+
+
+def step_programs(
+    step: Any, lift: Callable[..., Any], out_shardings: Any, options: dict[str, Any] | None = None
+) -> StepPrograms:
+    """Of a train step, or of its parts as programs of their own; lift(function, states=number) adds seeds."""
     if not isinstance(step, StepParts):
         train = jax.jit(lift(step, states=1), donate_argnums=0, out_shardings=out_shardings, compiler_options=options)
-        return lambda state, batch: train.lower(state, batch).compile
+        return StepPrograms(lambda state, batch: [train.lower(state, batch)], lambda programs: programs[0])
     begin = jax.jit(lift(step.begin, states=1))
     look = step.look and jax.jit(lift(step.look, states=2), donate_argnums=1, compiler_options=options)
     add = jax.jit(lift(step.add, states=2), donate_argnums=1, compiler_options=options)
     finish = jax.jit(lift(step.finish, states=2), donate_argnums=0, out_shardings=out_shardings)
-    each = [one for one in (look, add) if one]
+    functions = [begin, *([look] if look else []), add, finish]
 
-    def in_parts(begin, each, finish):
+    def lower(state, batch):
+        if jax.device_count() > 1:  # where XLA puts what is gathered is its own choice, at each part anew
+            return []
+        first = begin.lower(state, batch)
+        gathered, number = first.out_info, jax.ShapeDtypeStruct((), np.int32)
+        middle = [one.lower(state, gathered, batch, number) for one in functions[1:-1]]
+        return [first, *middle, finish.lower(state, gathered)]
+
+    def join(programs):
+        begin, *each, finish = programs or functions
+
         def train(state, batch):
             gathered = begin(state, batch)
             for function in each:
@@ -136,16 +168,7 @@ def step_compiler(
 
         return train
 
-    def lower_parts(state, batch):
-        if jax.device_count() > 1:  # where XLA puts what is gathered is its own choice, at each part anew
-            return lambda: in_parts(begin, each, finish)
-        first = begin.lower(state, batch)
-        gathered, number = first.out_info, jax.ShapeDtypeStruct((), np.int32)
-        middle = [one.lower(state, gathered, batch, number) for one in each]
-        last = finish.lower(state, gathered)
-        return lambda: in_parts(first.compile(), [one.compile() for one in middle], last.compile())
-
-    return lower_parts
+    return StepPrograms(lower, join)
 
 
 def options_of_copies() -> dict[str, Any] | None:
