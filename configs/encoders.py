@@ -7,6 +7,8 @@ writes the weights of each under the name that stands here. A `:smoke` variant t
 
 from ml_collections import ConfigDict
 
+from configs import datasets
+
 TINY = {'hidden_size': 8, 'num_layers': 1, 'num_heads': 2, 'intermediate_size': 8}
 # google-bert/bert-base-uncased, FacebookAI/roberta-base, distilbert/distilbert-base-uncased. The layer between the
 # first token and the classifier is `projector`, as wide as the states: its width (768 of these) comes with the
@@ -39,7 +41,8 @@ UNDROPPED = {'dropout': 0.0, 'attention_dropout': 0.0, 'pool_dropout': 0.0}
 def minilm_before(config: ConfigDict, model: dict) -> None:
     """The tokens' features of all-MiniLM-L6-v2 as the text of `model`, fine-tuned with it or, in `:frozen`, fixed.
 
-    Fine-tuned, a layer of the encoder learns at 0.8 of the rate of the one above it, the model at the whole rate.
+    Fine-tuned, a layer of the encoder learns at 0.8 of the rate of the one above it, the model at the whole rate; for
+    eight epochs and with averaged parameters in `:longer`.
     """
     frozen = config.variant == 'frozen'
     text = {**MINILM, **(UNDROPPED if frozen else {})}
@@ -49,6 +52,8 @@ def minilm_before(config: ConfigDict, model: dict) -> None:
         config.optimizer.freeze = ('^text/',)
         config.optimizer.learning_rate = 2e-3
         config.epochs = 12
+    elif config.variant == 'longer':
+        datasets.longer(config)
     else:
         config.optimizer.learning_rate = 2e-4
         config.optimizer.layer_decay = 0.8

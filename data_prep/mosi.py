@@ -18,6 +18,7 @@ first layer learns a vector for it; `--indicators unknown` gives one to the word
 `--indicators none` to no word.
 `--tokenizer NAME` stores the token ids (T,) of a pretrained model instead, from the transcript as it is written; NAME
 is a folder of weights, or below $MMER_PRETRAINED. Manifest columns: text, the transcript, and tokens, those of the ids.
+`--context N` puts the N segments before, by time, behind each: text (T, 2), ids and types, 1 of the context.
 
 **Audio** (73,): one vector a segment, no time axis. The rows of the CSV files carry no ids. Their order is that of
 bc-LSTM's data: videos numbered 1 to 62 (third column of transcripts.csv) in `train`, the others in `test`; in each
@@ -28,12 +29,9 @@ would not notice a wrong order within a class.
 
 import argparse
 import contextlib
-import dataclasses
 import os
 import re
 import sys
-from collections import Counter
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -41,71 +39,29 @@ import numpy as np
 
 from data_prep import csd
 from data_prep.cmu_sdk import NONFINITE, NONFINITE_HELP, Report, Segment, make_fill, print_report, write_segment
+from data_prep.mosi_text import (
+    AUDIO_SIZE,
+    GLOVE,
+    WORDS,
+    Labels,
+    Line,
+    texts_before,
+    token_reader,
+    vector_reader,
+)
 from data_prep.pool import PreparationError, Skipped, nothing_usable, run_command
-from mmer_jax.data.records import Feature, Label, RecordWriter, Schema
+from mmer_jax.data.records import RecordWriter
 from mmer_jax.files import links
-from mmer_jax.media.text import WordVectors, embed, is_pause, read_glove
 from mmer_jax.media.textfile import read_rows
-from mmer_jax.media.tokens import TextTokenizer
-from mmer_jax.pretrained import find_tokenizer
-from mmer_jax.readers.words import tokenize
 from mmer_jax.settings import ranges
 
-LABELS, WORDS = 'CMU_MOSI_Opinion_Labels.csd', 'CMU_MOSI_ModifiedTimestampedWords.csd'
-TRANSCRIPTS, FOLDS, GLOVE = 'transcripts.csv', 'std_folds.json', 'glove.subset.300d.txt'
+LABELS, TRANSCRIPTS, FOLDS = 'CMU_MOSI_Opinion_Labels.csd', 'transcripts.csv', 'std_folds.json'
 AUDIO = {'train': 'utterance_audio_train.csv', 'test': 'utterance_audio_test.csv'}
-TEXT_SIZE, AUDIO_SIZE = 300, 73
 TRAIN_VIDEOS = 62  # of bc-LSTM's own split, which is not the standard one
 SPLIT_COUNTS = {'train': 1284, 'validation': 229, 'test': 686}
 INDICATORS = ('frequent', 'unknown', 'none')
-LEAST_COUNT = 2  # of a word in the training split, to get a dimension of its own
 LEAST_AGREEMENT = 0.99  # measured: 1.0
 LEAST_SHARE = 0.5  # of each file's variance lies between videos; measured: 0.57, rows in random order: 0.04
-
-
-@dataclasses.dataclass(frozen=True)
-class Line:
-    """One row of transcripts.csv: the segment, counted from 0 as in the SDK, and the sign of its sentiment."""
-
-    video: str
-    number: int
-    text: str
-    video_number: int
-    positive: bool
-
-    @property
-    def id(self) -> str:
-        return f'{self.video}[{self.number}]'
-
-
-def make_schema(
-    text_size: int = TEXT_SIZE,
-    *,
-    words: str = 'transcripts',
-    glove: str = GLOVE,
-    indicators: tuple[str, ...] = (),
-    tokenizer: str = '',
-) -> Schema:
-    """The schema of the records; `indicators` are the words that have a dimension of their own behind the vectors.
-
-    With `tokenizer`, the name of a model, the text is its token ids.
-    """
-    audio = Feature((AUDIO_SIZE,), description='one vector of acoustic values an utterance (bc-LSTM)', optional=True)
-    info: dict[str, Any] = {'dataset': 'mosi', 'made_by': 'data_prep.mosi', 'words': words}
-    if tokenizer:
-        text = Feature((None,), 'int32', description=f'token ids of {tokenizer}', optional=True)
-        return Schema(
-            'mosi_tokens', {'text': text, 'audio': audio}, Label('regression'), info | {'tokenizer': tokenizer}
-        )
-    description = 'one GloVe vector a word, zero where the word has none'
-    if indicators:
-        description += f'; then {len(indicators)} indicators of training words'
-    features = {
-        'text': Feature((None, text_size + len(indicators)), description=description, optional=True),
-        'audio': audio,
-    }
-    info |= {'glove': glove, 'indicators': indicators}
-    return Schema('mosi_text_audio', features, Label('regression'), info)
 
 
 def read_transcripts(path: Path) -> list[Line]:
@@ -189,7 +145,7 @@ def between_videos(array: np.ndarray, videos: list[str]) -> float:
     return float(np.median(1 - within[varies] / total[varies])) if varies.any() else 0.0
 
 
-def read_labels(path: Path) -> dict[str, tuple[float, float, float]]:
+def read_labels(path: Path) -> Labels:
     """{segment id: (sentiment, start, end)}; the labels of some videos are not in the order of time."""
     with csd.Sequence(path) as labels:
         if labels.is_text or labels.size != 1:
@@ -203,43 +159,6 @@ def read_labels(path: Path) -> dict[str, tuple[float, float, float]]:
     return found
 
 
-def timed_words(path: Path, labels: dict[str, tuple[float, float, float]]) -> dict[str, list[str]]:
-    """{segment id: its words by time, without the pauses; [] where it has none}."""
-    words: dict[str, list[str]] = {}
-    with csd.Sequence(path) as sequence:
-        for video in dict.fromkeys(identity.rsplit('[', 1)[0] for identity in labels):
-            if video not in sequence:
-                continue
-            tokens, intervals = sequence.read(video)
-            for identity, (_, start, end) in labels.items():
-                if identity.rsplit('[', 1)[0] == video:
-                    found = csd.segment(tokens, intervals, start, end)[0].tolist()
-                    words[identity] = [token for token in found if not is_pause(token)]
-    return words
-
-
-def indicator_words(training: list[list[str]], vectors: WordVectors, which: str) -> dict[str, int]:
-    """{word: its dimension} of the words that the training segments say LEAST_COUNT times or more.
-
-    which: 'frequent' for all of them, 'unknown' for those without a vector, 'none'.
-    """
-    if which == 'none':
-        return {}
-    counts = Counter(
-        token for found in training for token in found if which == 'frequent' or vectors.row(token) is None
-    )
-    return {word: n for n, word in enumerate(sorted(w for w, count in counts.items() if count >= LEAST_COUNT))}
-
-
-def indicator_rows(tokens: list[str], indicators: dict[str, int]) -> np.ndarray:
-    """(T, len(indicators)) float32, 1 where a token has a dimension of its own."""
-    rows = np.zeros((len(tokens), len(indicators)), np.float32)
-    for place, token in enumerate(tokens):
-        if token in indicators:
-            rows[place, indicators[token]] = 1
-    return rows
-
-
 def prepare(
     source: str | os.PathLike,
     output: str | os.PathLike,
@@ -248,6 +167,7 @@ def prepare(
     words: str = 'transcripts',
     indicators: str = 'frequent',
     tokenizer: str = '',
+    context: int = 0,
     nonfinite: str = 'zero',
     num_shards: int = 4,
     overwrite: bool = False,
@@ -258,6 +178,8 @@ def prepare(
     `overwrite`.
     """
     source, report = Path(source), Report()
+    if context and not tokenizer:
+        raise PreparationError(f'--context {context}: segments before are put behind token ids; give --tokenizer too')
     for name in (LABELS, TRANSCRIPTS, FOLDS, WORDS, GLOVE, *AUDIO.values()):
         if links.leads_out(source / name, source):
             raise PreparationError(f'{source / name} is {links.OUT}')
@@ -273,9 +195,9 @@ def prepare(
     training = (audio[line.id][None] for line in lines if folds.get(line.video) == 'train')
     fills = {'audio': make_fill(nonfinite, training)}
     read = (
-        _token_reader(tokenizer)
+        token_reader(tokenizer, context, texts_before(labels, lines_by_id, context))
         if tokenizer
-        else _vector_reader(source, lines, labels, folds, glove, words, indicators)
+        else vector_reader(source, lines, labels, folds, glove, words=words, indicators=indicators)
     )
     schema, timed, segment = read
     with contextlib.ExitStack() as stack:
@@ -302,37 +224,6 @@ def prepare(
     return report, {**facts, 'timed': timed}
 
 
-def _token_reader(tokenizer: str) -> tuple[Schema, int, Callable[[Line], tuple[np.ndarray, list[str], list[str]]]]:
-    """(schema, 0, line -> (ids (T,), tokens, those unknown to the model))."""
-    tokenize_text = TextTokenizer(find_tokenizer(tokenizer))
-
-    def segment(line: Line) -> tuple[np.ndarray, list[str], list[str]]:
-        ids = tokenize_text(line.text)
-        tokens = tokenize_text.tokens(ids)
-        return ids, tokens, [token for token, i in zip(tokens, ids, strict=True) if i == tokenize_text.unknown_id]
-
-    return make_schema(tokenizer=Path(tokenizer).name), 0, segment
-
-
-def _vector_reader(source, lines, labels, folds, glove, words, indicators):
-    """(schema, segments with timed words, line -> (vectors and indicators (T, D), words, those without a vector))."""
-    timed = timed_words(source / WORDS, labels) if words == 'csd' else {}
-    tokens = {line.id: timed.get(line.id) or tokenize(line.text) for line in lines}
-    vectors = read_glove(glove, {token for found in tokens.values() for token in found})
-    if not len(vectors):
-        raise PreparationError(f'{glove} has a vector for none of the words; expected English word vectors')
-    training = [tokens[line.id] for line in lines if folds.get(line.video) == 'train']
-    dimensions = indicator_words(training, vectors, indicators)
-
-    def segment(line: Line) -> tuple[np.ndarray, list[str], list[str]]:
-        text = embed(tokens[line.id], vectors)
-        own = indicator_rows([tokens[line.id][place] for place in text.kept], dimensions)
-        return np.concatenate([text.array, own], 1), tokens[line.id], text.unknown
-
-    schema = make_schema(vectors.size, words=words, glove=glove.name, indicators=tuple(dimensions))
-    return schema, sum(map(bool, timed.values())), segment
-
-
 def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog='python -m data_prep.mosi', description="CMU-MOSI's text and utterance audio -> record shards."
@@ -346,6 +237,7 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     )
     add('--indicators', choices=INDICATORS, default='frequent', help='training words with a dimension of their own')
     add('--tokenizer', default='', help='folder of converted weights: token ids of that model instead of word vectors')
+    add('--context', type=ranges.SEGMENTS, default=0, help='segments before each, behind its token ids')
     add('--nonfinite', choices=list(NONFINITE), default='zero', help=NONFINITE_HELP)
     add('--num_shards', type=ranges.SHARDS, default=4, help='files to spread the records over')
     add('--overwrite', action='store_true', help='replace an existing output')
@@ -355,7 +247,7 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
 def work(arguments: argparse.Namespace) -> None:
     options = {
         name: getattr(arguments, name)
-        for name in ('glove', 'words', 'indicators', 'tokenizer', 'nonfinite', 'num_shards', 'overwrite')
+        for name in ('glove', 'words', 'indicators', 'tokenizer', 'context', 'nonfinite', 'num_shards', 'overwrite')
     }
     report, facts = prepare(arguments.source, arguments.output, **options)
     print(f'audio rows: {facts["agreement"]:.1%} of the labels agree, {facts["share"]:.2f} of variance between videos')

@@ -31,7 +31,7 @@ from typing import Any
 
 import numpy as np
 
-from data_prep import crema_d, iemocap, mosi, mult_pickle, ravdess, ravdess_openface, ravdess_video
+from data_prep import crema_d, iemocap, mosi_text, mult_pickle, ravdess, ravdess_openface, ravdess_video
 from data_prep.pool import run_command
 from mmer_jax.data.records import Feature, Label, RecordWriter, Schema
 from mmer_jax.settings import ranges
@@ -158,8 +158,8 @@ LIKE = {
     'iemocap_roberta': IEMOCAP_RAW,
     'mosei': (lambda: mult_pickle.make_schema('mosei'), SHORT, 9),
     'mosi': (lambda: mult_pickle.make_schema('mosi'), SHORT, 9),
-    'mosi_text_audio': (mosi.make_schema, SHORT, 9),
-    'mosi_tokens': (lambda: mosi.make_schema(tokenizer='random'), SHORT, 9),
+    'mosi_text_audio': (mosi_text.make_schema, SHORT, 9),
+    'mosi_tokens': (lambda: mosi_text.make_schema(tokenizer='random'), SHORT, 9),
     'ravdess_log_mel_64': (
         lambda: ravdess.make_schema(ravdess.Settings('log_mel', num_mels=64)),
         {'audio': (16, 32)},

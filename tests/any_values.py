@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mmer_jax.run import program
+from mmer_jax.run import initialise
 
 ONES = ('scale', 'var')
 
@@ -54,6 +54,6 @@ def quick_runs():
         return jax.tree.map(lambda *x: np.stack(x), *(any_values(traced.shapes, int(seed)) for seed in seeds))
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(program, 'fresh', fresh)
+        patch.setattr(initialise, 'fresh', fresh)
         patch.setattr(jax, 'device_count', lambda: 1)
         yield

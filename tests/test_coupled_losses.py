@@ -26,7 +26,7 @@ OUTPUTS = {
     'importance_logits': (3, 3), 'importance': (3,), 'queries': (2, 4), 'keys': (2, 4), 'correlation_distance': (2,),
     'query_logits': (2,), 'key_logits': (2,), 'ctc_logits_audio': (6, 4), 'mctn_forward': (4, 3),
     'mctn_forward_target': (4, 3), 'mctn_cycle': (4, 3), 'mctn_cycle_target': (4, 3), 'mctn_second': (4, 3),
-    'mctn_second_target': (4, 3),
+    'mctn_second_target': (4, 3), 'level_logits': (3,),
 }  # fmt: skip
 
 
@@ -39,6 +39,7 @@ def made_up(name, seed):
         for key, shape in {**OUTPUTS, 'prediction': (width,)}.items()
     }
     outputs |= {
+        'levels': np.tile(np.float32([-1, 0, 1]), (ROWS, 1)),
         'ctc_mask_audio': np.ones((ROWS, 6), bool),
         'ctc_target_mask': np.ones((ROWS, 3), bool),
         'mctn_mask': np.ones((ROWS, 4), bool),

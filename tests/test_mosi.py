@@ -10,7 +10,7 @@ import pytest
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import Ridge
 
-from data_prep import mosi
+from data_prep import mosi, mosi_text
 from mmer_jax.data.protocols import make_folds
 from mmer_jax.data.records import RecordSource, verify
 from mmer_jax.media.tokens import TextTokenizer
@@ -133,6 +133,44 @@ def test_token_ids_of_a_pretrained_model(source, tmp_path, capsys):
     assert run(source, tmp_path / 'other', '--tokenizer', str(tmp_path / 'nowhere')) == 1
     assert 'nowhere' in capsys.readouterr().err
     assert not (tmp_path / 'other').exists()
+
+
+def test_segments_before_stand_behind_the_tokens(source, tmp_path, capsys):
+    folder = write_tokenizer(tmp_path / 'tiny_bert')
+    tokenizer, before, plain = TextTokenizer(folder), tmp_path / 'before', tmp_path / 'plain'
+    texts = {line.id: line.text for line in mosi.read_transcripts(source / mosi.TRANSCRIPTS)}
+    for output, options in ((plain, ()), (before, ('--context', '2'))):
+        assert run(source, output, '--tokenizer', str(folder), *options) == 0
+    assert f'--config.data.directory={before}' in capsys.readouterr().out
+    records, alone = RecordSource(before), RecordSource(plain)
+    assert records.schema.info['context'] == 2
+    assert 'types: 1 of the 2 segments before' in records.schema.features['text'].description
+    for number in range(len(records)):
+        record, own = records[number], alone[number]['text']
+        assert record['text'].dtype == np.int32
+        ids, types = record['text'].T
+        np.testing.assert_array_equal(ids[: len(own)], own)
+        np.testing.assert_array_equal(types, np.arange(len(ids)) >= len(own))
+        video, place = record['id'][:-1].split('[')
+        expected = ' '.join(texts[f'{video}[{k}]'] for k in range(max(int(place) - 2, 0), int(place)))
+        said = tokenizer(expected)[1:] if expected else []
+        np.testing.assert_array_equal(ids[len(own) :], said)
+
+
+def test_what_was_said_before_is_in_the_order_of_time():
+    lines = {f'v[{k}]': mosi_text.Line('v', k, f'said {k}', 1, True) for k in range(4)} | {
+        'w[0]': mosi_text.Line('w', 0, 'another video', 2, True)
+    }
+    labels = {'v[0]': (0, 9, 10), 'v[1]': (0, 3, 4), 'v[2]': (0, 5, 6), 'v[3]': (0, 7, 8), 'w[0]': (0, 4.5, 5)}
+    assert mosi_text.texts_before(labels, lines, 2) == {
+        'v[1]': '', 'v[2]': 'said 1', 'v[3]': 'said 1 said 2', 'v[0]': 'said 2 said 3', 'w[0]': '',
+    }  # fmt: skip
+
+
+def test_context_needs_token_ids(source, tmp_path, capsys):
+    assert run(source, tmp_path / 'out', '--context', '1') == 1
+    assert '--context 1: segments before are put behind token ids; give --tokenizer too' in capsys.readouterr().err
+    assert not (tmp_path / 'out').exists()
 
 
 def test_words_by_time_and_the_transcript_where_there_are_none(source, tmp_path, capsys):
@@ -302,7 +340,7 @@ def test_ridge_regression_on_the_real_text(prepared, real):
     records = prepared[1]
     error, correlation, sign = ridge_on_text(records, records.manifest['text'])
     assert (error, correlation, sign) == pytest.approx((1.124, 0.541, 0.724), abs=0.002)
-    words = mosi.timed_words(real / mosi.WORDS, mosi.read_labels(real / mosi.LABELS))
+    words = mosi_text.timed_words(real / mosi.WORDS, mosi.read_labels(real / mosi.LABELS))
     timed = ridge_on_text(records, np.array([' '.join(words[name]) for name in records.manifest['id']]))
     assert timed[0] > error + 0.02
     assert timed[1] < correlation - 0.03

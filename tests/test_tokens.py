@@ -30,6 +30,17 @@ def test_ids_and_the_cut_at_the_end(folder):
     assert len(tokenizer) == size_of(folder)
 
 
+def test_context_stands_behind_and_is_cut_at_its_beginning(folder):
+    tokenizer = TextTokenizer(folder)
+    ids, types = tokenizer.with_context('. ,', ', . .').T
+    assert tokenizer.tokens(ids) == ['[CLS]', '.', ',', '[SEP]', ',', '.', '.', '[SEP]']
+    assert types.tolist() == [0] * 4 + [1] * 4
+    assert tokenizer.with_context('. ,', '').tolist() == [[i, 0] for i in tokenizer('. ,').tolist()]
+    ids, types = TextTokenizer(folder, max_length=6).with_context('. ,', ', . .').T
+    assert tokenizer.tokens(ids) == ['[CLS]', '.', ',', '[SEP]', '.', '[SEP]']
+    assert types.tolist() == [0] * 4 + [1] * 2
+
+
 @pytest.mark.parametrize(
     ('name', 'content', 'reason'),
     [

@@ -47,7 +47,9 @@ class Bert(TransformerEncoder):
 
     The ids include the class and separator tokens that the tokenizer adds; types are 0 where none are given. Padding
     is on the right. `pool` gives the first token's state; with projector = 768 what BERT's classifier reads.
-    ValueError: more steps than positions, or ids that are not integers.
+    context: tokens of type 1 are what was said before: the others attend to them, and the features' mask, which pooling
+    and a model behind see, leaves them out.
+    ValueError: more steps than positions, ids that are not integers, or context without types.
     """
 
     pooling: str = 'first'
@@ -56,6 +58,7 @@ class Bert(TransformerEncoder):
     max_positions: int = 512
     type_vocab_size: int = 2  # 0: none
     position_offset: int = 0  # position of the first token, RoBERTa's is 2; above 0 also 1 + the id of padding
+    context: bool = False
 
     def setup(self):
         super().setup()
@@ -81,7 +84,17 @@ class Bert(TransformerEncoder):
             )
         x_BT = mask_steps(x_BT, mask_BT)
         ids_BT, types_BT = (x_BT[..., 0], x_BT[..., 1]) if x_BT.ndim == 3 else (x_BT, jnp.zeros_like(x_BT))
+        types_BT = jnp.minimum(types_BT, max(self.type_vocab_size - 1, 0))  # RoBERTa has one type for both texts
         return self.embeddings(ids_BT, types_BT, mask_BT, train=train), mask_BT
+
+    def __call__(self, x_BT: Array, mask_BT: Array, *, train: bool) -> tuple[Array, Array]:
+        features_BTD, mask_BT = super().__call__(x_BT, mask_BT, train=train)
+        if not self.context:
+            return features_BTD, mask_BT
+        if x_BT.ndim != 3:
+            raise ValueError(f'context: found token ids {x_BT.shape} without types, expected (B, T, 2)')
+        mask_BT = mask_BT & (x_BT[..., 1] == 0)
+        return mask_steps(features_BTD, mask_BT), mask_BT
 
 
 class Roberta(Bert):

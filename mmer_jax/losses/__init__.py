@@ -15,6 +15,7 @@ from jax import Array
 
 from mmer_jax.losses.alignment import ctc_alignment, ctc_alignment_padded
 from mmer_jax.losses.distribution import alignment_adversary, correlation_pull, distribution_alignment
+from mmer_jax.losses.ordinal import ordinal
 from mmer_jax.losses.representation import (
     agnostic_adversarial,
     importance,
@@ -34,6 +35,7 @@ LOSSES: dict[str, Loss] = {
     'true_class_score': true_class_score,
     'l1': l1,
     'mse': mse,
+    'ordinal': ordinal,
     'binary_cross_entropy': binary_cross_entropy,
     'separation': separation,
     'separation_misa': separation_misa,
@@ -72,6 +74,7 @@ __all__ = [
     'l1',
     'make_loss',
     'mse',
+    'ordinal',
     'second_translation',
     'separation',
     'separation_literal',

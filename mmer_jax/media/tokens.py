@@ -73,6 +73,18 @@ class TextTokenizer:
         found = self._tokenizer(text, truncation=True, max_length=self.max_length)
         return np.array(found['input_ids'], np.int32)
 
+    def with_context(self, text: str, before: str) -> np.ndarray:
+        """int32 (T, 2): the tokens of a text and those of what was said before it, behind it; ids and types.
+
+        Types are 0 of the text, with the tokens that the model puts around it, and 1 of the context. Where both are too
+        long the context loses its beginning.
+        """
+        own = self(text)
+        pair = np.array(self._tokenizer(text, before)['input_ids'], np.int32)[len(own) :] if before else own[:0]
+        pair = pair[max(len(pair) - (self.max_length - len(own)), 0) :]
+        types = np.repeat(np.array([0, 1], np.int32), [len(own), len(pair)])
+        return np.stack([np.concatenate([own, pair]), types], axis=1)
+
     def tokens(self, ids: Sequence[int] | np.ndarray) -> list[str]:
         """The token of each id."""
         return list(self._tokenizer.convert_ids_to_tokens(np.asarray(ids).tolist()))

@@ -17,6 +17,7 @@ from mmer_jax.models.mctn import Mctn
 from mmer_jax.models.mfsa import Mfsa
 from mmer_jax.models.mica import Mica
 from mmer_jax.models.mult import Mult
+from mmer_jax.models.ordinal import Ordinal
 from mmer_jax.models.pmr import Pmr
 from mmer_jax.models.raven import Raven
 from mmer_jax.models.stacked_input import StackedInput
@@ -33,6 +34,7 @@ MODELS = {
     'mfsa': Mfsa,
     'mica': Mica,
     'mult': Mult,
+    'ordinal': Ordinal,
     'pmr': Pmr,
     'raven': Raven,
     'stacked_input': StackedInput,
@@ -51,6 +53,7 @@ __all__ = [
     'Mfsa',
     'Mica',
     'Mult',
+    'Ordinal',
     'Pmr',
     'Raven',
     'StackedInput',
@@ -68,7 +71,8 @@ def build_model(fields: Mapping[str, Any], **common: Any) -> nn.Module:
     """
     fields = dict(fields)
     model = _lookup(MODELS, 'model', fields.pop('name', None))
-    return _construct(model, {key: _build_field(key, value, common) for key, value in {**fields, **common}.items()})
+    inside = {**common, 'num_outputs': model.outputs_inside(fields)} if hasattr(model, 'outputs_inside') else common
+    return _construct(model, {key: _build_field(key, value, inside) for key, value in {**fields, **common}.items()})
 
 
 def check_module(model: Any) -> nn.Module:

@@ -255,6 +255,7 @@ BETWEEN_0_AND_1 = Number(float, above=0, below=1)
 FLAG, TEXT, NAME = Flag(), Text(), Text(filled=True)
 # Flags of the preparation of data.
 SHARDS = Number(int, low=1, high=10**4)
+SEGMENTS = Number(int, low=0, high=100)  # of a conversation, before one
 SAMPLE_RATE = Number(int, low=1, high=768_000)  # Hz
 FRAMES = Number(int, low=1, high=10**4)  # a clip
 MELS = Number(int, low=1, high=1024)
