@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mmer_jax.run import initialise
+from mmer_jax.run import initialise, program
 
 ONES = ('scale', 'var')
 
@@ -44,11 +44,19 @@ def random_variables(model, batch, seed=1):
 
 
 @contextlib.contextmanager
-def quick_runs():
+def quick_runs(*, train=True):
     """Runs in the block begin with such values: initialisers are up to a third of what a small run compiles.
 
-    They have one device, as a user's CPU: programs for two compile longer, and other tests train on both.
+    They have one device, as a user's CPU: programs for two compile longer, and other tests train on both. Without
+    `train` their steps change nothing, for tests of what is made of a finished run.
     """
+
+    def no_step(*_, **__):
+        def step(state, batch):
+            numbers = {'loss': jnp.zeros(()), 'grad_norm': jnp.zeros(()), 'example_loss': batch['weight']}
+            return state.replace(step=state.step + 1), numbers
+
+        return step
 
     def fresh(traced, seeds):
         return jax.tree.map(lambda *x: np.stack(x), *(any_values(traced.shapes, int(seed)) for seed in seeds))
@@ -56,4 +64,6 @@ def quick_runs():
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(initialise, 'fresh', fresh)
         patch.setattr(jax, 'device_count', lambda: 1)
+        if not train:
+            patch.setattr(program, 'make_train_step', no_step)
         yield

@@ -46,7 +46,7 @@ def workdir(tiny, tmp_path_factory):
     folder = tmp_path_factory.mktemp('runs') / 'mfsa'
     config = small_config(tiny, modalities=('text', 'vision'), epochs=1, data__max_shapes=1, optimizer__name='sgd')
     config.model = ConfigDict(MODEL)
-    with quick_runs():
+    with quick_runs(train=False):
         train_and_evaluate(config, folder)
     return folder
 

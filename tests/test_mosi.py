@@ -11,6 +11,7 @@ from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import Ridge
 
 from data_prep import mosi, mosi_text
+from data_prep.csd import read_folds
 from mmer_jax.data.protocols import make_folds
 from mmer_jax.data.records import RecordSource, verify
 from mmer_jax.media.tokens import TextTokenizer
@@ -284,7 +285,7 @@ def real():
 @pytest.fixture(scope='module')
 def prepared(real, tmp_path_factory):
     output = tmp_path_factory.mktemp('mosi') / 'out'
-    return mosi.prepare(real, output), RecordSource(output)
+    return mosi.prepare(real, output, indicators='unknown'), RecordSource(output)
 
 
 def split_of(records):
@@ -292,15 +293,21 @@ def split_of(records):
     return fold.train, fold.validation, fold.test
 
 
-def test_all_real_segments_in_the_published_split(prepared):
+def test_all_real_segments_in_the_published_split(prepared, real):
     (report, facts), records = prepared
     assert [len(part) for part in split_of(records)] == [1284, 229, 686]
     assert len(set(records.manifest['speaker'])) == 93
     assert (report.skipped, +report.nonfinite, report.absent) == ([], {}, [])
     assert facts['agreement'] == 1
     assert facts['share'] == pytest.approx(0.570, abs=0.005)
-    assert records.schema.features['text'].shape == (None, 300 + 972)
-    assert {'didnt', 'awesome', 'terrible'} <= set(records.schema.info['indicators'])
+    assert records.schema.features['text'].shape == (None, 300 + 469)
+    lines, labels = mosi.read_transcripts(real / mosi.TRANSCRIPTS), mosi.read_labels(real / mosi.LABELS)
+    said = {'words': 'transcripts', 'indicators': 'frequent'}
+    folds = read_folds(real / mosi.FOLDS)
+    schema, _, _ = mosi_text.vector_reader(real, lines, labels, folds, real / mosi_text.GLOVE, **said)
+    assert schema.features['text'].shape == (None, 300 + 972)
+    for found in (schema, records.schema):
+        assert {'didnt', 'awesome', 'terrible'} <= set(found.info['indicators'])
 
 
 def test_glove_covers_four_fifths_of_the_real_tokens(prepared):

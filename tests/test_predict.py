@@ -19,6 +19,7 @@ from mmer_jax.prediction import Clip, Failure, calibration
 from mmer_jax.prediction import clips as to_predict
 from mmer_jax.prediction.output import cell, printable
 from mmer_jax.train import train_and_evaluate
+from tests.any_values import quick_runs
 from tests.own_clips import RATE, write_clips, write_tone
 
 FOLDS, SEEDS = 3, 2
@@ -36,7 +37,8 @@ def own(tmp_path_factory):
     config.model.model = ConfigDict({'name': 'lf_lstm', 'hidden_size': 4, 'mlp_size': 4})
     config.update({'epochs': 2, 'seeds': SEEDS, 'tensorboard': False})
     config.data.batch_size, config.data.max_shapes = 6, 1
-    train_and_evaluate(config, folder / 'run')
+    with quick_runs(train=False):
+        train_and_evaluate(config, folder / 'run')
     return folder
 
 
