@@ -13,17 +13,13 @@ import argparse
 import dataclasses
 import re
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
 from absl import logging
-from sklearn.decomposition import PCA
-from sklearn.manifold import TSNE
-from sklearn.metrics import silhouette_score
-from threadpoolctl import threadpool_limits
 
 from mmer_jax.data.batches import labels_of
 from mmer_jax.data.folds import SPLITS
@@ -36,12 +32,12 @@ from mmer_jax.models.mfsa import REPRESENTATIONS
 from mmer_jax.results import attention_plots, bar_plots, canvas
 from mmer_jax.results.attention_maps import HEADS, Side, axes_of_record, drawing, maps_of_record
 from mmer_jax.results.page import Table
+from mmer_jax.results.representations import METHODS, correlation, embed, separation
 from mmer_jax.run import cache
 from mmer_jax.run.finished import Run, apply, chosen_variables, open_run
 from mmer_jax.run.program import example_batch
 from mmer_jax.settings import command, ranges
 
-METHODS = ('tsne', 'pca')
 GROUPINGS = ('session', 'speaker', 'split')  # columns of a manifest
 
 
@@ -205,48 +201,6 @@ def read_representations(run: Run, split: str) -> dict[str, np.ndarray]:
     return {'id': run.fold_data.source.manifest['id'][records], **{key: value[order] for key, value in rows.items()}}
 
 
-def separation(vectors: np.ndarray) -> float | None:
-    """Silhouette of the modalities among vectors (R, M, D), 1 apart to -1 mixed; None for one modality or record."""
-    records, modalities, features = vectors.shape
-    if records < 2 or modalities < 2:
-        return None
-    return float(silhouette_score(vectors.reshape(-1, features), np.tile(np.arange(modalities), records)))
-
-
-def correlation(specific: np.ndarray, agnostic: np.ndarray) -> float:
-    """How much specific and agnostic vectors (R, M, D) of the same records say the same, 0 to 1, mean over modalities.
-
-    Linear centred kernel alignment (Kornblith et al. 2019): squared entries of the cross-covariance, over those of both
-    covariances; not changed by rotations or by the size of the vectors. 0 where one side does not vary.
-    """
-    values = []
-    for m in range(specific.shape[1]):
-        a, b = (x[:, m].astype(np.float64) - x[:, m].mean(0, dtype=np.float64) for x in (specific, agnostic))
-        size = np.linalg.norm(a.T @ a) * np.linalg.norm(b.T @ b)
-        values.append(float(np.linalg.norm(a.T @ b) ** 2 / size) if size > 0 else 0.0)
-    return float(np.mean(values))
-
-
-def embed(found: Mapping[str, np.ndarray], method: str) -> tuple[np.ndarray, tuple[float, ...]]:
-    """Specific and agnostic vectors in one plane, (2, R, M, 2), and the shares (2,) of the variance along its axes.
-
-    t-SNE starts from the PCA and is seeded; it has no such shares.
-    """
-    shares: tuple[float, ...] = ()
-    vectors = np.stack([found[key] for key in REPRESENTATIONS])
-    points = vectors.reshape(-1, vectors.shape[-1])
-    if method == 'tsne':
-        perplexity = min(30.0, (len(points) - 1) / 3)
-        with threadpool_limits(1):  # several threads would add up in another order each time
-            flat = TSNE(2, perplexity=perplexity, init='pca', random_state=0).fit_transform(points)
-    elif method == 'pca':
-        pca = PCA(2, svd_solver='full')
-        flat, shares = pca.fit_transform(points), tuple(pca.explained_variance_ratio_.tolist())
-    else:
-        raise ValueError(f'method {method!r}: expected one of {", ".join(METHODS)}')
-    return flat.reshape(*vectors.shape[:-1], 2), shares
-
-
 def draw_representations(runs: Sequence[Run], path: Path, *, split: str = 'test', method: str = 'tsne') -> list[str]:
     """Draws figure 5 into `path`, its vectors and places into an npz beside it; returns a line of numbers for each run.
 
@@ -255,7 +209,7 @@ def draw_representations(runs: Sequence[Run], path: Path, *, split: str = 'test'
     clouds, lines, arrays = [], [], dict[str, np.ndarray]()
     for number, (run, title) in enumerate(zip(runs, names_of(runs), strict=True)):
         found = read_representations(run, split)
-        points, shares = embed(found, method)
+        points, shares = embed(np.stack([found[key] for key in REPRESENTATIONS]), method)
         values = {key: separation(found[key]) for key in REPRESENTATIONS}
         shown = ', '.join(f'{key} {"undefined" if v is None else f"{v:.3f}"}' for key, v in values.items())
         alike = f'correlation of specific and agnostic {correlation(found["specific"], found["agnostic"]):.3f}'

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from mmer_jax.files.outputs import check_file
-from mmer_jax.layers import MapName
+from mmer_jax.map_names import MapName
 from mmer_jax.results import attention_maps, attention_plots, canvas, curves, plots, run_page
 from mmer_jax.results.runs import Run
 

@@ -16,12 +16,12 @@ from mmer_jax import figures
 from mmer_jax.data.batches import MODALITIES
 from mmer_jax.data.records import seal
 from mmer_jax.files import read_json
-from mmer_jax.layers import MapName
+from mmer_jax.map_names import MapName
 from mmer_jax.models.mfsa import Mfsa
 from mmer_jax.models.mica import Mica
 from mmer_jax.models.mult import Mult
 from mmer_jax.models.pmr import Pmr
-from mmer_jax.results import attention_maps, attention_plots, canvas
+from mmer_jax.results import attention_maps, attention_plots, canvas, representations
 from mmer_jax.run import finished
 from mmer_jax.train import train_and_evaluate
 from tests.any_values import quick_runs
@@ -376,24 +376,25 @@ def test_correlation_of_specific_and_agnostic_vectors():
     generator = np.random.default_rng(0)
     x = generator.standard_normal((400, 2, 6)).astype(np.float32)
     turn = np.linalg.qr(generator.standard_normal((6, 6)))[0].astype(np.float32)
-    assert figures.correlation(x, 3 * x @ turn + 1) == pytest.approx(1, abs=1e-5)
-    assert figures.correlation(x, generator.standard_normal(x.shape)) < 0.05
+    assert representations.correlation(x, 3 * x @ turn + 1) == pytest.approx(1, abs=1e-5)
+    assert representations.correlation(x, generator.standard_normal(x.shape)) < 0.05
     half = np.concatenate([x[:, :1], generator.standard_normal((400, 1, 6))], 1)
-    assert figures.correlation(x, half) == pytest.approx(0.5, abs=0.05)
-    assert figures.correlation(x, np.ones_like(x)) == 0
+    assert representations.correlation(x, half) == pytest.approx(0.5, abs=0.05)
+    assert representations.correlation(x, np.ones_like(x)) == 0
 
 
 def test_embeddings_are_seeded_and_silhouettes_undefined_for_one_modality():
     generator = np.random.default_rng(0)
     found = {key: generator.standard_normal((6, 2, 4)).astype(np.float32) for key in figures.REPRESENTATIONS}
-    first, second = (figures.embed(found, 'tsne')[0] for _ in range(2))
+    both = np.stack(list(found.values()))
+    first, second = (representations.embed(both, 'tsne')[0] for _ in range(2))
     assert first.shape == (2, 6, 2, 2)
     np.testing.assert_array_equal(first, second)
-    assert figures.separation(found['specific'][:, :1]) is None
+    assert representations.separation(found['specific'][:, :1]) is None
     apart = np.stack([found['specific'][:, 0], found['specific'][:, 0] + 100], 1)
-    assert figures.separation(apart) > 0.9
+    assert representations.separation(apart) > 0.9
     with pytest.raises(ValueError, match='expected one of tsne, pca'):
-        figures.embed(found, 'umap')
+        representations.embed(both, 'umap')
 
 
 @pytest.mark.parametrize(

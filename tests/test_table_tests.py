@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from mmer_jax import table
+from mmer_jax.results import table_page
 from mmer_jax.results.columns import Columns, columns_of
 from mmer_jax.results.page import markdown
 from mmer_jax.results.runs import ReportError, find_runs
@@ -30,8 +31,8 @@ def outcomes(tmp_path_factory):
         with np.load(path) as file:
             np.savez(path, **{**file, 'prediction': np.stack([np.eye(3)[[0, 2, 2, 2]]] * 3)})
     first, second = find_runs([folder])[0]
-    done = [table.Outcome('finished', run=run) for run in (first, second)]
-    return dict(zip('ABC', [*done, table.Outcome('not run')], strict=True))
+    done = [table_page.Outcome('finished', run=run) for run in (first, second)]
+    return dict(zip('ABC', [*done, table_page.Outcome('not run')], strict=True))
 
 
 def runs_of(outcomes):
@@ -47,7 +48,7 @@ def test_a_small_test_set_is_told_below_the_table_without_being_asked(outcomes):
 
 def test_tests_name_the_rows_by_their_labels(outcomes):
     tested, below = of_table(runs_of(outcomes), ['accuracy'], tests=True)
-    text = markdown([table.table_of(TABLE, outcomes, Columns(), tested), *below])
+    text = markdown([table_page.table_of(TABLE, outcomes, Columns(), tested), *below])
     assert '| model | parameters | folds x seeds | Acc, % [95 % by record] | protocol |' in text
     assert '| A | 34,024 | 2 x 3 | 60.0 ± 10.0 [' in text
     assert '| accuracy, % | A | B |' in text
@@ -58,7 +59,7 @@ def test_more_columns_are_shown_and_none_is_trained_for(outcomes):
     more = columns_of('ece,recall,flops', ['accuracy', 'ece', *(f'recall_{name}' for name in CLASSES)], CLASSES)
     job = types.SimpleNamespace(table=TABLE)
     shown = table.Job.with_columns(job, more)
-    text = markdown([table.table_of(shown.table, outcomes, more)])
+    text = markdown([table_page.table_of(shown.table, outcomes, more)])
     header = '| model | parameters | MFLOPs per example ↓ | folds x seeds | Acc, % | ECE, % ↓ | recall_calm, % |'
     assert header in text
     assert '| A | 34,024 | – | 2 x 3 | 60.0 ± 10.0 |' in text

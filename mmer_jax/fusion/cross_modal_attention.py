@@ -18,7 +18,6 @@ from mmer_jax.kernels import Dense, LayerNorm
 from mmer_jax.layers import (
     MLP,
     Dropouts,
-    MapName,
     check_mask,
     check_masks,
     feed_forward,
@@ -27,6 +26,7 @@ from mmer_jax.layers import (
     mixed_and_map,
     sinusoidal_positions,
 )
+from mmer_jax.map_names import MapName
 from mmer_jax.repeat import repeat_layers
 
 Observe = Callable[[Array, Array, Array, Array], Any]  # of queries, keys, maps and the mask of pairs, in a layer

@@ -12,17 +12,8 @@ import jax.numpy as jnp
 from jax import Array
 
 from mmer_jax.kernels import Dense, LayerNorm
-from mmer_jax.layers import (
-    COMMON,
-    OTHERS,
-    MapName,
-    call_block,
-    check_mask,
-    check_masks,
-    feed_forward,
-    mask_steps,
-    mixed_and_map,
-)
+from mmer_jax.layers import call_block, check_mask, check_masks, feed_forward, mask_steps, mixed_and_map
+from mmer_jax.map_names import COMMON, OTHERS, MapName
 
 GRAINS = ('mixed', 'coarse', 'fine')
 

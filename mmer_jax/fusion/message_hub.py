@@ -13,7 +13,8 @@ import jax.numpy as jnp
 from jax import Array
 
 from mmer_jax.fusion.weighted_attention import WeightedAttention
-from mmer_jax.layers import COMMON, Attention, MapName, check_mask, check_masks, feed_forward, mask_steps
+from mmer_jax.layers import Attention, check_mask, check_masks, feed_forward, mask_steps
+from mmer_jax.map_names import COMMON, MapName
 
 MESSAGES = ('pooled', 'sum')
 

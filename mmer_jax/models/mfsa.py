@@ -16,17 +16,8 @@ from mmer_jax.fusion.hierarchical_cross_modal import GRAINS, HierarchicalCrossMo
 from mmer_jax.fusion.predictive_self_attention import PredictiveSelfAttention
 from mmer_jax.fusion.weighted_attention import WeightedAttention
 from mmer_jax.kernels import LayerNorm
-from mmer_jax.layers import (
-    MLP,
-    Attention,
-    MapName,
-    TemporalConv,
-    at_layer,
-    check_batch,
-    last_valid,
-    masked_mean,
-    sinusoidal_positions,
-)
+from mmer_jax.layers import MLP, Attention, TemporalConv, check_batch, last_valid, masked_mean, sinusoidal_positions
+from mmer_jax.map_names import MapName, at_layer
 from mmer_jax.recurrent import LSTM
 from mmer_jax.repeat import repeat_layers
 

@@ -8,7 +8,8 @@ from jax import Array
 
 from mmer_jax.dropout import Dropout
 from mmer_jax.fusion.message_hub import MessageHub, SelfAttentionLayer, last_step
-from mmer_jax.layers import MLP, TemporalConv, at_layer, check_batch, sinusoidal_positions
+from mmer_jax.layers import MLP, TemporalConv, check_batch, sinusoidal_positions
+from mmer_jax.map_names import at_layer
 from mmer_jax.repeat import repeat_layers
 
 FINAL_ORDER = ('text', 'vision', 'audio')  # the paper's [C, L, V, A]

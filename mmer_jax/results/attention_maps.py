@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from mmer_jax.layers import MapName
+from mmer_jax.map_names import MapName
 from mmer_jax.media.download import check_download
 from mmer_jax.media.text import read_glove
 from mmer_jax.media.textfile import decode_word, stream_lines
