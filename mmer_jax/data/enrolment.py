@@ -18,10 +18,10 @@ import numpy as np
 from mmer_jax.data.folds import SPLITS, Fold
 from mmer_jax.data.manifest import parse_labels
 from mmer_jax.data.records import RecordSource, Schema
+from mmer_jax.marks import BY_SPEAKER
 
 NORMALIZE_BY = ('all', 'speaker')
 MODES = ('strict', 'enrolled', 'transductive')
-BY_SPEAKER = 'normalised by speaker: '  # how the mark begins
 LEAST = 2  # clips of a speaker in a set of which a deviation can be told
 
 

@@ -11,6 +11,7 @@ import numpy as np
 
 from mmer_jax.files import read_arrays, read_json
 from mmer_jax.files.older_configs import with_defaults
+from mmer_jax.marks import of_known_speakers
 from mmer_jax.metrics import expected_calibration_error
 from mmer_jax.results import kinds
 
@@ -27,7 +28,6 @@ The floor is what the best constant answer scores on the test labels, averaged o
 quoted from the paper named, not measured here, and only beside the data set that they are of."""
 SEARCH = 'search.json'  # in the folder of a search (trials.py)
 NOT_HONEST = '⚠ not an honest estimate of performance on new speakers or clips: '
-BY_SPEAKER = 'normalised by speaker: '  # begins the mark of a protocol that knows something of the tested speaker
 OF_KNOWN = '⚠ performance on speakers of whom clips are known, not to be compared with rows that know none: '
 
 
@@ -199,7 +199,7 @@ def marks_of(run: Run) -> list[str]:
 
 def caution(marks: Sequence[str]) -> str:
     """What marks mean, in words: what is not honest, and what is known of the tested speakers."""
-    known = [mark for mark in marks if mark.startswith(BY_SPEAKER)]
+    known = of_known_speakers(marks)
     others = [mark for mark in marks if mark not in known]
     parts = [NOT_HONEST + '; '.join(others)] if others else []
     return '. '.join([*parts, *([OF_KNOWN + '; '.join(known)] if known else [])])
@@ -207,4 +207,4 @@ def caution(marks: Sequence[str]) -> str:
 
 def known_of_speakers(run: Run) -> list[str]:
     """What a run's protocol knows of the tested speakers; runs that differ in it are neither averaged nor compared."""
-    return [mark for mark in marks_of(run) if mark.startswith(BY_SPEAKER)]
+    return of_known_speakers(marks_of(run))

@@ -8,10 +8,11 @@ import numpy as np
 from sklearn.decomposition import PCA
 
 from mmer_jax.files import replace
+from mmer_jax.marks import of_known_speakers
 from mmer_jax.metrics import confusion_matrix, per_class
 from mmer_jax.results import plots
 from mmer_jax.results.page import Block, Table, Text, csv_text
-from mmer_jax.results.runs import BY_SPEAKER, caution
+from mmer_jax.results.runs import caution
 from mmer_jax.results.summary import format_number, format_summary, over, summarise
 from mmer_jax.second_stage.classify import CLASSIFIERS, OPERATIONS, fuse
 from mmer_jax.second_stage.folds import FoldFeatures
@@ -71,7 +72,7 @@ def tables(
         *_detail(cell, confusions(results, folds, seeds, detail), folds[0].class_names, detail, published),
         Text(_explanation(folds, seeds, published)),
     ]
-    known = [mark for mark in marks_of(folds) if mark.startswith(BY_SPEAKER)]
+    known = of_known_speakers(marks_of(folds))
     return [_marked(block, known) for block in blocks]
 
 
