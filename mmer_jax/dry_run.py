@@ -106,7 +106,7 @@ def _step_bytes(config: ConfigDict, fold_data: FoldData, program: Program) -> tu
     loaded = load_fold(probe, source, fold_data.fold, statistics={})
     one = make_program(probe, make_model(probe, source), loaded)
     train: Any = one.train
-    found = train.prepare(_largest_batch(loaded, one)).result().memory_analysis()
+    found = train.compiled(_largest_batch(loaded, one)).memory_analysis()
     beyond = max(found.output_size_in_bytes - found.alias_size_in_bytes, 0)
     return int(found.temp_size_in_bytes + beyond), ' (seeds take turns)' if turns else ''
 

@@ -169,6 +169,28 @@ def test_the_time_to_the_first_step_is_written_and_told(tiny, tmp_path, monkeypa
     assert first.line().startswith(f'first step after {sum(row[name] for name in PARTS):.1f} s: imports 1.5, data ')
 
 
+def test_what_is_being_kept_is_waited_for_and_may_come_at_any_time():
+    background, may_end, begun, done = Background(), threading.Event(), threading.Event(), []
+
+    def slow():
+        begun.set()
+        assert may_end.wait(20)
+        done.append('slow')
+
+    background.write(slow)
+    assert begun.wait(20)
+    forgetting = threading.Thread(target=background.forget)
+    forgetting.start()
+    forgetting.join(0.05)
+    assert forgetting.is_alive()
+    background.write(lambda: done.append('meanwhile'))
+    may_end.set()
+    forgetting.join(20)
+    assert 'slow' in done
+    background.forget()
+    assert sorted(done) == ['meanwhile', 'slow']
+
+
 def test_what_was_waited_for_is_compilation_and_no_step():
     first = FirstStep(compilation=2.0)
     first.begin()

@@ -57,7 +57,7 @@ def folder(prepared):
         config.data.directory = str(folder / 'data')
         config.tensorboard = False
         config.protocol.options = ConfigDict({'validation_sessions': 1})
-        with quick_runs():
+        with quick_runs(train=False):  # `split_table` trains the same networks
             train_and_evaluate(config, folder / m)
         assert extract.main([str(folder / m)]) == 0
     return folder
@@ -76,7 +76,8 @@ def split_table(prepared):
     file = prepared / 'tables1to3.py'
     file.write_text(f'def get_table():\n    return { ({**values, "rows": rows})!r}\n')
     options = [f'--table={file}', f'--output={prepared / "split"}', '--set', f'data.directory={prepared / "data"}']
-    assert table.main([*options, 'tensorboard=False']) == 0
+    with quick_runs():
+        assert table.main([*options, 'tensorboard=False']) == 0
     return prepared / 'split'
 
 

@@ -4,6 +4,7 @@ import copy
 import subprocess
 import sys
 import threading
+import time
 import types
 
 import flax.linen as nn
@@ -18,9 +19,12 @@ from mmer_jax.files import read_json
 from mmer_jax.models import build_model
 from mmer_jax.run import cache, kept, program, program_files
 from mmer_jax.run.compiling import Background, ByShape
-from mmer_jax.run.kept import HARMLESS, Kept, Watched, kept_of
+from mmer_jax.run.kept import HARMLESS, Kept, Watched, kept_of, takes_all
+from mmer_jax.run.loop import Loop
 from mmer_jax.train import train_and_evaluate
 from tests.small_run import MeanModel, small_config
+from tests.test_models import CASES as CASES_OF_MODELS
+from tests.test_models import make
 
 MODEL = {'name': 'lf_lstm', 'hidden_size': 4, 'mlp_size': 6}  # its kernels begin orthogonal, by LAPACK
 MACHINE = types.SimpleNamespace(id=0, platform='cpu', device_kind='cpu', client=jax.devices()[0].client)
@@ -49,28 +53,44 @@ def found_in(run):
 
 CASES = {
     'seeds in turns': {},
-    'seeds in one program': {'seeds_by': 'vmap'},
     'a step in parts': {'accumulate': 2, 'seeds': 1, 'mesh__data': 1},
 }
 
 
+class Stop(Exception):
+    pass
+
+
+def stopped_at(last, account):
+    def stop(self, step, numbers):
+        if step == last:
+            raise Stop
+        account(self, step, numbers)
+
+    return stop
+
+
 @pytest.mark.parametrize('case', CASES)
 def test_a_run_from_kept_programs_has_the_same_bytes_and_traces_nothing(case, folder, tiny, tmp_path, monkeypatch):
-    config = small_config(tiny, epochs=1, model=MODEL, data__max_shapes=1, **CASES[case])
+    config = small_config(tiny, epochs=1, model=MODEL, data__max_shapes=1, checkpoint_every=1, **CASES[case])
     if 'mesh__data' in CASES[case]:
         monkeypatch.setattr(jax, 'device_count', lambda *_: 1)
     train_and_evaluate(config, tmp_path / 'first', folds=[0])
     files = sorted(path.name for path in folder.iterdir())
     programs = 3 + (2 if 'parts' in case else 0)  # initialisation, training step, evaluation
     assert [name.rpartition('.')[2] for name in files].count('program') == programs
-    assert [name.rpartition('.')[2] for name in files].count('entry') == 3
+    assert [name.rpartition('.')[2] for name in files].count('entry') == 4  # and the shapes of the states
 
     def never(*_, **__):
         raise AssertionError('traced')
 
     monkeypatch.setattr(program, 'init_state', never)
     monkeypatch.setattr(Kept, '_compiled', never)
-    train_and_evaluate(config, tmp_path / 'second', folds=[0])
+    with monkeypatch.context() as patch:
+        patch.setattr(Loop, '_account', stopped_at(2, Loop._account))
+        with pytest.raises(Stop):
+            train_and_evaluate(config, tmp_path / 'second', folds=[0])
+    train_and_evaluate(config, tmp_path / 'second', folds=[0])  # from its checkpoint
     config.seed, config.log_every, config.name = 5, 3, 'another'
     train_and_evaluate(config, tmp_path / 'third', folds=[0])
     assert sorted(path.name for path in folder.iterdir()) == files
@@ -160,7 +180,7 @@ def test_the_model_the_machine_and_the_rest_decide(folder, monkeypatch):
         assert facts().machine != own.machine
         assert facts().facts != own.facts
     with monkeypatch.context() as patch:
-        patch.setattr(kept, '_sources', lambda: 'an edited file')
+        patch.setattr(cache, 'sources', lambda: 'an edited file')
         assert facts().facts != own.facts
         assert facts().machine == own.machine, 'a program whose text is the same is still the one'
     with monkeypatch.context() as patch:
@@ -169,6 +189,9 @@ def test_the_model_the_machine_and_the_rest_decide(folder, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(kept.importlib.metadata, 'version', lambda name: '9.9')
         assert facts().machine != own.machine
+    with monkeypatch.context() as patch:
+        patch.setattr(cache, 'sources', lambda: '')
+        assert facts() == kept.NOTHING, 'a source is younger than the process'
     jax.config.update('jax_default_matmul_precision', 'highest')
     try:
         assert facts().machine != own.machine
@@ -190,11 +213,12 @@ def test_harmless_keys_reach_no_program(folder, tiny, monkeypatch):
         while made.background._later:
             made.background._later.popleft()()
         made.background._pool.shutdown()
+        assert all(takes_all(one.as_text(), one.in_tree.num_leaves) for one in found)
         return [one.as_text() for one in found]
 
     config = small_config(tiny, model=MODEL, data__max_shapes=1)
     own = sorted(texts(config))
-    assert len(own) == 3  # initialisation, training step, evaluation
+    assert len(own) == 2  # training step, evaluation
     for key in [key for key in KEYS if any(key == one or key.startswith(f'{one}.') for one in HARMLESS)]:
         if key != 'data.directory':
             other = changed(key).to_dict()
@@ -221,6 +245,43 @@ def test_modules_of_ones_own_are_not_kept(folder):
     )
     assert facts(model=unimodal).facts
     assert facts(model=unimodal.clone(encoder=Inside())).facts == ''
+
+
+def test_functions_of_ones_own_are_not_kept(folder, monkeypatch):
+    def known(module):
+        return bool(facts(model=module).facts)
+
+    assert known(nn.Sequential([nn.relu]))
+    assert not known(nn.Sequential([nn.relu, lambda x: x * 3]))
+    assert not known(nn.Dense(3, kernel_init=nn.initializers.normal(9.0)))
+    assert not known(nn.Sequential([square]))
+    config = get_base('test')
+    config.losses = {'l1': 1.0}
+    assert facts(config).facts
+    monkeypatch.setitem(kept.LOSSES, 'l1', square)
+    assert facts(config).facts == ''
+
+
+@pytest.mark.parametrize('name', CASES_OF_MODELS)
+def test_the_models_of_this_package_are_known(name, folder):
+    assert facts(model=make(name, CASES_OF_MODELS[name][1][0])).facts
+
+
+def test_a_source_that_is_younger_than_the_process_is_told(tmp_path, monkeypatch):
+    monkeypatch.setattr(cache, 'PACKAGE', tmp_path)
+    (tmp_path / 'room').mkdir()
+    (tmp_path / 'room' / 'one.py').write_text('a = 1')
+    (tmp_path / '.#one.py').symlink_to('of an editor')
+    monkeypatch.setattr(cache, 'BEGUN', time.time() + 60)
+    before = cache.sources()
+    assert len(before) == 64
+    (tmp_path / 'room' / 'one.py').write_text('a = 2')
+    assert cache.sources() not in ('', before)
+    monkeypatch.setattr(cache, 'BEGUN', time.time() - 60)
+    assert cache.sources() == ''
+    (tmp_path / 'room' / 'one.py').unlink()
+    (tmp_path / 'room' / 'lost.py').symlink_to('nowhere')
+    assert cache.sources() == ''
 
 
 # ---- files ---------------------------------------------------------------------------------------------------
@@ -266,6 +327,20 @@ def test_a_program_of_the_same_text_is_one_file(folder):
     assert len(list(folder.glob('*.program'))) == 2
 
 
+def test_a_program_that_leaves_arguments_out_is_not_taken_for_another_one(folder):
+    """Of both the text is the same: jax drops what is not used, and notes beside the text which ones are."""
+    x = jax.ShapeDtypeStruct((2,), np.float32)
+    one, other = (jax.jit(f).lower(x, x) for f in (lambda a, b: a * 2, lambda a, b: b * 2))
+    assert one.as_text() == other.as_text()
+    values = np.float32([1, 1]), np.float32([5, 5])
+    for number, (lowered, expected) in enumerate([(one, 2), (other, 10)]):
+        kept_one = Kept(f'facts {number}', 'here', tuple(jax.devices()[:1]))
+        for _ in range(2):
+            (program,), _ = kept_one.programs('twice', x, lambda lowered=lowered: ([lowered], None))()
+            np.testing.assert_array_equal(program(*values), [expected] * 2)
+    assert len(list(folder.glob('*.program'))) == 2
+
+
 DAMAGE = {
     'cut': lambda path: path.write_bytes(path.read_bytes()[:-7]),
     'changed': lambda path: path.write_bytes(b'x' + path.read_bytes()[1:]),
@@ -276,35 +351,32 @@ DAMAGE = {
 
 @pytest.mark.parametrize('damage', DAMAGE)
 @pytest.mark.parametrize('kind', ['program', 'entry'])
-def test_what_is_damaged_is_made_anew(kind, damage, folder, monkeypatch):
-    monkeypatch.setattr(program_files, '_gone', set())
+def test_what_is_damaged_is_made_anew(kind, damage, folder):
     programs_of(square)[0]()
     (path,) = folder.glob(f'*.{kind}')
     DAMAGE[damage](path)
-    background, made = Background(), []
+    made = []
 
     def lower_for(batch):
         found, lowered = programs_of(square)
         made.append(lowered)
-        return lambda: lambda state, _: found()[0][0](state)
 
-    step = ByShape('the step', lower_for, background)
-    batch = {'weight': jax.numpy.ones(2), 'text_mask': jax.numpy.ones((2, 1), bool)}
-    step_found = step(np.float32([2, 3]), batch) if kind == 'entry' else None
-    if kind == 'program':
-        found, lowered = programs_of(square)
-        try:
+        def compiled():
             (one,), _ = found()
-        except program_files.Gone:
-            monkeypatch.setattr(program_files, '_gone', set())
-            found, lowered = programs_of(square)
-            (one,), _ = found()
-        assert len(lowered) == 1
-        step_found = one(np.float32([2, 3]))
-    np.testing.assert_array_equal(step_found, [4, 9])
-    again, lowered = programs_of(square)
-    again()
-    assert lowered == [], 'kept again'
+            return lambda state, _: one(state)
+
+        return compiled
+
+    def step():
+        batch = {'weight': jax.numpy.ones(2), 'text_mask': jax.numpy.ones((2, 1), bool)}
+        return ByShape('the step', lower_for, Background())(np.float32([2, 3]), batch)
+
+    np.testing.assert_array_equal(step(), [4, 9])
+    # A program that is there and damaged is known to be so when it is loaded; what else is, when it is looked for.
+    assert [len(lowered) for lowered in made] == ([0, 1] if kind == 'program' and damage != 'away' else [1])
+    made.clear()
+    np.testing.assert_array_equal(step(), [4, 9])
+    assert made == [[]], 'kept again, and loaded'
 
 
 def test_a_step_whose_kept_program_is_gone_is_lowered(folder):
@@ -354,6 +426,13 @@ def test_only_the_thread_that_compiles_is_watched():
         jax.monitoring.record_event(kept.HIT)
         assert watch.hit
     jax.monitoring.record_event(kept.HIT)
+
+
+def test_what_was_lowered_while_a_source_changed_is_not_kept(folder, monkeypatch):
+    found, _ = programs_of(square)
+    monkeypatch.setattr(cache, 'sources', lambda: '')
+    found()
+    assert list(folder.glob('*')) == []
 
 
 def test_what_cannot_be_serialised_is_not_kept(folder, monkeypatch):

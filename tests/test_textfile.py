@@ -6,9 +6,10 @@ import re
 import pytest
 
 from data_prep import iemocap_layout
-from data_prep.mosi import read_transcripts, tokenize
+from data_prep.mosi import read_transcripts
 from mmer_jax.media import MediaError, textfile
 from mmer_jax.media.text import read_glove
+from mmer_jax.readers.words import tokenize
 
 LINES = ['a caf\u00e9', 'well\u2026 I don\u2019t', '', 'end']
 TEXT = 'v_1,"IT\u2019S, GOOD",1,1\r\nv_2,CAF\u00c9 WAS BAD,1,0\r\n'

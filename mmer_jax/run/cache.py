@@ -4,12 +4,16 @@ Those that run for long are kept whole beside jax's own cache (mmer_jax/run/kept
 """
 
 import argparse
+import hashlib
 import os
+import time
 from pathlib import Path
 
 LARGEST = 4 << 30  # bytes; what was used longest ago goes first
 WORTH_KEEPING = 0.2  # seconds of compilation
 WHOLE = 'whole'  # folder of programs that are kept whole
+PACKAGE = Path(__file__).parents[1]
+BEGUN = time.time()  # before most of the package is imported
 
 _whole: list[Path] = []
 
@@ -31,6 +35,24 @@ def add_flag(parser: argparse.ArgumentParser) -> None:
 def whole_programs() -> Path | None:
     """Where programs are kept whole; None where keep_programs was not called, or could not."""
     return _whole[-1] if _whole else None
+
+
+def sources() -> str:
+    """A digest of all Python files of this package; '' where one cannot be read, or is younger than this process.
+
+    What was imported from a file that has changed since then, nobody can tell.
+    """
+    found = hashlib.sha256()
+    try:
+        for path in sorted(PACKAGE.rglob('*.py')):
+            if not path.name.startswith('.'):  # of editors and file systems
+                if path.stat().st_mtime > BEGUN:
+                    return ''
+                content = path.read_bytes()
+                found.update(f'{path.relative_to(PACKAGE)} {len(content)}\n'.encode() + content)
+    except OSError:
+        return ''
+    return found.hexdigest()
 
 
 def keep_programs(*, keep: bool = True) -> None:

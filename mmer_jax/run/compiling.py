@@ -8,6 +8,7 @@ first program has them to itself, since others beside it would only put off the 
 
 import collections
 import os
+import threading
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -34,6 +35,7 @@ class Background:
         self.first_is_there = (os.cpu_count() or 1) > FEW_CORES  # or else whether it was called
         self._pool: ThreadPoolExecutor | None = None
         self._writer: ThreadPoolExecutor | None = None
+        self._of_writer = threading.Lock()
         self._later: collections.deque[Callable[[], Any]] = collections.deque()
 
     def later(self, work: Callable[[], Any]) -> None:
@@ -48,9 +50,10 @@ class Background:
 
     def write(self, work: Callable[[], Any]) -> None:
         """Beside all else, and not to be forgotten: what is kept of a program."""
-        if self._writer is None:
-            self._writer = ThreadPoolExecutor(1, thread_name_prefix='keep')
-        self._writer.submit(work)
+        with self._of_writer:
+            if self._writer is None:
+                self._writer = ThreadPoolExecutor(1, thread_name_prefix='keep')
+            self._writer.submit(work)
 
     def wait(self, future: Future, name: str) -> Any:
         """Its result; the listener hears every second what is waited for and for how long."""
@@ -71,9 +74,10 @@ class Background:
     def forget(self) -> None:
         """Drops what has not begun; what compiles ends by itself, what is being kept is waited for."""
         self._later.clear()
-        if self._writer is not None:
-            self._writer.shutdown()
-            self._writer = None
+        with self._of_writer:
+            writer, self._writer = self._writer, None
+        if writer is not None:
+            writer.shutdown()
         if self._pool is not None:
             self._pool.shutdown(wait=False, cancel_futures=True)
             self._pool = None
@@ -107,13 +111,17 @@ class ByShape:
         return future.result() if future is not None and there else None
 
     def __call__(self, state: Any, batch: Batch) -> Any:
-        try:
-            program = self._wait(batch)
-        except Gone:
-            del self._programs[_key(batch)]
-            program = self._wait(batch)
+        program = self.compiled(batch)
         self._background.first_is_there = True
         return program(state, batch)
+
+    def compiled(self, batch: Batch) -> Any:
+        """The program for a batch like this one, waited for."""
+        try:
+            return self._wait(batch)
+        except Gone:
+            del self._programs[_key(batch)]
+            return self._wait(batch)
 
     def _wait(self, batch: Batch) -> Callable[..., Any]:
         begun = time.monotonic()

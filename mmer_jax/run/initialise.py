@@ -134,7 +134,7 @@ def _program(calls: list[tuple[core.Jaxpr, tuple, list[np.ndarray]]]) -> Any:
             results.append(values.reshape(len(seeds), members, *values.shape[1:]))
         return results
 
-    return jax.jit(run, compiler_options=options_on(device()))
+    return jax.jit(run, keep_unused=True, compiler_options=options_on(device()))
 
 
 def _inlined(jaxpr: core.Jaxpr) -> tuple[list[core.JaxprEqn], list[Any]]:

@@ -6,7 +6,7 @@ environment and settings of jax and XLA, devices and processor, the config but f
 the model, and the shapes of a call. Whatever differs in one of them has another entry; a program of the same text is
 one file for all of them. What jax's cache has already is not kept too. Commands turn this on (cache.keep_programs), a
 library's user has to ask for it: where functions of this package are replaced by hand, no source tells. A model with
-modules of one's own is never kept.
+modules or functions of one's own is never kept, nor anything where a source is younger than the process.
 
 Files hold what jax.experimental.serialize_executable makes, as pickles: like jax's own cache, the folder must be the
 user's.
@@ -30,7 +30,9 @@ import flax.linen as nn
 import jax
 from ml_collections import ConfigDict
 
+from mmer_jax.losses import LOSSES
 from mmer_jax.run import cache, program_files
+from mmer_jax.run.optimizer import OPTIMIZERS
 from mmer_jax.run.own_module import outline
 from mmer_jax.run.program_files import Gone
 
@@ -41,8 +43,8 @@ HARMLESS = (
     'selection.plateau_patience', 'selection.plateau_factor', 'data.directory', 'data.workers', 'data.threads',
 )  # fmt: skip
 PACKAGES = ('jax', 'jaxlib', 'flax', 'optax', 'numpy', 'ml_dtypes')
-ENVIRONMENT = ('XLA', 'TF_', 'LIBTPU', 'NVIDIA', 'CUDA', 'JAX_')
-OWN = ('mmer_jax.', 'flax.')  # modules whose sources or versions are known
+ENVIRONMENT = ('XLA_', 'TF_XLA', 'LIBTPU', 'NVIDIA_TF32', 'CUDA_VISIBLE', 'JAX_')
+OWN = ('mmer_jax.', 'flax.', 'jax.', 'numpy', 'builtins')  # where sources or versions are known
 HIT = '/jax/compilation_cache/cache_hits'
 
 
@@ -51,9 +53,20 @@ class Kept:
     """The kept programs of one run. facts: the digest of all that they have in common; '' keeps and finds nothing."""
 
     facts: str
-    machine: str = ''  # the digest of those facts that are not of the run
+    machine: str = ''  # the digest of those facts that decide what XLA makes of a text
     devices: tuple[Any, ...] = ()
     later: Callable[[Callable[[], Any]], Any] = lambda work: work()  # how files are written: beside what goes on
+
+    def value(self, name: str, make: Callable[[], Any]) -> Any:
+        """What make() gives, which the facts decide and which can be pickled; kept without any program."""
+        entry = self._entry(name, ())
+        found = program_files.read_entry(entry) if entry else None
+        if found is not None:
+            return found[1]
+        made = make()
+        if entry:
+            self.later(lambda: program_files.keep(entry, [], {}, made))
+        return made
 
     def programs(
         self,
@@ -71,21 +84,25 @@ class Kept:
         cannot be loaded: asked anew, they are lowered.
         """
         devices = self.devices if devices is None else devices
-        folder = cache.whole_programs()
-        if not self.facts or folder is None:
-            lowered, more = lower()
-            return lambda: ([one.compile() for one in lowered], more)
-        leaves, treedef = jax.tree.flatten(shapes)
-        told = [f'{x.shape} {x.dtype} {getattr(x, "sharding", None)}' for x in leaves]
-        entry = folder / (_digest([self.facts, name, str(treedef), *told]) + program_files.ENTRY)
-        found = program_files.read_entry(entry)
+        entry = self._entry(name, shapes)
+        found = program_files.read_entry(entry) if entry else None
         if found is not None:
             paths, more = found
             program_files.get_ready(paths)
             return lambda: (_load(paths, devices), more)
         lowered, more = lower()
+        if entry is None:
+            return lambda: ([one.compile() for one in lowered], more)
         like = [self.machine, name, json.dumps(dict(options or {}), sort_keys=True)]
         return lambda: (self._compiled(like, entry, lowered, more, devices), more)
+
+    def _entry(self, name: str, shapes: Any) -> Path | None:
+        folder = cache.whole_programs()
+        if not self.facts or folder is None:
+            return None
+        leaves, treedef = jax.tree.flatten(shapes)
+        told = [f'{x.shape} {x.dtype} {getattr(x, "sharding", None)}' for x in leaves]
+        return folder / (_digest([self.facts, name, str(treedef), *told]) + program_files.ENTRY)
 
     def _compiled(
         self, like: Sequence[str], entry: Path, lowered: Sequence[Any], more: Any, devices: Sequence[Any]
@@ -94,8 +111,11 @@ class Kept:
         programs, paths, whole = [], [], True
         new: dict[Path, Any] = {}
         for one in lowered:
-            text = [*like, str(one.in_tree), str(one.out_tree), one.as_text()]
-            path = entry.with_name(_digest(text) + program_files.PROGRAM)
+            text = one.as_text()
+            told = [*like, str(one.in_tree), str(one.out_tree), text]
+            if not takes_all(text, one.in_tree.num_leaves):  # which ones it takes is not in the text
+                told.append(self.facts)
+            path = entry.with_name(_digest(told) + program_files.PROGRAM)
             program = program_files.load_if_there(path, devices)
             if program is None:
                 with Watched() as watch:
@@ -105,8 +125,8 @@ class Kept:
                 new |= {} if watch.hit else {path: program}
             programs.append(program)
             paths.append(path)
-        if programs:
-            self.later(lambda: program_files.keep(entry, paths if whole else [], new, more))
+        if programs and cache.sources():  # or else a file has changed, and with it perhaps what was lowered
+            self.later(lambda: program_files.keep(entry, paths if whole else None, new, more))
         return programs
 
 
@@ -115,34 +135,54 @@ NOTHING = Kept('')
 
 def kept_of(config: ConfigDict, model: nn.Module, more: Any, devices: Sequence[Any], later: Any) -> Kept:
     """Of a run with this config and model; `more` is what else decides its programs, as JSON."""
-    if cache.whole_programs() is None or jax.process_count() > 1 or not is_known(model):
+    if cache.whole_programs() is None or jax.process_count() > 1 or not is_known(model, config):
         return NOTHING
+    sources = cache.sources()
+    if not sources:
+        return NOTHING
+    versions = {name: importlib.metadata.version(name) for name in PACKAGES}
     machine = [
-        sys.version,
-        *(importlib.metadata.version(name) for name in PACKAGES),
+        versions['jax'],
+        versions['jaxlib'],
         *(f'{k}={v}' for k, v in sorted(os.environ.items()) if k.startswith(ENVIRONMENT) and 'CACHE' not in k),
         *(f'{k}={v}' for k, v in sorted(jax.config.values.items()) if 'cache' not in k),
         *(f'{d.id} {d.platform} {d.device_kind} {d.client.platform_version}' for d in devices),
         jax.default_backend(),
         *_processor(),
     ]
-    run = [without_harmless(config.to_dict()), outline(model), more]
-    facts = [_sources(), *machine, *(json.dumps(part, sort_keys=True, default=str) for part in run)]
+    run = [without_harmless(config.to_dict()), outline(model), more, versions, sys.version, sources]
+    facts = [*machine, *(json.dumps(part, sort_keys=True, default=str) for part in run)]
     return Kept(_digest(facts), _digest(machine), tuple(devices), later)
 
 
-def is_known(module: nn.Module) -> bool:
-    """Whether a module, and each one in its fields, is of this package or of flax."""
+def is_known(module: nn.Module, config: ConfigDict) -> bool:
+    """Whether the sources of all that decides a run's programs are known: those of this package, of flax and of jax.
 
-    def modules(value: Any) -> list[nn.Module]:
+    Each module, and each function or type in a field, and the losses and the optimiser that the config names. A
+    function that another function made is not known: what it was made with is not seen.
+    """
+
+    def parts(value: Any) -> list[Any]:
         if isinstance(value, nn.Module):
             inside = [getattr(value, f.name) for f in dataclasses.fields(value) if f.name not in ('parent', 'name')]
-            return [value, *modules(inside)]
+            return [type(value), *parts(inside)]
         if isinstance(value, Mapping):
-            return modules(list(value.values()))
-        return [one for item in value for one in modules(item)] if isinstance(value, (list, tuple)) else []
+            return parts(list(value.values()))
+        if isinstance(value, (list, tuple)):
+            return [one for item in value for one in parts(item)]
+        return [value] if callable(value) else []
 
-    return all(type(one).__module__.startswith(OWN) for one in modules(module))
+    named: list[Any] = [LOSSES[name] for name in config.losses if name in LOSSES]
+    named += [OPTIMIZERS[name] for name in (config.optimizer.name,) if name in OPTIMIZERS]
+    inside = parts(module)
+    nameless = [one for one in inside if '<' in getattr(one, '__qualname__', '<')]
+    return not nameless and all(str(one.__module__).startswith(OWN) for one in [*inside, *named])
+
+
+def takes_all(text: str, arguments: int) -> bool:
+    """Whether the program of a text has so many arguments: none was left out as unused."""
+    head = text[text.index('@main(') :].split('\n', 1)[0]
+    return arguments == 0 or (f'%arg{arguments - 1}:' in head and f'%arg{arguments}:' not in head)
 
 
 def without_harmless(fields: dict[str, Any], prefix: str = '') -> dict[str, Any]:
@@ -185,14 +225,6 @@ def _digest(texts: Sequence[str]) -> str:
     for text in texts:
         found.update(f'{len(text)}\n{text}\n'.encode())
     return found.hexdigest()
-
-
-@functools.cache
-def _sources() -> str:
-    """Of all Python files of this package."""
-    root = Path(__file__).parents[1]
-    paths = sorted(root.rglob('*.py'))
-    return _digest([text for path in paths for text in (str(path.relative_to(root)), path.read_text('utf-8'))])
 
 
 @functools.cache

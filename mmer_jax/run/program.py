@@ -308,7 +308,7 @@ class States:
     def shapes(self, seeds: int) -> TrainState:
         """What `init` gives of as many seeds, as jax.ShapeDtypeStruct; nothing is computed."""
         number: Any = partial(jax.ShapeDtypeStruct, ())
-        params, model_state, key = self.program[1].shapes if self.kept.facts else self.traced.shapes
+        params, model_state, key = self.kept.value('shapes', lambda: self.traced.shapes)
         one = TrainState(
             step=number(np.int32),
             params=params,

@@ -24,7 +24,15 @@ LARGEST = 2 << 30  # bytes of all files; what was used longest ago goes first
 SUM = 32  # bytes at the end of a file
 LAPACK, CALLS_LAPACK, CALLS_NOTHING = b'lapack_', b'L', b'-'  # names of its functions; first byte of a program's file
 # What serialising raises where a backend cannot, or a program holds arrays; and what a full disk does.
-UNKEPT = (NotImplementedError, ValueError, TypeError, OSError, pickle.PicklingError, jax.errors.JaxRuntimeError)
+UNKEPT = (
+    NotImplementedError,
+    ValueError,
+    TypeError,
+    AttributeError,
+    OSError,
+    pickle.PicklingError,
+    jax.errors.JaxRuntimeError,
+)
 
 _gone: set[Path] = set()
 
@@ -33,8 +41,8 @@ class Gone(Exception):
     """A kept program could not be loaded. Its file is not looked at again."""
 
 
-def keep(entry: Path, paths: Sequence[Path], new: Mapping[Path, Any], more: Any) -> None:
-    """Writes the programs that are `new`, and the entry of all `paths`, none where there are none of these.
+def keep(entry: Path, paths: Sequence[Path] | None, new: Mapping[Path, Any], more: Any) -> None:
+    """Writes the programs that are `new`, and the entry that names all `paths`; None: no entry.
 
     Where a program cannot be kept there is no file: a run without it is better than none.
     """
@@ -43,7 +51,7 @@ def keep(entry: Path, paths: Sequence[Path], new: Mapping[Path, Any], more: Any)
             content = pickle.dumps(serialize_executable.serialize(program))
             # Packed seven times smaller, in a twentieth of a second.
             _write(path, (CALLS_LAPACK if LAPACK in content else CALLS_NOTHING) + zlib.compress(content, 1))
-        if paths:
+        if paths is not None:
             _write(entry, pickle.dumps(([path.name for path in paths], more)))
     except UNKEPT:
         _remove(entry)
@@ -60,7 +68,7 @@ def read_entry(entry: Path) -> tuple[list[Path], Any] | None:
         _remove(entry)
         return None
     paths = [entry.with_name(name) for name in names]
-    return (paths, more) if all(path.is_file() and path not in _gone for path in paths) else None
+    return (paths, more) if all(_is_there(path) for path in paths) else None
 
 
 def get_ready(paths: Sequence[Path]) -> None:
@@ -69,7 +77,7 @@ def get_ready(paths: Sequence[Path]) -> None:
     Orthogonal initialisers do. A kept program that comes first in its process would call nothing, and crash.
     """
     for path in paths:
-        with open(path, 'rb') as file:
+        with contextlib.suppress(OSError), open(path, 'rb') as file:  # one that is lost meanwhile is told by `load`
             if file.read(1) == CALLS_LAPACK:
                 with jax.default_device(jax.local_devices(backend='cpu')[0]):
                     jax.jit(jnp.linalg.cholesky).lower(jax.ShapeDtypeStruct((1, 1), jnp.float32))
@@ -94,17 +102,25 @@ def load(path: Path, devices: Sequence[Any]) -> Any:
 
 def load_if_there(path: Path, devices: Sequence[Any]) -> Any:
     """A program, None where there is none to be loaded."""
-    if path in _gone or not path.is_file():
+    if not _is_there(path):
         return None
     with contextlib.suppress(Gone):
         return load(path, devices)
     return None
 
 
+def _is_there(path: Path) -> bool:
+    try:
+        return path not in _gone and path.is_file()
+    except OSError:  # a folder that is closed to this user
+        return False
+
+
 def _write(path: Path, content: bytes) -> None:
     _make_room(path.parent, len(content))
     path.parent.mkdir(parents=True, exist_ok=True)
     replace(path, content + hashlib.sha256(content).digest())
+    _gone.discard(path)
 
 
 def _read(path: Path) -> bytes | None:

@@ -50,7 +50,7 @@ def in_turns(train_step: Any, eval_step: Callable[..., Any], plan: Plan) -> dict
     """
     seeds, everywhere = plan.seeds, plan.everywhere
     step = step_programs(train_step, lambda function, states: function, everywhere, plan.options)
-    predict = jax.jit(lambda v, batch, number: eval_step(take_seed(v, number), batch), out_shardings=everywhere)
+    predict = program_of(lambda v, batch, number: eval_step(take_seed(v, number), batch), out_shardings=everywhere)
 
     def lower_train(batch):
         def lower():
@@ -100,7 +100,7 @@ def by_vmap(train_step: Any, eval_step: Callable[..., Any], plan: Plan) -> dict[
     """train and predict over N seeds as one program; unstack and stack put parameters into vectors and back."""
     lift = partial(over_seeds, seeds=plan.seeds)
     step = step_programs(train_step, lift, (plan.by_seed, plan.everywhere), plan.options)
-    predict = jax.jit(lift(eval_step), out_shardings=plan.everywhere)
+    predict = program_of(lift(eval_step), out_shardings=plan.everywhere)
 
     def lower_predict(batch):
         programs = plan.kept.programs(
@@ -140,12 +140,14 @@ def step_programs(
 ) -> StepPrograms:
     """Of a train step, or of its parts as programs of their own; lift(function, states=number) adds seeds."""
     if not isinstance(step, StepParts):
-        train = jax.jit(lift(step, states=1), donate_argnums=0, out_shardings=out_shardings, compiler_options=options)
+        train = program_of(
+            lift(step, states=1), donate_argnums=0, out_shardings=out_shardings, compiler_options=options
+        )
         return StepPrograms(lambda state, batch: [train.lower(state, batch)], lambda programs: programs[0])
-    begin = jax.jit(lift(step.begin, states=1))
-    look = step.look and jax.jit(lift(step.look, states=2), donate_argnums=1, compiler_options=options)
-    add = jax.jit(lift(step.add, states=2), donate_argnums=1, compiler_options=options)
-    finish = jax.jit(lift(step.finish, states=2), donate_argnums=0, out_shardings=out_shardings)
+    begin = program_of(lift(step.begin, states=1))
+    look = step.look and program_of(lift(step.look, states=2), donate_argnums=1, compiler_options=options)
+    add = program_of(lift(step.add, states=2), donate_argnums=1, compiler_options=options)
+    finish = program_of(lift(step.finish, states=2), donate_argnums=0, out_shardings=out_shardings)
     functions = [begin, *([look] if look else []), add, finish]
 
     def lower(state, batch):
@@ -169,6 +171,10 @@ def step_programs(
         return train
 
     return StepPrograms(lower, join)
+
+
+# What a program takes is then in its text, by which mmer_jax/run/kept.py knows it.
+program_of = partial(jax.jit, keep_unused=True)
 
 
 def options_of_copies() -> dict[str, Any] | None:
