@@ -64,7 +64,7 @@ class Kept:
         if found is not None:
             return found[1]
         made = make()
-        if entry:
+        if entry and cache.sources():
             self.later(lambda: program_files.keep(entry, [], {}, made))
         return made
 
