@@ -9,7 +9,7 @@
 configs/minilm_mosi_text.py says where the weights come from, configs/tables/mosi_minilm.py has all rows. By default the
 encoder is fine-tuned with the model.
 
-Ours: Acc-2 84.5 ± 0.2 %, MAE 0.778 ± 0.015, Corr 0.778 ± 0.006; time not measured; memory not measured; CPU, 2 cores.
+Ours: `:longer` Acc-2 84.1 ± 0.4 %, MAE 0.748 ± 0.008, Corr 0.785 ± 0.004; 26 min; 5.3 GB; CPU, 2 cores.
 """
 
 from ml_collections import ConfigDict

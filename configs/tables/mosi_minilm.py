@@ -16,7 +16,10 @@ def get_table() -> dict:
     published = mfsa_mosi.get_config().published
     text, group = 'Text alone', 'Text and audio vector, encoder {}'
     rows: list[dict] = [{'label': 'MiniLM', 'config': 'configs/minilm_mosi_text.py', 'group': text}]
-    for label, variant in (('fine-tuned', ''), ('frozen', 'frozen')):
+    rows.append(
+        {'label': 'MiniLM (longer)', 'config': 'configs/minilm_mosi_text.py', 'variant': 'longer', 'group': text}
+    )
+    for label, variant in (('fine-tuned', ''), ('fine-tuned longer', 'longer'), ('frozen', 'frozen')):
         rows += [
             {
                 'label': f'{m} ({label})',
