@@ -52,8 +52,8 @@ SHARED_DATA = REPOSITORY.parent / 'shared' / 'data'
 
 
 def pytest_configure(config):
-    # A cache of compiled programs halves the suite where there is one; JAX_COMPILATION_CACHE_DIR names it. The first run
-    # in a new clone keeps only what processes of tests compile: writing all of it down is half a minute.
+    # A cache of compiled programs halves the suite where there is one; JAX_COMPILATION_CACHE_DIR names it. The first
+    # run in a new clone keeps only what processes of tests compile: writing all of it down is half a minute.
     jax.config.update('jax_enable_compilation_cache', Path(os.environ['JAX_COMPILATION_CACHE_DIR']).is_dir())
     jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.2)
 
