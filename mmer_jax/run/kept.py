@@ -31,7 +31,7 @@ import jax
 from ml_collections import ConfigDict
 
 from mmer_jax.losses import LOSSES
-from mmer_jax.run import cache, program_files
+from mmer_jax.run import cache, program_files, provenance
 from mmer_jax.run.optimizer import OPTIMIZERS
 from mmer_jax.run.own_module import outline
 from mmer_jax.run.program_files import Gone
@@ -42,7 +42,6 @@ HARMLESS = (
     'headline', 'published', 'evaluate_train', 'search', 'selection.metric', 'selection.patience',
     'selection.plateau_patience', 'selection.plateau_factor', 'data.directory', 'data.workers', 'data.threads',
 )  # fmt: skip
-PACKAGES = ('jax', 'jaxlib', 'flax', 'optax', 'numpy', 'ml_dtypes')
 ENVIRONMENT = ('XLA_', 'TF_XLA', 'LIBTPU', 'NVIDIA_TF32', 'CUDA_VISIBLE', 'JAX_')
 OWN = ('mmer_jax.', 'flax.', 'jax.', 'numpy', 'builtins')  # where sources or versions are known
 HIT = '/jax/compilation_cache/cache_hits'
@@ -140,7 +139,7 @@ def kept_of(config: ConfigDict, model: nn.Module, more: Any, devices: Sequence[A
     sources = cache.sources()
     if not sources:
         return NOTHING
-    versions = {name: importlib.metadata.version(name) for name in PACKAGES}
+    versions = provenance.versions() | {'ml_dtypes': importlib.metadata.version('ml_dtypes')}
     machine = [
         versions['jax'],
         versions['jaxlib'],
