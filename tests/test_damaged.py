@@ -15,11 +15,19 @@ from mmer_jax.train import train_and_evaluate
 from tests.small_run import small_config
 from tests.test_train import assert_same_run
 
-MODEL = {'name': 'lf_lstm', 'hidden_size': 2, 'mlp_size': 3}
+# Small enough to compile in no time: a run of each test goes on.
+MODEL = {'name': 'unimodal', 'encoder': {'name': 'vector_encoder', 'sizes': (3,)}}
 
 
 def config_of(directory, **changes):
-    options = {'epochs': 3, 'seeds': 1, 'data__max_shapes': 1, 'data__normalize': ('audio',), **changes}
+    options = {
+        'epochs': 3,
+        'seeds': 1,
+        'data__max_shapes': 1,
+        'data__normalize': ('audio',),
+        'modalities': ('audio',),
+        **changes,
+    }
     return small_config(directory, **options, model=MODEL)
 
 

@@ -1,20 +1,28 @@
 """A run begun by version 0.1 goes on: its optimiser state, an array per parameter, becomes few vectors."""
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
 
 from configs.base import get_base
 from mmer_jax.losses import make_loss
+from mmer_jax.models import build_model
 from mmer_jax.run import checkpoint, old_checkpoints, sharding
 from mmer_jax.run.checkpoint import Checkpoints
 from mmer_jax.run.optimizer import make_optimizer
 from mmer_jax.run.step import init_state, make_train_step, over_seeds, variables_of
-from tests.test_models import make, make_batch
+from tests.test_models import make_batch
 
 FIELDS = {**get_base('x').optimizer.to_dict(), 'clip_norm': 0.5, 'learning_rate': 1e-2}
-MODEL, BATCH, SEEDS = make('lf_lstm', ('text',)), make_batch(('text',)), np.arange(2)
+ENCODER = {
+    'name': 'vector_encoder',
+    'sizes': (4, 3),
+    'dropout': 0.0,
+}  # matrices and biases of several sizes, modules in modules
+MODEL = build_model({'name': 'unimodal', 'encoder': ENCODER}, modalities=('text',), num_outputs=3, dtype=jnp.float32)
+BATCH, SEEDS = make_batch(('text',)), np.arange(2)
 LOSS = make_loss({'cross_entropy': 1.0})
 # What 0.1 built of these fields, over the tree of parameters.
 OLD = {

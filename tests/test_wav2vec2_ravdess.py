@@ -12,6 +12,7 @@ from data_prep import ravdess
 from mmer_jax import table
 from mmer_jax.data.records import RecordSource, verify
 from mmer_jax.files import read_json
+from tests.any_values import quick_runs
 from tests.conftest import SHARED_DATA
 
 ACTORS = ('01', '02', '03', '04')
@@ -36,7 +37,8 @@ def folder(tmp_path_factory):
     settings = [f'data.directory={folder / "data"}', 'epochs=1', 'data.batch_size=8', 'data.max_shapes=1']
     settings += ['tensorboard=False', 'protocol.options.validation_speakers=1']  # four actors: one is left to train on
     options = ['--table=configs/tables/wav2vec2_reduced.py', f'--output={folder / "out"}']
-    assert table.main([*options, '--set', *settings]) == 0
+    with quick_runs():
+        assert table.main([*options, '--set', *settings]) == 0
     return folder
 
 
