@@ -64,7 +64,7 @@ TRAINED = (
     'ast_ravdess', 'audio_visual_ravdess_openface', 'bert_iemocap', 'cfn_sr_ravdess_as_published',
     'ef_lstm_mosi_text_audio', 'lf_lstm_iemocap', 'lf_lstm_mosi_minilm', 'mctn_mosi', 'mfcc_cnn_ravdess',
     'mfsa_mosi_text_audio', 'mica_mosei', 'mult_synthetic', 'pmr_mosi', 'quickstart', 'raven_mosi',
-    'resnet18_crema_d', 'videomae_iemocap',
+    'resnet18_crema_d', 'self_mm_mosi_minilm', 'videomae_iemocap',
 )  # fmt: skip
 PAIRWISE = ('mctn', 'mica', 'mult', 'pmr', 'raven')  # compile two to three times as long with three modalities
 
@@ -103,7 +103,7 @@ def parts(name, variant=''):
     """A config's model at its full size, and the shapes of a batch of its data set; nothing is computed."""
     config, schema = get_config(name, variant), synthetic.LIKE[stand_in(name)][0]()
     outputs = schema.label.num_outputs
-    common = {'modalities': tuple(config.modalities), 'num_outputs': outputs, 'dtype': jnp.float32}
+    common = {'modalities': tuple(config.modalities), 'num_outputs': outputs, 'num_records': 9, 'dtype': jnp.float32}
     rows, batch = 2 * config.accumulate, {}
     for m in config.modalities:
         feature = schema.features[m]

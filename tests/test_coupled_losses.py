@@ -26,7 +26,8 @@ OUTPUTS = {
     'importance_logits': (3, 3), 'importance': (3,), 'queries': (2, 4), 'keys': (2, 4), 'correlation_distance': (2,),
     'query_logits': (2,), 'key_logits': (2,), 'ctc_logits_audio': (6, 4), 'mctn_forward': (4, 3),
     'mctn_forward_target': (4, 3), 'mctn_cycle': (4, 3), 'mctn_cycle_target': (4, 3), 'mctn_second': (4, 3),
-    'mctn_second_target': (4, 3), 'level_logits': (3,),
+    'mctn_second_target': (4, 3), 'level_logits': (3,), 'unimodal': (2,), 'unimodal_label': (2,),
+    'unimodal_weight': (2,),
 }  # fmt: skip
 
 

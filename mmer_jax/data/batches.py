@@ -182,6 +182,7 @@ class LoadBatch:
     process_index: int = 0
     process_count: int = 1
     hidden: tuple[str, ...] = ()  # modalities whose every step is padding, for ablation
+    numbered: bool = False  # whether batches say the number of each record; that of a row of padding is one too many
 
     def __call__(self, planned: tuple[int, int, np.ndarray]) -> Batch:
         epoch, bucket, numbers = planned
@@ -199,6 +200,9 @@ class LoadBatch:
         batch['id'] = np.full(rows, '', object)
         for row, record in enumerate(records):
             batch['label'][row], batch['weight'][row], batch['id'][row] = record['label'], 1, record['id']
+        if self.numbered:
+            batch['record'] = np.full(rows, len(self.source), np.int32)
+            batch['record'][: len(numbers)] = numbers
         return batch
 
     def _load(self, number: int, epoch: int) -> Record:

@@ -20,6 +20,7 @@ from mmer_jax.models.mult import Mult
 from mmer_jax.models.ordinal import Ordinal
 from mmer_jax.models.pmr import Pmr
 from mmer_jax.models.raven import Raven
+from mmer_jax.models.self_mm import SelfMm
 from mmer_jax.models.stacked_input import StackedInput
 from mmer_jax.models.unimodal import Unimodal
 
@@ -37,6 +38,7 @@ MODELS = {
     'ordinal': Ordinal,
     'pmr': Pmr,
     'raven': Raven,
+    'self_mm': SelfMm,
     'stacked_input': StackedInput,
     'unimodal': Unimodal,
 }
@@ -56,23 +58,34 @@ __all__ = [
     'Ordinal',
     'Pmr',
     'Raven',
+    'SelfMm',
     'StackedInput',
     'Unimodal',
     'build_model',
     'check_module',
+    'reads_records',
 ]
 
 
 def build_model(fields: Mapping[str, Any], **common: Any) -> nn.Module:
     """{'name': ..., field: value, ...} -> a module; a nested {'name': ..., ...} is an encoder, under `model` a model.
 
-    `common` are the fields that every model has: modalities, num_outputs, dtype. An unknown name lists the known
-    ones; a field that the model does not have is a TypeError that names it.
+    `common` are the fields that every model has: modalities, num_outputs, dtype; and num_records, the size of the data
+    set, for those that remember its records. An unknown name lists the known ones; a field that the model does not have
+    is a TypeError that names it.
     """
     fields = dict(fields)
     model = _lookup(MODELS, 'model', fields.pop('name', None))
     inside = {**common, 'num_outputs': model.outputs_inside(fields)} if hasattr(model, 'outputs_inside') else common
-    return _construct(model, {key: _build_field(key, value, inside) for key, value in {**fields, **common}.items()})
+    given = {key: value for key, value in common.items() if key != 'num_records' or key in model.__dataclass_fields__}
+    return _construct(model, {key: _build_field(key, value, inside) for key, value in {**fields, **given}.items()})
+
+
+def reads_records(fields: Mapping[str, Any]) -> bool:
+    """Whether a model, or the one inside it, is trained with batch['record'], the numbers of its records."""
+    inside = fields.get('model')
+    own = getattr(MODELS.get(fields.get('name', '')), 'reads_records', False)
+    return own or (isinstance(inside, Mapping) and reads_records(inside))
 
 
 def check_module(model: Any) -> nn.Module:

@@ -23,6 +23,7 @@ from mmer_jax.readers import Clip, Reader, from_info, read_record
 from mmer_jax.run import finished, own_module
 from mmer_jax.run.checkpoint import Checkpoints
 from mmer_jax.run.program import make_model, read_statistics
+from mmer_jax.run.step import to_evaluate
 from mmer_jax.run.workdir import read_config, read_results
 
 FRACTIONS = (4, 2, 1)  # a run with several padded shapes also takes halves and quarters of its longest
@@ -344,7 +345,7 @@ def _shapes(module: nn.Module, example: Mapping[str, np.ndarray], seeds: int) ->
     """Of the variables of all seeds, which are the same in all folds."""
     one = jax.eval_shape(lambda: module.init(jax.random.key(0), example, train=False))
     here = jax.sharding.SingleDeviceSharding(jax.devices()[0])  # whatever devices the run was trained on
-    return jax.tree.map(lambda x: jax.ShapeDtypeStruct((seeds, *x.shape), x.dtype, sharding=here), dict(one))
+    return jax.tree.map(lambda x: jax.ShapeDtypeStruct((seeds, *x.shape), x.dtype, sharding=here), to_evaluate(one))
 
 
 def _variables(shapes: Any, folder: Path) -> Any:

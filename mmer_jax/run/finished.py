@@ -338,7 +338,7 @@ def all_variables(run: Run, mesh: Any) -> Any:
     one = jax.eval_shape(lambda: run.model.init(jax.random.key(0), example, train=False))
     by_seed = sharding.state_sharding(mesh)
     shapes = jax.tree.map(
-        lambda x: jax.ShapeDtypeStruct((run.config.seeds, *x.shape), x.dtype, sharding=by_seed), dict(one)
+        lambda x: jax.ShapeDtypeStruct((run.config.seeds, *x.shape), x.dtype, sharding=by_seed), step.to_evaluate(one)
     )
     with Checkpoints(run.folder / 'checkpoints', read_only=True) as checkpoints:
         return checkpoints.restore_best(shapes)

@@ -30,7 +30,7 @@ from mmer_jax.data.folds import SPLITS, Fold
 from mmer_jax.data.records import RecordSource
 from mmer_jax.files import save_arrays
 from mmer_jax.losses import make_loss
-from mmer_jax.models import build_model, check_module
+from mmer_jax.models import build_model, check_module, reads_records
 from mmer_jax.run import initialise, old_checkpoints, seeds, sharding
 from mmer_jax.run.choices import COMPUTE_DTYPES, SEEDS_BY
 from mmer_jax.run.compiling import Background, shapes_of
@@ -112,6 +112,11 @@ def load_fold(
     lengths = record_lengths(source, modalities, max_length)
     smallest = max(len(fold.train) // (4 * config.data.batch_size), 1)  # a shape is worth compiling for four batches
     shapes = plan_shapes(lengths, min(config.data.max_shapes, smallest))
+    numbered = reads_records(config.model.to_dict())
+    if numbered and config.mixup:
+        raise ValueError(
+            f'config.mixup {config.mixup}: model {config.model.name!r} follows single records; set it to 0'
+        )
     loaders = {}
     for split in SPLITS:
         numbers, train = getattr(fold, split), split == 'train'
@@ -133,6 +138,7 @@ def load_fold(
             augmentations=augment.make_augmentations(config.data.augment) if train else (),
             process_index=jax.process_index(),
             process_count=jax.process_count(),
+            numbered=numbered,
         )
     return FoldData(source, fold, loaders, statistics)
 
@@ -145,6 +151,7 @@ def make_model(config: ConfigDict, source: RecordSource) -> nn.Module:
         config.model.to_dict(),
         modalities=tuple(config.modalities),
         num_outputs=source.schema.label.num_outputs,
+        num_records=len(source),
         dtype=DTYPES[config.compute_dtype],
     )
 

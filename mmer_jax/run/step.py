@@ -18,6 +18,7 @@ from jax import Array
 from jax.typing import ArrayLike
 
 from mmer_jax.losses import Loss, WeightedLoss, check_outputs, keys_read, total_loss
+from mmer_jax.models.self_mm import MEMORY
 from mmer_jax.run.flat import FlatOptimizer, as_flat
 from mmer_jax.run.mixup import mix, of_both_labels
 from mmer_jax.run.optimizer import without_frozen
@@ -31,8 +32,9 @@ class TrainState(flax.struct.PyTreeNode):
 
     key is raw key data, uint32; the key of a step is fold_in(key, step), so resuming needs no more than this. params is
     the model's tree, or while steps follow each other the same in vectors (`held`).
-    lr_scale multiplies the update (plateau decay). model_state holds batch statistics and the like. average is the
-    exponential moving average of params that evaluation sees, or None where it sees params themselves.
+    lr_scale multiplies the update (plateau decay). model_state holds batch statistics and what a model remembers of the
+    records. average is the exponential moving average of params that evaluation sees, or None where it sees params
+    themselves.
     """
 
     step: Array
@@ -280,7 +282,12 @@ def unheld(state: TrainState) -> TrainState:
 
 def variables_of(state: TrainState) -> dict[str, Any]:
     """What evaluation needs of a state: {'params': ..., 'batch_stats': ...}."""
-    return {'params': state.params if state.average is None else state.average, **state.model_state}
+    return to_evaluate({'params': state.params if state.average is None else state.average, **state.model_state})
+
+
+def to_evaluate(variables: Mapping[str, Any]) -> dict[str, Any]:
+    """Variables without what is remembered of the training records, which only training reads."""
+    return {name: tree for name, tree in variables.items() if name != MEMORY}
 
 
 def over_seeds(function: Callable[..., Any], seeds: int, states: int = 1) -> Callable[..., Any]:

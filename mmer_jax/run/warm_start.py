@@ -68,7 +68,7 @@ def begin(config: ConfigDict, fold_data: FoldData, state: TrainState, mesh: Any,
     placed = sharding.put_tree(dict(variables), sharding.state_sharding(mesh))
     params = placed.pop('params')
     average = None if state.average is None else jax.tree.map(lambda x: x.copy(), params)
-    return state.replace(params=params, model_state=placed, average=average)
+    return state.replace(params=params, model_state={**state.model_state, **placed}, average=average)
 
 
 def begun_anew(before: Tree, after: Tree, paths: Sequence[str]) -> list[str]:

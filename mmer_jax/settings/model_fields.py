@@ -17,7 +17,7 @@ from mmer_jax.encoders import ENCODERS, Encoder
 from mmer_jax.models import MODELS
 from mmer_jax.settings import ranges
 
-GIVEN = ('modalities', 'num_outputs', 'dtype')  # filled in from the data and config.compute_dtype
+GIVEN = ('modalities', 'num_outputs', 'num_records', 'dtype')  # filled in from the data and config.compute_dtype
 FIELDS: dict[str, ranges.Number] = {
     # 0 has a meaning of its own: off, or a size that follows from others.
     **dict.fromkeys(
@@ -32,6 +32,7 @@ FIELDS: dict[str, ranges.Number] = {
     'beta': ranges.NOT_NEGATIVE,
     'epsilon': ranges.POSITIVE,
     'gate_scale': ranges.POSITIVE,
+    'limit': ranges.POSITIVE,
     'layer_drop': ranges.BELOW_1,
     'mask_share': ranges.BELOW_1,
     'mean': ranges.FINITE,

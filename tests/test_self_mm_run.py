@@ -1,0 +1,90 @@
+"""Self-MM in a run: numbers of records in the batches, a kill, other data, mixup."""
+
+import numpy as np
+import pytest
+from ml_collections import ConfigDict
+
+from mmer_jax import evaluate
+from mmer_jax.files import read_json
+from mmer_jax.run.loop import Loop
+from mmer_jax.run.program import folds_of, load_fold, make_model, open_source
+from mmer_jax.train import train_and_evaluate
+from tests.conftest import write_dataset
+from tests.small_run import small_config
+from tests.test_train import assert_same_run
+
+LOSS = {'l1': 1.0, 'unimodal': 1.0}
+
+
+def config_of(directory, **changes):
+    options = {
+        'epochs': 4,
+        'seeds': 1,
+        'data__max_shapes': 1,
+        'selection__metric': 'mae',
+        'headline': ('mae',),
+        **changes,
+    }
+    config = small_config(directory, **options, model={'name': 'self_mm', 'text_pooling': 'mean'})
+    with config.unlocked():
+        config.losses = ConfigDict(LOSS)
+    return config
+
+
+@pytest.fixture(scope='module')
+def regression(tmp_path_factory):
+    return write_dataset(tmp_path_factory.mktemp('data') / 'numbers', kind='regression', records=58)
+
+
+def test_batches_say_which_records_they_hold(regression, tiny):
+    config = config_of(regression)
+    source = open_source(config)
+    fold = load_fold(config, source, folds_of(config, source)[0])
+    for split in ('train', 'test'):
+        load, seen = fold.loaders[split], []
+        for step in range(load.plan.batches_per_epoch):
+            batch = load(load.plan[step])
+            real = batch['weight'] > 0
+            assert source.manifest['id'][batch['record'][real]].tolist() == batch['id'][real].tolist()
+            assert (batch['record'][~real] == len(source)).all()
+            seen += batch['record'][real].tolist()
+        assert sorted(seen) == sorted(getattr(fold.fold, split).tolist())
+    assert make_model(config, source).num_records == len(source)
+    plain = small_config(tiny, model={'name': 'lf_lstm'})
+    source = open_source(plain)
+    load = load_fold(plain, source, folds_of(plain, source)[0]).loaders['train']
+    assert 'record' not in load(load.plan[0])
+
+
+def test_a_run_goes_on_after_a_kill_and_is_evaluated_on_other_data(regression, tmp_path, monkeypatch):
+    """What is remembered is in the checkpoint, and not in what evaluation reads: other data are of another size."""
+
+    class Stop(Exception):
+        pass
+
+    account = Loop._account
+
+    def stop(self, step, numbers):
+        if step == 9:
+            raise Stop
+        account(self, step, numbers)
+
+    whole = train_and_evaluate(config_of(regression), tmp_path / 'whole')
+    with monkeypatch.context() as patch:
+        patch.setattr(Loop, '_account', stop)
+        with pytest.raises(Stop):
+            train_and_evaluate(config_of(regression, checkpoint_every=4), tmp_path / 'run')
+    train_and_evaluate(config_of(regression, checkpoint_every=4), tmp_path / 'run')
+    assert_same_run(tmp_path / 'run', tmp_path / 'whole')
+    row = read_json(tmp_path / 'whole' / 'results.json')['rows'][0]
+    assert row['test'] == whole['rows'][0]['test']
+    other = write_dataset(tmp_path / 'other', kind='regression', records=19, seed=5, name='other')
+    (found,) = evaluate.evaluate_checkpoint(tmp_path / 'whole', split='test', directory=other)
+    assert np.isfinite(found['mae'])
+
+
+def test_rows_are_not_mixed(regression):
+    config = config_of(regression, mixup=0.2)
+    source = open_source(config)
+    with pytest.raises(ValueError, match="config.mixup 0.2: model 'self_mm' follows single records; set it to 0"):
+        load_fold(config, source, folds_of(config, source)[0])
