@@ -123,7 +123,7 @@ def test_labels_are_those_that_the_official_trainer_finds(golden, name, positive
         parts = np.split(x_BD, np.cumsum(list(sizes.values()))[:-1], axis=-1)
         before = behind[step - 1] if step else np.repeat(golden['label'][:, None], 4, 1)
         found = dict(zip(sizes, parts, strict=True))
-        label_BM, weight_BM, memory = run(memory, found, number_B.astype(np.int32), given[number_B])
+        label_BM, weight_BM, memory = run(memory, found, number_B=number_B.astype(np.int32), label_B=given[number_B])
         real = number_B < golden_of.RECORDS
         np.testing.assert_allclose(label_BM[real], before[number_B[real], 1:], rtol=1e-4, atol=1e-5)
         difference = np.abs(before[number_B[real], 1:] - before[number_B[real], :1])

@@ -129,8 +129,8 @@ class SelfMm(nn.Module):
         label_BM, weight_BM, after = remember(
             {name: variable.value for name, variable in held.items()},
             found,
-            batch['record'],
-            batch['label'].astype(jnp.float32),
+            number_B=batch['record'],
+            label_B=batch['label'].astype(jnp.float32),
             modalities=self.modalities,
             limit=self.limit,
             neutral_is_positive=self.neutral_is_positive,
@@ -144,9 +144,9 @@ class SelfMm(nn.Module):
 def remember(
     memory: Mapping[str, Array],
     found: Mapping[str, Array],
+    *,
     number_B: Array,
     label_B: Array,
-    *,
     modalities: Sequence[str],
     limit: float = 3.0,
     neutral_is_positive: bool = False,
