@@ -109,14 +109,12 @@ class SelfMm(nn.Module):
     def _remember(self, found: Mapping[str, Array], batch: Mapping[str, Array]) -> tuple[Array, Array]:
         """The labels and weights of the batch's records as they were; then the memory moves on."""
         records, columns = self.num_records, len(self.modalities)
-        held = {
-            'count': self.variable(MEMORY, 'count', jnp.zeros, (records,), jnp.int32),
-            'labels': self.variable(MEMORY, 'labels', jnp.zeros, (records, 1 + columns), jnp.float32),
-            **{
-                m: self.variable(MEMORY, m, jnp.zeros, (records, x_BD.shape[1]), jnp.float32)
-                for m, x_BD in found.items()
-            },
-        }
+
+        def kept(name, *shape, kind=jnp.float32):
+            return self.variable(MEMORY, name, lambda: jnp.zeros((records, *shape), kind))
+
+        held = {m: kept(m, x_BD.shape[1]) for m, x_BD in found.items()}
+        held |= {'count': kept('count', kind=jnp.int32), 'labels': kept('labels', 1 + columns)}
         if self.is_initializing():
             nothing = jnp.zeros((len(found['fusion']), columns))
             return nothing, nothing
@@ -183,7 +181,7 @@ def moved_labels(
     for column, name in enumerate(('fusion', *modalities)):  # of dictionaries jax sorts the keys
         label_R = memory['labels'][:, column]
         positive_R = (label_R >= 0) & (memory['count'] > 0) if neutral_is_positive else label_R > 0
-        nearness[name] = nearness_to_positive(found[name], memory[name], positive_R, label_R < 0)
+        nearness[name] = nearness_to_positive(found[name], memory[name], positive_R=positive_R, negative_R=label_R < 0)
     fusion_B, label_B, n_B = nearness['fusion'], labels_BC[:, 0], count_B.astype(jnp.float32) + 1
     columns = [label_B]
     for column, name in enumerate(modalities, 1):
@@ -193,7 +191,7 @@ def moved_labels(
     return jnp.stack(columns, 1)
 
 
-def nearness_to_positive(x_BD: Array, remembered_RD: Array, positive_R: Array, negative_R: Array) -> Array:
+def nearness_to_positive(x_BD: Array, remembered_RD: Array, *, positive_R: Array, negative_R: Array) -> Array:
     """(|x - c-| - |x - c+|) / |x - c+| (B,), with the means c of the marked rows; 0 where there are none of a side."""
 
     def distance(marked_R):
