@@ -69,7 +69,9 @@ class SelfMm(nn.Module):
         if self.num_outputs != 1:
             raise ValueError(f'self_mm predicts one number, the data have {self.num_outputs} outputs: they are classes')
         batch = check_batch(self, batch, self.modalities, layouts=('BTD',))
-        pooled = {m: self._pool(m, batch[m].astype(self.dtype), batch[f'{m}_mask'], train) for m in self.modalities}
+        pooled = {
+            m: self._pool(m, batch[m].astype(self.dtype), batch[f'{m}_mask'], train=train) for m in self.modalities
+        }
         pooled['fusion'] = jnp.concatenate(list(pooled.values()), -1)
         heads = {name: self._head(name, x_BD, train) for name, x_BD in pooled.items()}
         found = {name: representation_BD.astype(jnp.float32) for name, (representation_BD, _) in heads.items()}
@@ -85,7 +87,7 @@ class SelfMm(nn.Module):
             'unimodal_weight': weight_BM,
         }
 
-    def _pool(self, m, x_BTD, mask_BT, train):
+    def _pool(self, m, x_BTD, mask_BT, *, train):
         if m == 'text':
             if self.text_pooling not in ('first', 'mean'):
                 raise ValueError(f"self_mm: text_pooling {self.text_pooling!r}, expected 'first' or 'mean'")
