@@ -4,7 +4,7 @@ import jax
 import numpy as np
 import pytest
 
-from mmer_jax.run import initialise, program
+from mmer_jax.run import initialise, states
 from mmer_jax.run.initialise import fresh, trace
 from mmer_jax.run.step import init_state
 from mmer_jax.train import train_and_evaluate
@@ -54,6 +54,6 @@ def test_what_does_not_depend_on_the_seed_is_the_same_for_all():
 def test_a_run_traces_its_module_once(tiny, tmp_path, monkeypatch):
     """For the shapes of its states and for their values; tracing is what is left of a start from the cache."""
     traced = []
-    monkeypatch.setattr(program, 'init_state', lambda *arguments: traced.append(1) or init_state(*arguments))
+    monkeypatch.setattr(states, 'init_state', lambda *arguments: traced.append(1) or init_state(*arguments))
     train_and_evaluate(small_config(tiny, epochs=1), tmp_path, MeanModel())
     assert traced == [1]

@@ -17,7 +17,7 @@ from configs.base import get_base
 from mmer_jax.data.schema import MODALITIES
 from mmer_jax.files import read_json
 from mmer_jax.models import build_model
-from mmer_jax.run import cache, kept, program, program_files
+from mmer_jax.run import cache, kept, program, program_files, states
 from mmer_jax.run.compiling import Background, ByShape
 from mmer_jax.run.kept import HARMLESS, Kept, Watched, kept_of, takes_all
 from mmer_jax.run.loop import Loop
@@ -82,7 +82,7 @@ def test_a_run_from_kept_programs_has_the_same_bytes_and_traces_nothing(case, fo
     def never(*_, **__):
         raise AssertionError('traced')
 
-    monkeypatch.setattr(program, 'init_state', never)
+    monkeypatch.setattr(states, 'init_state', never)
     monkeypatch.setattr(Kept, '_compiled', never)
     with monkeypatch.context() as patch:
         patch.setattr(Loop, '_account', stopped_at(2, Loop._account))
@@ -112,10 +112,10 @@ FRESH = """
 import sys, pathlib, jax
 jax.config.update('jax_num_cpu_devices', 2)
 jax.config.update('jax_numpy_rank_promotion', 'raise')
-from mmer_jax.run import cache, program
+from mmer_jax.run import cache, program, states
 from tests.test_kept import begin
 def never(*_): raise AssertionError('traced')
-cache.whole_programs, program.init_state = lambda: pathlib.Path(sys.argv[2]), never
+cache.whole_programs, states.init_state = lambda: pathlib.Path(sys.argv[2]), never
 print(begin(sys.argv[1]))
 """
 

@@ -15,7 +15,6 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 from ml_collections import ConfigDict
 
 from mmer_jax.data import augment, enrolment, inner_folds, leakage, speakers
@@ -31,16 +30,13 @@ from mmer_jax.data.records import RecordSource
 from mmer_jax.files import save_arrays
 from mmer_jax.losses import make_loss
 from mmer_jax.models import build_model, check_module, reads_records
-from mmer_jax.run import initialise, old_checkpoints, seeds, sharding
+from mmer_jax.run import old_checkpoints, seeds, sharding
 from mmer_jax.run.choices import COMPUTE_DTYPES, SEEDS_BY
 from mmer_jax.run.compiling import Background, shapes_of
-from mmer_jax.run.flat import FlatOptimizer
-from mmer_jax.run.initialise import Recipe, Traced, trace
-from mmer_jax.run.kept import Gone, Kept, kept_of
+from mmer_jax.run.kept import kept_of
 from mmer_jax.run.optimizer import make_optimizer
+from mmer_jax.run.states import States
 from mmer_jax.run.step import (
-    TrainState,
-    init_state,
     make_eval_step,
     make_step_parts,
     make_train_step,
@@ -261,84 +257,6 @@ def make_program(config: ConfigDict, model: nn.Module, fold_data: FoldData) -> P
         schedule=schedule,
         convert=lambda saved, wanted: old_checkpoints.convert(saved, wanted, optimizer.members(wanted.params)),
     )
-
-
-@dataclasses.dataclass(frozen=True)
-class States:
-    """How a run begins: the shapes of its states and their values. The module is traced once for both, and not at all
-    where the program of its initialisation is kept.
-    """
-
-    model: nn.Module
-    optimizer: FlatOptimizer
-    example: Mapping[str, np.ndarray]
-    by_seed: Any
-    seeds: int
-    kept: Kept
-    average: bool = False
-
-    @functools.cached_property
-    def traced(self) -> Traced:
-        """Parameters, other variables and key of one seed."""
-
-        def begin(seed):
-            state = init_state(self.model, optax.identity(), self.example, seed)
-            return state.params, state.model_state, state.key
-
-        return trace(begin, np.int32(0))
-
-    @functools.cached_property
-    def program(self) -> tuple[Any, Recipe]:
-        """The compiled initialisation of all seeds, and what it takes."""
-
-        def lower():
-            lowered, recipe = initialise.lowered(self.traced, self.seeds)
-            return [lowered], recipe
-
-        def find():
-            seeds, device = jax.ShapeDtypeStruct((self.seeds,), np.int32), initialise.device()
-            options = initialise.options_on(device)
-            return self.kept.programs('initialisation', seeds, lower, options=options, devices=[device])()
-
-        try:
-            (program,), recipe = find()
-        except Gone:
-            (program,), recipe = find()
-        return program, recipe
-
-    def _begin(self, seeds: np.ndarray) -> Any:
-        """Parameters, other variables and keys of all seeds, as numpy."""
-        if self.kept.facts and len(seeds) == self.seeds:
-            return initialise.fresh_by(*self.program, seeds)
-        return initialise.fresh(self.traced, seeds)
-
-    def shapes(self, seeds: int) -> TrainState:
-        """What `init` gives of as many seeds, as jax.ShapeDtypeStruct; nothing is computed."""
-        number: Any = partial(jax.ShapeDtypeStruct, ())
-        params, model_state, key = self.kept.value('shapes', lambda: self.traced.shapes)
-        one = TrainState(
-            step=number(np.int32),
-            params=params,
-            model_state=model_state,
-            opt_state=jax.eval_shape(self.optimizer.init, params),
-            key=key,
-            lr_scale=number(np.float32),
-            average=params if self.average else None,
-        )
-        return jax.tree.map(lambda x: jax.ShapeDtypeStruct((seeds, *x.shape), x.dtype, sharding=self.by_seed), one)
-
-    def init(self, seeds: np.ndarray) -> TrainState:
-        """Fresh states of all `seeds` (N,), placed: a leading seed axis everywhere. Same values as `init_state`."""
-        params, model_state, key = sharding.put_tree(self._begin(np.asarray(seeds, np.int32)), self.by_seed)
-        return TrainState(
-            step=sharding.put_tree(np.zeros(len(seeds), np.int32), self.by_seed),
-            params=params,
-            model_state=model_state,
-            opt_state=jax.jit(jax.vmap(self.optimizer.init), out_shardings=self.by_seed)(params),
-            key=key,
-            lr_scale=sharding.put_tree(np.ones(len(seeds), np.float32), self.by_seed),
-            average=jax.tree.map(lambda x: x.copy(), params) if self.average else None,
-        )
 
 
 def fetch(outputs: Any, key: str) -> np.ndarray:
