@@ -29,14 +29,16 @@ from mmer_jax.second_stage.as_runs import save_runs
 from mmer_jax.second_stage.by_speaker import by_speaker
 from mmer_jax.second_stage.classify import (
     CLASSIFIERS,
+    GRIDS,
     OF_THE_PAPER,
     OPERATIONS,
     STAGES,
     choose,
-    classify,
+    fitted,
     fuse,
     fused,
     parse_options,
+    settings_of,
     unimodal_probabilities,
 )
 from mmer_jax.second_stage.folds import FoldFeatures, fingerprint, read_folds
@@ -49,13 +51,25 @@ DETAIL = 'early concat'  # with the first classifier, what Table 7 shows: the pa
 
 
 def run_fold(
-    fold: FoldFeatures, results: Results, seeds: Sequence[int], classifiers: Sequence[str], chosen: bool
+    fold: FoldFeatures,
+    results: Results,
+    seeds: Sequence[int],
+    classifiers: Sequence[str],
+    *,
+    chosen: bool = False,
+    tune: bool = False,
 ) -> None:
     """Every unimodal model and combination on one fold that results do not hold yet."""
     for seed in seeds:
         if (fold.name, seed) in results.parts:
             continue
         part = Part(fold.name, seed)
+
+        def add(name: str, x: np.ndarray, classifier: str, part: Part = part, seed: int = seed) -> None:
+            model, classes = fitted(x, fold, classifier, seed, tune=tune)
+            settings = settings_of(model, classifier) if tune else None
+            part.add(fold, name, classes[model.predict(x[fold.test])], settings=settings)
+
         # Fitted once for all combinations.
         held = dataclasses.replace(fold, probabilities={m: unimodal_probabilities(fold, m) for m in fold.features})
         for m in fold.features:
@@ -64,7 +78,7 @@ def run_fold(
             part.add(fold, f'unimodal {m}', own.argmax(1), loss=float(-np.log(right.clip(1e-12)).mean()))
             x = fuse([fold.features[m]], fold.train, 'concat')
             for classifier in classifiers:
-                part.add(fold, f'alone {m} {classifier}', classify(x, fold, classifier, seed))
+                add(f'alone {m} {classifier}', x, classifier)
         possible = []
         for stage, operation in itertools.product(STAGES, OPERATIONS):
             try:
@@ -73,9 +87,9 @@ def run_fold(
                 continue
             for classifier in classifiers:
                 possible.append((stage, operation, classifier))
-                part.add(fold, f'{stage} {operation} {classifier}', classify(x, fold, classifier, seed))
+                add(f'{stage} {operation} {classifier}', x, classifier)
         if chosen:
-            part.chosen = ' '.join(choose(fold, possible, seed))
+            part.chosen = ' '.join(choose(fold, possible, seed, tune=tune))
         results.save(part)
         print(f'{fold.name}, seed {seed}: {len(possible)} combinations', flush=True)
 
@@ -104,6 +118,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         help='also keep lda, logistic and mlp there as runs for mmer_jax.report',
     )
     add('--choose', action='store_true', help='also choose the combination within the training records of each fold')
+    add('--tune', action='store_true', help='choose the settings of each classifier there too, by inner folds')
     add(
         '--detail',
         help="the combination of Table 7 and of the confusion matrix, such as 'late concat svm'; by default "
@@ -161,9 +176,11 @@ def work(arguments: argparse.Namespace) -> None:
     job |= {'data': fingerprint(folds)}
     if enrolment is not None:
         job |= {'normalize_by': 'speaker', 'enrolment': dataclasses.asdict(enrolment), 'marks': list(enrolment.marks)}
+    if arguments.tune:
+        job['tune'] = GRIDS
     results = Results(arguments.output / 'results.json', job)
     for fold in folds:
-        run_fold(fold, results, seeds, classifiers, arguments.choose)
+        run_fold(fold, results, seeds, classifiers, chosen=arguments.choose, tune=arguments.tune)
     detail = arguments.detail or f'{DETAIL} {classifiers[0]}'
     if results.values(folds, seeds, detail, 'accuracy') is None:
         raise ValueError(f'--detail {arguments.detail!r} does not exist here: the vectors have different sizes')
@@ -174,7 +191,7 @@ def work(arguments: argparse.Namespace) -> None:
         replace(arguments.output / 'tables.tex', latex.latex(blocks).encode())
     write_rows(results, arguments.output / 'rows.csv', marks_of(folds))
     if arguments.save_runs is not None:
-        save_runs(arguments.save_runs, folds, classifiers, seeds, arguments.protocol)
+        save_runs(arguments.save_runs, folds, classifiers, seeds, arguments.protocol, tune=arguments.tune)
     files = draw(folds, results, seeds, detail, arguments.output, arguments.format)
     print(text)
     print('\nwritten: ' + ', '.join(map(str, [arguments.output / 'tables.md', *files])))

@@ -1,5 +1,6 @@
 """Fusion and classifiers: nothing of a test record is fitted, modalities are joined by id, faults are named."""
 
+import csv
 import dataclasses
 import json
 import re
@@ -8,14 +9,27 @@ import numpy as np
 import pytest
 from scipy.special import softmax
 from sklearn.metrics import precision_recall_fscore_support
+from sklearn.model_selection import GridSearchCV
 from sklearn.svm import SVC
 
 from data_prep import ravdess_openface
 from mmer_jax import classifiers, second_stage
 from mmer_jax.data.records import Feature, Label, RecordSource, RecordWriter, Schema
 from mmer_jax.files import read_json
+from mmer_jax.second_stage import classify as classify_module
 from mmer_jax.second_stage import outcomes, tables
-from mmer_jax.second_stage.classify import CLASSIFIERS, choose, classify, fuse, fused, measure, unimodal_probabilities
+from mmer_jax.second_stage.classify import (
+    CLASSIFIERS,
+    GRIDS,
+    choose,
+    classify,
+    fitted,
+    fuse,
+    fused,
+    measure,
+    settings_of,
+    unimodal_probabilities,
+)
 from mmer_jax.second_stage.folds import fingerprint, read_folds
 from tests.conftest import SHARED_DATA
 
@@ -170,6 +184,48 @@ def test_choice_reads_no_test_record(fold):
     assert choose(dataclasses.replace(fold, labels=labels), possible, 0) == chosen
 
 
+@pytest.mark.parametrize('classifier', CLASSIFIERS)
+def test_settings_are_chosen_within_the_training_records(fold, classifier, monkeypatch):
+    """What stands first stays where nothing is better; no label of a test record has a part in it."""
+    x = fused(fold, 'early', 'concat')
+    name, values = next(iter(GRIDS[classifier].items()))
+    model, _ = fitted(x, fold, classifier, 0)
+    assert settings_of(model, classifier) == {name: values[0]}, 'the grid begins with the settings without tune'
+    monkeypatch.setitem(GRIDS, classifier, {name: [values[0], values[0]]})
+    np.testing.assert_array_equal(*(classify(x, fold, classifier, 0, tune=tune) for tune in (False, True)))
+    labels = np.where(fold.test, (fold.labels + 1) % 3, fold.labels)
+    monkeypatch.setitem(GRIDS, classifier, {name: values[:2]})
+    found = [classify(x, one, classifier, 0, tune=True) for one in (fold, dataclasses.replace(fold, labels=labels))]
+    np.testing.assert_array_equal(*found)
+
+
+def test_the_better_setting_is_taken_by_inner_folds_of_other_speakers(fold, monkeypatch):
+    monkeypatch.setitem(GRIDS, 'svm', {'gamma': [1e6, 'scale']})  # so large a gamma knows the records it was fitted on
+    x = fused(fold, 'early', 'concat')
+    model, classes = fitted(x, fold, 'svm', 0, tune=True)
+    assert settings_of(model, 'svm') == {'gamma': 'scale'}
+    np.testing.assert_array_equal(classes[model.predict(x[fold.test])], classify(x, fold, 'svm', 0))
+    seen = []
+
+    class Recorded(GridSearchCV):
+        def fit(self, x, y):
+            seen.extend(self.cv)
+            return super().fit(x, y)
+
+    monkeypatch.setattr(classify_module, 'GridSearchCV', Recorded)
+    fitted(x, fold, 'svm', 0, tune=True)
+    groups = fold.groups[fold.train]
+    assert sorted(np.concatenate([held for _, held in seen])) == list(range(len(groups)))
+    assert all(not set(groups[train]) & set(groups[held]) for train, held in seen)
+
+
+def test_a_class_that_an_inner_fold_lacks_is_named(fold):
+    one = np.flatnonzero(fold.train & (fold.labels == 2))[1:]
+    lonely = dataclasses.replace(fold, train=fold.train & ~np.isin(np.arange(len(fold.labels)), one))
+    with pytest.raises(ValueError, match='xgboost cannot be tuned where an inner fold has no record of'):
+        classify(fused(lonely, 'early', 'concat'), lonely, 'xgboost', 0, tune=True)
+
+
 def test_faults_are_named(tmp_path, directories, capsys):
     other = write(tmp_path / 'other', 'vision', names=('a', 'b', 'c'))
     with pytest.raises(ValueError, match='same classes'):
@@ -193,10 +249,29 @@ def test_the_command_goes_on_and_refuses_another_job(directories, tmp_path, caps
     command += ['--protocol_options', '{"folds": 2, "validation_speakers": 1}', '--classifiers', 'svm', '--seeds', '2']
     assert classifiers.main([*command, '--choose']) == 0
     assert 'Chosen within the training records' in capsys.readouterr().out
-    monkeypatch.setattr(classifiers, 'classify', None)  # a finished fold is not computed again
+    monkeypatch.setattr(classifiers, 'fitted', None)  # a finished fold is not computed again
     assert classifiers.main([*command, '--choose']) == 0
+    assert classifiers.main([*command, '--choose', '--tune']) == 1
+    assert 'is of another job' in capsys.readouterr().err
     assert classifiers.main(command) == 1
     assert 'is of another job' in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures('drawn')
+def test_tuned_rows_say_their_settings(directories, tmp_path):
+    features = [f'{m}={path}' for m, path in directories.items()]
+    command = ['--features', *features, '--output', str(tmp_path / 'out'), '--protocol', 'leave_speakers_out']
+    command += ['--protocol_options', '{"folds": 2, "validation_speakers": 1}', '--classifiers', 'lda', '--tune']
+    assert classifiers.main([*command, '--choose', '--save_runs', str(tmp_path / 'runs')]) == 0
+    with open(tmp_path / 'out' / 'rows.csv', newline='') as file:
+        rows = [row for row in csv.DictReader(file) if not row['combination'].startswith('unimodal')]
+    values = {f'shrinkage {value:g}' for value in GRIDS['lda']['shrinkage']}
+    assert {row['settings'] for row in rows} <= values
+    assert len(rows) > 4
+    (row,) = [row for row in rows if (row['fold'], row['combination']) == ('fold_0', 'early concat lda')]
+    found = np.load(tmp_path / 'runs' / 'lda_early' / 'fold_0' / 'predictions' / 'test.npz')
+    accuracy = (found['prediction'][0].argmax(-1) == found['label']).mean()
+    assert float(row['accuracy']) == pytest.approx(accuracy)
 
 
 def extracted(folder, m, folds=2, **changes):

@@ -25,7 +25,13 @@ MADE_BY = 'mmer_jax.classifiers'
 
 
 def save_runs(
-    folder: Path, folds: Sequence[FoldFeatures], classifiers: Sequence[str], seeds: Sequence[int], protocol: str
+    folder: Path,
+    folds: Sequence[FoldFeatures],
+    classifiers: Sequence[str],
+    seeds: Sequence[int],
+    protocol: str,
+    *,
+    tune: bool = False,
 ) -> list[Path]:
     """FOLDER/<classifier>_<modality> and, of several modalities side by side, <classifier>_early; the folders.
 
@@ -41,26 +47,26 @@ def save_runs(
     if len(inputs) > 1:
         inputs['early'] = tuple(folds[0].features)
     return [
-        _save(folder / f'{classifier}_{name}', folds, classifier, modalities, seeds, protocol)
+        _save(folder / f'{classifier}_{name}', folds, classifier, modalities, seeds, protocol, tune)
         for classifier in chosen
         for name, modalities in inputs.items()
     ]
 
 
 def answers(
-    fold: FoldFeatures, modalities: Sequence[str], classifier: str, seeds: Sequence[int]
+    fold: FoldFeatures, modalities: Sequence[str], classifier: str, seeds: Sequence[int], *, tune: bool = False
 ) -> tuple[np.ndarray, int]:
     """Logarithms of the probabilities of the fold's test records (N, R, C), and the classifier's parameters."""
     x = fuse([fold.features[m] for m in modalities], fold.train, 'concat')
     found = np.full((len(seeds), int(fold.test.sum()), len(fold.class_names)), np.log(SMALLEST))
     for n, seed in enumerate(seeds):
-        model, classes = fitted(x, fold, classifier, seed)
+        model, classes = fitted(x, fold, classifier, seed, tune=tune)
         found[n][:, classes] = np.log(np.maximum(model.predict_proba(x[fold.test]), SMALLEST))
     layers = [model.coefs_, model.intercepts_] if classifier == 'mlp' else [[model.coef_], [model.intercept_]]
     return found, sum(array.size for arrays in layers for array in arrays)
 
 
-def _save(folder, folds, classifier, modalities, seeds, protocol):
+def _save(folder, folds, classifier, modalities, seeds, protocol, tune):
     check_folder(folder, {'results.json': MADE_BY.encode()})
     rows: list[dict[str, Any]] = []
     size = 0
@@ -69,7 +75,7 @@ def _save(folder, folds, classifier, modalities, seeds, protocol):
         parts: Mapping[str, FoldFeatures] = {'test': fold, **({'validation': held} if fold.validation.any() else {})}
         measured: list[dict[str, Any]] = [{} for _ in seeds]
         for split, part in parts.items():
-            found, size = answers(part, modalities, classifier, seeds)
+            found, size = answers(part, modalities, classifier, seeds, tune=tune)
             labels, ids, speakers = (array[part.test] for array in (fold.labels, fold.ids, fold.groups))
             save_arrays(
                 folder / fold.name / 'predictions' / f'{split}.npz',

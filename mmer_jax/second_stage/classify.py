@@ -15,7 +15,7 @@ import numpy as np
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
-from sklearn.model_selection import GroupKFold, StratifiedKFold, cross_val_predict
+from sklearn.model_selection import GridSearchCV, GroupKFold, StratifiedKFold, cross_val_predict
 from sklearn.neural_network import MLPClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
@@ -29,6 +29,14 @@ STAGES = ('early', 'late')
 CLASSIFIERS = ('svm', 'mlp', 'xgboost', 'lda', 'logistic')
 OF_THE_PAPER = CLASSIFIERS[:3]
 INNER_FOLDS = 4
+# What `tune` tries of each classifier; the settings of make_classifier come first, and stay where none is better.
+GRIDS: dict[str, dict[str, list[Any]]] = {
+    'svm': {'C': [1.0, 0.3, 3.0, 10.0, 30.0]},
+    'mlp': {'alpha': [1e-3, 1e-1, 10.0]},
+    'xgboost': {'max_depth': [4, 2, 6]},
+    'lda': {'shrinkage': [0.5, 0.1, 0.3, 0.7, 0.9]},
+    'logistic': {'C': [0.03, 0.003, 0.01, 0.1, 0.3]},
+}
 
 
 # ---- fusing --------------------------------------------------------------------------------------------------
@@ -113,20 +121,41 @@ def make_classifier(name: str, seed: int) -> Any:
     )
 
 
-def classify(x: np.ndarray, fold: FoldFeatures, classifier: str, seed: int) -> np.ndarray:
+def classify(x: np.ndarray, fold: FoldFeatures, classifier: str, seed: int, *, tune: bool = False) -> np.ndarray:
     """Predicted classes (number of test records,) of a classifier fitted on the fold's training records."""
-    model, classes = fitted(x, fold, classifier, seed)
+    model, classes = fitted(x, fold, classifier, seed, tune=tune)
     return classes[model.predict(x[fold.test])]
 
 
-def fitted(x: np.ndarray, fold: FoldFeatures, classifier: str, seed: int) -> tuple[Any, np.ndarray]:
-    """A classifier of the fold's training records, and the classes that they have, by its own numbers of them."""
+def fitted(
+    x: np.ndarray, fold: FoldFeatures, classifier: str, seed: int, *, tune: bool = False
+) -> tuple[Any, np.ndarray]:
+    """A classifier of the fold's training records, and the classes that they have, by its own numbers of them.
+
+    tune: with the settings of GRIDS that are best, by accuracy, in inner folds of the training records (by speaker,
+    where there are enough; on the validation records where networks were fitted on the others).
+    """
     classes, encoded = np.unique(fold.labels[fold.train], return_inverse=True)  # xgboost wants 0 .. C - 1
     model = make_classifier(classifier, seed)
+    if tune:
+        inner = [(train[fold.train], held[fold.train]) for train, held in _inner_sets(fold)]
+        pairs = [(np.flatnonzero(train), np.flatnonzero(held)) for train, held in inner]
+        for train, _ in pairs if classifier == 'xgboost' else ():
+            if lacking := [fold.class_names[classes[c]] for c in range(len(classes)) if c not in encoded[train]]:
+                raise ValueError(
+                    f'{fold.name}: xgboost cannot be tuned where an inner fold has no record of {", ".join(lacking)} '
+                    'to fit on; leave it out of --classifiers, or leave out --tune'
+                )
+        model = GridSearchCV(model, GRIDS[classifier], scoring='accuracy', cv=pairs, error_score='raise')
     with warnings.catch_warnings():
         warnings.simplefilter('ignore', ConvergenceWarning)  # 60 epochs are the setting, not a failure
         model.fit(x[fold.train], encoded)
-    return model, classes
+    return model.best_estimator_ if tune else model, classes
+
+
+def settings_of(model: Any, classifier: str) -> dict[str, Any]:
+    """Those of GRIDS that a classifier has."""
+    return {name: model.get_params()[name] for name in GRIDS[classifier]}
 
 
 def measure(predicted: np.ndarray, fold: FoldFeatures) -> dict[str, float]:
@@ -143,8 +172,12 @@ def measure(predicted: np.ndarray, fold: FoldFeatures) -> dict[str, float]:
     return found | {'weighted_precision': float(precision)}
 
 
-def choose(fold: FoldFeatures, combinations: Sequence[tuple[str, str, str]], seed: int) -> tuple[str, str, str]:
+def choose(
+    fold: FoldFeatures, combinations: Sequence[tuple[str, str, str]], seed: int, *, tune: bool = False
+) -> tuple[str, str, str]:
     """The combination (stage, operation, classifier) with the best accuracy in inner folds of the training records.
+
+    tune: each is tuned within the records that it is fitted on there.
 
     What a trained network says of the records it was fitted on tells nothing of others: its features and probabilities
     are compared on the validation records instead, after fitting on the rest.
@@ -156,7 +189,8 @@ def choose(fold: FoldFeatures, combinations: Sequence[tuple[str, str, str]], see
             x = fused(inner, stage, operation)
             for combination in combinations:
                 if combination[:2] == (stage, operation):
-                    score[combination] += measure(classify(x, inner, combination[2], seed), inner)['accuracy']
+                    predicted = classify(x, inner, combination[2], seed, tune=tune)
+                    score[combination] += measure(predicted, inner)['accuracy']
     return max(combinations, key=lambda combination: score[combination])
 
 

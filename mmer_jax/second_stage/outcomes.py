@@ -16,7 +16,8 @@ from mmer_jax.second_stage.folds import FoldFeatures
 class Part:
     """One fold with one seed: by combination ('early concat svm') its metrics and the predicted test classes (R,).
 
-    `chosen` is the combination that was chosen within the training records, '' where none was.
+    `chosen` is the combination that was chosen within the training records, '' where none was; a row has `settings`
+    where those of its classifier were chosen there.
     """
 
     fold: str
@@ -24,9 +25,19 @@ class Part:
     rows: dict[str, dict[str, Any]] = dataclasses.field(default_factory=dict)
     chosen: str = ''
 
-    def add(self, fold: FoldFeatures, name: str, predicted: np.ndarray, **more: float) -> None:
+    def add(
+        self,
+        fold: FoldFeatures,
+        name: str,
+        predicted: np.ndarray,
+        *,
+        settings: Mapping[str, Any] | None = None,
+        **more: float,
+    ) -> None:
         measured = {key: None if np.isnan(value) else value for key, value in measure(predicted, fold).items()}
         self.rows[name] = {'metrics': measured | more, 'predicted': predicted.tolist()}
+        if settings is not None:
+            self.rows[name]['settings'] = dict(settings)
 
     def row(self, name: str | None) -> dict[str, Any] | None:
         """The row of a combination, of the chosen one where None; None where there is no such combination."""

@@ -198,7 +198,9 @@ def write_rows(results: Results, path: Path, marks: Sequence[str] = ()) -> None:
             rows.append(('chosen', part.rows[part.chosen], part.chosen))
         for name, row, detail in rows:
             numbers = {metric: row['metrics'][metric] for metric in METRICS}
-            lines.append({'fold': part.fold, 'seed': part.seed, 'combination': name, **numbers, 'detail': detail, **of})
+            found = ', '.join(f'{key} {value:g}' for key, value in row.get('settings', {}).items())
+            line = {'fold': part.fold, 'seed': part.seed, 'combination': name, **numbers, 'detail': detail}
+            lines.append({**line, 'settings': found, **of})
     replace(path, csv_text(lines).encode())
 
 
