@@ -1,4 +1,4 @@
-"""Contextual token features on CMU-MOSI: all-MiniLM-L6-v2 alone, and before three models that hear the audio too.
+"""Contextual token features on CMU-MOSI: all-MiniLM-L6-v2 alone, and before four models that hear the audio too.
 
     python -m mmer_jax.table --table=configs/tables/mosi_minilm.py
 
@@ -29,6 +29,12 @@ def get_table() -> dict:
             }
             for m in MODELS
         ]
+    rows.append({
+        'label': 'Self-MM (fine-tuned longer)',
+        'config': config_of('Self-MM', 'mosi_minilm'),
+        'variant': 'longer',
+        'group': group.format('fine-tuned longer'),
+    })  # fmt: skip
     rows.append({
         'label': 'MFSA (after MiniLM)',
         'config': config_of('MFSA', 'mosi_minilm'),
