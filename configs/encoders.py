@@ -55,5 +55,4 @@ def minilm_before(config: ConfigDict, model: dict) -> None:
     elif config.variant == 'longer':
         datasets.longer(config)
     else:
-        config.optimizer.learning_rate = 2e-4
-        config.optimizer.layer_decay = 0.8
+        datasets.layerwise(config)

@@ -41,7 +41,7 @@ def _plain(value: Any) -> Any:
 
 
 def describe(module: nn.Module, batch: Mapping[str, np.ndarray]) -> dict[str, Any]:
-    """The entry of config.json; `batch` as experiment.example_batch makes it."""
+    """The entry of config.json; `batch` as program.example_batch makes it."""
     shapes = {key: [list(array.shape), str(array.dtype)] for key, array in batch.items()}
     where = {'jax': jax.__version__, 'backend': jax.default_backend()}
     return {**outline(module), 'batch': shapes, **where, 'program': fingerprint(module, batch)}
