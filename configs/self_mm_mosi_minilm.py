@@ -25,7 +25,7 @@ def get_config(variant: str = '') -> ConfigDict:
     config = get_base('self_mm_mosi_minilm', variant, ('smoke', 'frozen', 'longer'))
     datasets.mosi_tokens(config)
     encoders.minilm_before(config, MODEL)
-    config.losses.unimodal = 1.0
+    config.losses.unimodal_l1 = 1.0
     return datasets.smoke(
         config,
         text={**encoders.MINILM, **encoders.TINY},

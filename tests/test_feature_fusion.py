@@ -18,6 +18,7 @@ from mmer_jax.data.records import Feature, Label, RecordSource, RecordWriter, Sc
 from mmer_jax.files import read_json
 from mmer_jax.second_stage import classify as classify_module
 from mmer_jax.second_stage import outcomes, tables
+from mmer_jax.second_stage.as_runs import save_runs
 from mmer_jax.second_stage.classify import (
     CLASSIFIERS,
     GRIDS,
@@ -193,6 +194,10 @@ def test_settings_are_chosen_within_the_training_records(fold, classifier, monke
     assert settings_of(model, classifier) == {name: values[0]}, 'the grid begins with the settings without tune'
     monkeypatch.setitem(GRIDS, classifier, {name: [values[0], values[0]]})
     np.testing.assert_array_equal(*(classify(x, fold, classifier, 0, tune=tune) for tune in (False, True)))
+    if isinstance(values[0], float):  # so near to each other that they answer alike
+        for pair in ([values[0], values[0] * (1 + 1e-9)], [values[0] * (1 + 1e-9), values[0]]):
+            monkeypatch.setitem(GRIDS, classifier, {name: pair})
+            assert settings_of(fitted(x, fold, classifier, 0, tune=True)[0], classifier) == {name: pair[0]}
     labels = np.where(fold.test, (fold.labels + 1) % 3, fold.labels)
     monkeypatch.setitem(GRIDS, classifier, {name: values[:2]})
     found = [classify(x, one, classifier, 0, tune=True) for one in (fold, dataclasses.replace(fold, labels=labels))]
@@ -217,6 +222,23 @@ def test_the_better_setting_is_taken_by_inner_folds_of_other_speakers(fold, monk
     groups = fold.groups[fold.train]
     assert sorted(np.concatenate([held for _, held in seen])) == list(range(len(groups)))
     assert all(not set(groups[train]) & set(groups[held]) for train, held in seen)
+
+
+@pytest.mark.parametrize('with_networks', [False, True])
+def test_choosing_and_keeping_tuned_classifiers_compares_on_records_that_are_held_out(fold, with_networks, tmp_path):
+    """Of trained networks the validation records; where these are held out already, inner folds of the rest."""
+    validation = fold.train & (np.arange(len(fold.labels)) % 5 == 0)
+    probabilities = {m: np.eye(3)[fold.labels] * 0.4 + 0.2 for m in fold.features} if with_networks else {}
+    one = dataclasses.replace(fold, probabilities=probabilities, validation=validation)
+    inside = [held for _, held in classify_module._inner_sets(one)]
+    assert all((held <= one.train).all() and held.any() for held in inside)
+    assert (len(inside) == 1) == with_networks
+    without = dataclasses.replace(one, train=one.train & ~validation, test=validation)
+    assert all(not (held & validation).any() and held.any() for _, held in classify_module._inner_sets(without))
+    possible = [('early', 'concat', 'lda'), ('late', 'concat', 'lda')]
+    assert choose(one, possible, 0, tune=True) in possible
+    made = save_runs(tmp_path, [one], ('lda',), [0], 'official_split', tune=True)
+    assert read_json(made[0] / 'results.json')['model'] == 'mmer_jax.classifiers: lda, tuned'
 
 
 def test_a_class_that_an_inner_fold_lacks_is_named(fold):
@@ -268,6 +290,7 @@ def test_tuned_rows_say_their_settings(directories, tmp_path):
     values = {f'shrinkage {value:g}' for value in GRIDS['lda']['shrinkage']}
     assert {row['settings'] for row in rows} <= values
     assert len(rows) > 4
+    assert 'chosen in inner folds of the training records' in (tmp_path / 'out' / 'tables.md').read_text()
     (row,) = [row for row in rows if (row['fold'], row['combination']) == ('fold_0', 'early concat lda')]
     found = np.load(tmp_path / 'runs' / 'lda_early' / 'fold_0' / 'predictions' / 'test.npz')
     accuracy = (found['prediction'][0].argmax(-1) == found['label']).mean()

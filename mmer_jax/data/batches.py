@@ -182,7 +182,7 @@ class LoadBatch:
     process_index: int = 0
     process_count: int = 1
     hidden: tuple[str, ...] = ()  # modalities whose every step is padding, for ablation
-    numbered: bool = False  # whether batches say the number of each record; that of a row of padding is one too many
+    numbered: bool = False  # whether batch['record'] has the number of each record, len(source) in padding rows
 
     def __call__(self, planned: tuple[int, int, np.ndarray]) -> Batch:
         epoch, bucket, numbers = planned

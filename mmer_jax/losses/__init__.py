@@ -26,7 +26,7 @@ from mmer_jax.losses.representation import (
 )
 from mmer_jax.losses.task import binary_cross_entropy, cross_entropy, double_softmax, l1, mse, true_class_score
 from mmer_jax.losses.translation import cycle_translation, second_translation, translation
-from mmer_jax.losses.unimodal import unimodal
+from mmer_jax.losses.unimodal_l1 import unimodal_l1
 
 Loss = Callable[[Mapping[str, Array], Mapping[str, Array]], Array]
 
@@ -52,7 +52,7 @@ LOSSES: dict[str, Loss] = {
     'translation': translation,
     'cycle_translation': cycle_translation,
     'second_translation': second_translation,
-    'unimodal': unimodal,
+    'unimodal_l1': unimodal_l1,
 }
 
 __all__ = [
@@ -85,7 +85,7 @@ __all__ = [
     'total_loss',
     'translation',
     'true_class_score',
-    'unimodal',
+    'unimodal_l1',
 ]
 
 # Losses whose value for a row depends on other rows. A step that splits its batch (config.accumulate) shows them the

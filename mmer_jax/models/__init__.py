@@ -77,7 +77,10 @@ def build_model(fields: Mapping[str, Any], **common: Any) -> nn.Module:
     fields = dict(fields)
     model = _lookup(MODELS, 'model', fields.pop('name', None))
     inside = {**common, 'num_outputs': model.outputs_inside(fields)} if hasattr(model, 'outputs_inside') else common
-    given = {key: value for key, value in common.items() if key != 'num_records' or key in model.__dataclass_fields__}
+    remembers = 'num_records' in model.__dataclass_fields__
+    if remembers and 'num_records' not in common:
+        raise ValueError(f'{model.__name__} remembers records: give num_records, how many the data set has')
+    given = {key: value for key, value in common.items() if key != 'num_records' or remembers}
     return _construct(model, {key: _build_field(key, value, inside) for key, value in {**fields, **given}.items()})
 
 

@@ -111,7 +111,8 @@ def load_fold(
     numbered = reads_records(config.model.to_dict())
     if numbered and config.mixup:
         raise ValueError(
-            f'config.mixup {config.mixup}: model {config.model.name!r} follows single records; set it to 0'
+            f'config.mixup {config.mixup}: the model remembers each record (self_mm), and a mixture of two is none; '
+            'set config.mixup to 0'
         )
     loaders = {}
     for split in SPLITS:

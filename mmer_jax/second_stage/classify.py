@@ -132,8 +132,9 @@ def fitted(
 ) -> tuple[Any, np.ndarray]:
     """A classifier of the fold's training records, and the classes that they have, by its own numbers of them.
 
-    tune: with the settings of GRIDS that are best, by accuracy, in inner folds of the training records (by speaker,
-    where there are enough; on the validation records where networks were fitted on the others).
+    tune: with the settings of GRIDS that are best, by accuracy, in inner folds of the training records: four, by speaker
+    where there are as many; on the validation records where networks were fitted on the others. Of late fusion the
+    choice is a little hopeful, since the probabilities of the records held out were made with the others' labels.
     """
     classes, encoded = np.unique(fold.labels[fold.train], return_inverse=True)  # xgboost wants 0 .. C - 1
     model = make_classifier(classifier, seed)
@@ -196,8 +197,9 @@ def choose(
 
 def _inner_sets(fold: FoldFeatures) -> list[tuple[np.ndarray, np.ndarray]]:
     """(R,) bool pairs within the training records: to fit on, to compare on."""
-    if fold.probabilities and fold.validation.any():
-        return [(fold.train & ~fold.validation, fold.validation)]
+    held = fold.validation & fold.train
+    if fold.probabilities and held.any():
+        return [(fold.train & ~held, held)]
     numbers = np.flatnonzero(fold.train)
     cut, by = inner_folds(fold.groups[numbers])
     sets = []

@@ -70,7 +70,7 @@ def tables(
         *_fusion(results, folds, seeds, cell, classifiers, published),
         *_chosen(results, folds, seeds, cell),
         *_detail(cell, confusions(results, folds, seeds, detail), folds[0].class_names, detail, published),
-        Text(_explanation(folds, seeds, published)),
+        Text(_explanation(folds, seeds, published, tuned='tune' in results.job)),
     ]
     known = of_known_speakers(marks_of(folds))
     return [_marked(block, known) for block in blocks]
@@ -163,7 +163,7 @@ def _detail(cell, counts, class_names, detail, published):
     return [Text(f'**Table 7. {detail}** (%)'), table, shown, Text(note)]
 
 
-def _explanation(folds, seeds, published):
+def _explanation(folds, seeds, published, *, tuned):
     train, test = (
         sum(int(part.sum()) for part in parts) for parts in zip(*((f.train, f.test) for f in folds), strict=True)
     )
@@ -177,6 +177,11 @@ def _explanation(folds, seeds, published):
         f'. Own model: the {own}. Scaling, unimodal probabilities and classifiers are fitted on training records '
         'alone. – : vectors of different sizes, or not run.'
     )
+    if tuned:
+        note += (
+            ' Settings of each classifier: chosen in inner folds of the training records; which ones, rows.csv says in '
+            'its column settings.'
+        )
     if published:
         note += f' In brackets: published, {SOURCE}. {published.get("notes", "")}'
     if marks := marks_of(folds):

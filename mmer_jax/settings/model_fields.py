@@ -32,7 +32,7 @@ FIELDS: dict[str, ranges.Number] = {
     'beta': ranges.NOT_NEGATIVE,
     'epsilon': ranges.POSITIVE,
     'gate_scale': ranges.POSITIVE,
-    'limit': ranges.POSITIVE,
+    'limit': ranges.NOT_NEGATIVE,
     'layer_drop': ranges.BELOW_1,
     'mask_share': ranges.BELOW_1,
     'mean': ranges.FINITE,
