@@ -90,9 +90,8 @@ def _save(folder, folds, classifier, modalities, seeds, protocol, tune):
         none = {'best_epoch': 0, 'epochs': 0}  # nothing is trained by epochs
         common = {'fold': fold.name, 'marks': list(fold.marks), **none, 'counts': counts}
         own = [{**common, 'seed': seed, **row, 'floor': floor} for seed, row in zip(seeds, measured, strict=True)]
-        described = _described(
-            folder.name, fold, f'{classifier}{", tuned" if tune else ""}', modalities, protocol, size
-        )
+        called = f'{classifier}, tuned' if tune else classifier
+        described = _described(folder.name, fold, called, modalities, protocol, size)
         write_json(folder / fold.name / 'results.json', {**described, 'rows': own})
         rows += own
     write_json(folder / 'results.json', {**described, 'rows': rows})

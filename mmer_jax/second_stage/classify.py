@@ -132,9 +132,9 @@ def fitted(
 ) -> tuple[Any, np.ndarray]:
     """A classifier of the fold's training records, and the classes that they have, by its own numbers of them.
 
-    tune: with the settings of GRIDS that are best, by accuracy, in inner folds of the training records: four, by speaker
-    where there are as many; on the validation records where networks were fitted on the others. Of late fusion the
-    choice is a little hopeful, since the probabilities of the records held out were made with the others' labels.
+    tune: with the settings of GRIDS that are best, by accuracy, in inner folds of the training records: four, by
+    speaker where there are as many; on the validation records where networks were fitted on the others. In late fusion
+    the choice is a little hopeful: the probabilities of fitted records were made with the labels of those held out.
     """
     classes, encoded = np.unique(fold.labels[fold.train], return_inverse=True)  # xgboost wants 0 .. C - 1
     model = make_classifier(classifier, seed)
