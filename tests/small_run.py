@@ -4,6 +4,7 @@ Also a program, for tests that kill it or start it twice: `python -m tests.small
 """
 
 import ast
+import contextlib
 import sys
 
 import flax.linen as nn
@@ -13,6 +14,7 @@ from ml_collections import ConfigDict
 
 from configs.base import get_base
 from mmer_jax.layers import masked_mean
+from mmer_jax.run.loop import Loop
 from mmer_jax.run.seeds import step_programs
 from mmer_jax.train import train_and_evaluate
 
@@ -29,6 +31,30 @@ class MeanModel(nn.Module):
         x_BD = jnp.concatenate([masked_mean(batch[m], batch[f'{m}_mask']) for m in self.modalities], -1)
         x_BD = nn.Dropout(self.dropout)(x_BD, deterministic=not train)
         return {'prediction': nn.Dense(self.num_outputs)(x_BD)}
+
+
+class Stop(Exception):
+    """A run ends as if it were killed."""
+
+
+@contextlib.contextmanager
+def stopped_at(last):
+    """with stopped_at(9): ...; a run in the block ends in its step 9, before it is written down."""
+    account = Loop._account
+
+    def stop(self, step, numbers):
+        if step == last:
+            raise Stop
+        account(self, step, numbers)
+
+    Loop._account = stop
+    try:
+        yield
+    except Stop:
+        return
+    finally:
+        Loop._account = account
+    raise AssertionError(f'the run ended before its step {last}')
 
 
 def jit_step(step, lift, places):

@@ -20,9 +20,8 @@ from mmer_jax.models import build_model
 from mmer_jax.run import cache, kept, program, program_files, states
 from mmer_jax.run.compiling import Background, ByShape
 from mmer_jax.run.kept import HARMLESS, Kept, Watched, kept_of, takes_all
-from mmer_jax.run.loop import Loop
 from mmer_jax.train import train_and_evaluate
-from tests.small_run import MeanModel, small_config
+from tests.small_run import MeanModel, small_config, stopped_at
 from tests.test_models import CASES as CASES_OF_MODELS
 from tests.test_models import make
 
@@ -55,19 +54,6 @@ def found_in(run):
 CASES = {'seeds in turns': {}, 'a step in parts': {'accumulate': 2, 'seeds': 1}}
 
 
-class Stop(Exception):
-    pass
-
-
-def stopped_at(last, account):
-    def stop(self, step, numbers):
-        if step == last:
-            raise Stop
-        account(self, step, numbers)
-
-    return stop
-
-
 @pytest.mark.parametrize('case', CASES)
 def test_a_run_from_kept_programs_has_the_same_bytes_and_traces_nothing(case, folder, tiny, tmp_path, monkeypatch):
     config = small_config(tiny, epochs=1, model=MODEL, data__max_shapes=1, checkpoint_every=1, **CASES[case])
@@ -84,10 +70,8 @@ def test_a_run_from_kept_programs_has_the_same_bytes_and_traces_nothing(case, fo
 
     monkeypatch.setattr(states, 'init_state', never)
     monkeypatch.setattr(Kept, '_compiled', never)
-    with monkeypatch.context() as patch:
-        patch.setattr(Loop, '_account', stopped_at(2, Loop._account))
-        with pytest.raises(Stop):
-            train_and_evaluate(config, tmp_path / 'second', folds=[0])
+    with stopped_at(2):
+        train_and_evaluate(config, tmp_path / 'second', folds=[0])
     train_and_evaluate(config, tmp_path / 'second', folds=[0])  # from its checkpoint
     config.seed, config.log_every, config.name = 5, 3, 'another'
     train_and_evaluate(config, tmp_path / 'third', folds=[0])

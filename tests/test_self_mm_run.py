@@ -7,11 +7,10 @@ from ml_collections import ConfigDict
 from mmer_jax import evaluate
 from mmer_jax.files import read_json
 from mmer_jax.prediction import predictor
-from mmer_jax.run.loop import Loop
 from mmer_jax.run.program import example_batch, folds_of, load_fold, make_model, open_source
 from mmer_jax.train import train_and_evaluate
 from tests.conftest import write_dataset
-from tests.small_run import small_config
+from tests.small_run import small_config, stopped_at
 from tests.test_train import assert_same_run
 
 LOSS = {'l1': 1.0, 'unimodal_l1': 1.0}
@@ -57,24 +56,11 @@ def test_batches_say_which_records_they_hold(regression, tiny):
     assert 'record' not in load(load.plan[0])
 
 
-def test_a_run_goes_on_after_a_kill_and_is_evaluated_on_other_data(regression, tmp_path, monkeypatch):
+def test_a_run_goes_on_after_a_kill_and_is_evaluated_on_other_data(regression, tmp_path):
     """What is remembered is in the checkpoint, and not in what evaluation reads: other data are of another size."""
-
-    class Stop(Exception):
-        pass
-
-    account = Loop._account
-
-    def stop(self, step, numbers):
-        if step == 9:
-            raise Stop
-        account(self, step, numbers)
-
     whole = train_and_evaluate(config_of(regression), tmp_path / 'whole')
-    with monkeypatch.context() as patch:
-        patch.setattr(Loop, '_account', stop)
-        with pytest.raises(Stop):
-            train_and_evaluate(config_of(regression, checkpoint_every=4), tmp_path / 'run')
+    with stopped_at(9):
+        train_and_evaluate(config_of(regression, checkpoint_every=4), tmp_path / 'run')
     train_and_evaluate(config_of(regression, checkpoint_every=4), tmp_path / 'run')
     assert_same_run(tmp_path / 'run', tmp_path / 'whole')
     assert [row['test'] for row in read_json(tmp_path / 'whole' / 'results.json')['rows']] == [

@@ -22,7 +22,7 @@ from mmer_jax.run.loop import Loop
 from mmer_jax.run.program import folds_of, load_fold, open_source
 from mmer_jax.train import train_and_evaluate
 from tests.conftest import REPOSITORY, write_dataset
-from tests.small_run import MeanModel, small_config
+from tests.small_run import MeanModel, small_config, stopped_at
 
 ENVIRONMENT = {**os.environ, 'JAX_PLATFORMS': 'cpu', 'PYTHONWARNINGS': 'default'}
 
@@ -221,23 +221,10 @@ def test_the_training_split_is_measured_as_it_is_with_the_chosen_variables(tiny,
 
 
 @pytest.mark.parametrize(('stop_at', 'every'), [(23, 0), (34, 7), (3, 0)])
-def test_an_interrupted_run_resumes_bit_for_bit(tiny, tmp_path, whole, monkeypatch, stop_at, every):
+def test_an_interrupted_run_resumes_bit_for_bit(tiny, tmp_path, whole, stop_at, every):
     """Also in the middle of an epoch, and before the first checkpoint."""
-
-    class Stop(Exception):
-        pass
-
-    account = Loop._account
-
-    def stop(self, step, numbers):
-        if step == stop_at:
-            raise Stop
-        account(self, step, numbers)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Loop, '_account', stop)
-        with pytest.raises(Stop):
-            run(tiny, tmp_path / 'run', epochs=12, checkpoint_every=every)
+    with stopped_at(stop_at):
+        run(tiny, tmp_path / 'run', epochs=12, checkpoint_every=every)
     run(tiny, tmp_path / 'run', epochs=12, checkpoint_every=every, data__threads=1)
     assert_same_run(tmp_path / 'run', whole)
 
@@ -284,7 +271,7 @@ def free_port():
         return s.getsockname()[1]
 
 
-def test_two_processes_equal_one_and_take_over_its_run(tiny, tmp_path, whole, monkeypatch):
+def test_two_processes_equal_one_and_take_over_its_run(tiny, tmp_path, whole):
     """Two processes with one device each, against one process with two; then they resume what one began."""
 
     def two(workdir):
@@ -298,21 +285,8 @@ def test_two_processes_equal_one_and_take_over_its_run(tiny, tmp_path, whole, mo
     assert_same_run(tmp_path / 'two', whole, exact=False)
     losses = [[r['loss'] for r in read_jsonl(w / 'metrics.jsonl')] for w in (whole, tmp_path / 'two')]
     np.testing.assert_allclose(*losses, atol=1e-5)
-
-    class Stop(Exception):
-        pass
-
-    account = Loop._account
-
-    def stop(self, step, numbers):
-        if step == 85:
-            raise Stop
-        account(self, step, numbers)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Loop, '_account', stop)
-        with pytest.raises(Stop):
-            run(tiny, tmp_path / 'begun', epochs=12)
+    with stopped_at(85):
+        run(tiny, tmp_path / 'begun', epochs=12)
     two(tmp_path / 'begun')
     assert_same_run(tmp_path / 'begun', whole, exact=False)
 

@@ -218,11 +218,11 @@ def make_train_step(
     """One optimiser step on one batch. numbers: `loss`, `grad_norm` (before clipping) and `example_loss` (B,).
 
     accumulate = k splits the batch into k parts, one after another, with the gradient of the whole batch's
-    weighted mean loss: the same step with less memory (batch statistics and dropout masks are those of the parts). A
-    loss that couples rows sees the whole batch all the same, which costs a second forward pass of every part.
-    average > 0 is the decay of state.average, less in the first steps: (1 + step) / (10 + step). Gradients of the
-    parameters that match `freeze` (the optimiser's own patterns) are 0, so that they cost nothing. mixup > 0 mixes rows
-    in pairs (run/mixup.py).
+    weighted mean loss: the same step with less memory (batch statistics and dropout masks are those of the parts, and
+    what Self-MM remembers moves on between them). A loss that couples rows sees the whole batch all the same, which
+    costs a second forward pass of every part. average > 0 is the decay of state.average, less in the first steps:
+    (1 + step) / (10 + step). Gradients of the parameters that match `freeze` (the optimiser's own patterns) are 0, so
+    that they cost nothing. mixup > 0 mixes rows in pairs (run/mixup.py).
     """
     parts = make_step_parts(model, optimizer, loss, accumulate=accumulate, average=average, freeze=freeze, mixup=mixup)
 
