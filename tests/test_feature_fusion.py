@@ -284,7 +284,7 @@ def test_tuned_rows_say_their_settings(directories, tmp_path):
     features = [f'{m}={path}' for m, path in directories.items()]
     command = ['--features', *features, '--output', str(tmp_path / 'out'), '--protocol', 'leave_speakers_out']
     command += ['--protocol_options', '{"folds": 2, "validation_speakers": 1}', '--classifiers', 'lda', '--tune']
-    assert classifiers.main([*command, '--choose', '--save_runs', str(tmp_path / 'runs')]) == 0
+    assert classifiers.main([*command, '--save_runs', str(tmp_path / 'runs')]) == 0
     with open(tmp_path / 'out' / 'rows.csv', newline='') as file:
         rows = [row for row in csv.DictReader(file) if not row['combination'].startswith('unimodal')]
     values = {f'shrinkage {value:g}' for value in GRIDS['lda']['shrinkage']}

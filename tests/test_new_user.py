@@ -12,6 +12,7 @@ import sys
 import numpy as np
 
 from mmer_jax import table
+from tests.any_values import quick_runs
 from tests.conftest import REPOSITORY
 
 STEPS = {'text': (50, 300, 6), 'audio': (375, 5, 12), 'vision': (500, 20, 12)}  # padded to, features, longest
@@ -55,7 +56,8 @@ def test_from_a_pickle_to_the_table(tmp_path):
     assert '-inf' in prepared
     assert '80 records in 4 shards, 0 faults' in run('mmer_jax.records', 'verify', str(data))
     options = ['--table=configs/tables/mfsa_table1.py', f'--output={tables}', '--rows=MFSA', '--seeds=2']
-    assert table.main([*options, '--set', f'data.directory={data}', *TINY]) == 0
+    with quick_runs():
+        assert table.main([*options, '--set', f'data.directory={data}', *TINY]) == 0
     with open(tables / 'table.csv', newline='') as file:
         rows = {row['label']: row for row in csv.DictReader(file)}
     page = (tables / 'table.md').read_text()

@@ -20,6 +20,7 @@ def config_of(directory, **changes):
     options = {
         'epochs': 4,
         'seeds': 2,
+        'modalities': ('text',),  # the others' LSTMs compile longer: tests/test_self_mm.py
         'data__max_shapes': 1,
         'selection__metric': 'mae',
         'headline': ('mae',),
