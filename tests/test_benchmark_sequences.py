@@ -96,16 +96,13 @@ def test_the_ratio_is_that_of_the_epochs():
 
 
 @pytest.mark.slow
-def test_smoke_run_prints_every_case_and_the_ratio():
+def test_smoke_run_measures_in_a_process_of_its_own():
     # A process of its own: from one as large as this the cases would inherit its peak of memory, and measure 0.
     command = [sys.executable, '-m', 'benchmarks.sequence_models', '--smoke', '--model=mult', '--steps=1', '--rounds=1']
-    command += ['--no-remat']
+    command += ['--no-remat', '--lengths=padded']
     done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     rows = re.findall(r'^mult +(padded|bucketed) +(\d+) +([\d.]+) +([\d.]+) +([\d.]+) +([\d.]+)$', done.stdout, re.M)
-    assert [row[0] for row in rows] == ['padded', 'bucketed']
+    assert [row[0] for row in rows] == ['padded']
     assert all(float(value) > 0 for row in rows for value in row[1:5])
     assert re.search(r'^ +7 / 47 / 63 +8 ', done.stdout, re.M), 'the padded case has one shape, eight batches of eight'
-    ratio = re.search(r'mult: bucketed / padded: ([\d.]+) times the samples/s', done.stdout)
-    rates = [float(row[2]) for row in rows]
-    assert float(ratio[1]) == pytest.approx(rates[1] / rates[0], rel=0.02)

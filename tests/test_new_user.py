@@ -1,6 +1,6 @@
 """README's way from a MulT pickle to a trained MFSA and a paper's table, run as its commands.
 
-The last one, which trains, is called here: as a process it would import jax and compile what is compiled already.
+Those behind the first are called here: as a process each would import jax and compile what is compiled already.
 `python -m mmer_jax.table` itself is in tests/test_table.py.
 """
 
@@ -11,7 +11,7 @@ import sys
 
 import numpy as np
 
-from mmer_jax import table
+from mmer_jax import records, table
 from tests.any_values import quick_runs
 from tests.conftest import REPOSITORY
 
@@ -48,13 +48,14 @@ def run(*arguments):
     return done.stdout
 
 
-def test_from_a_pickle_to_the_table(tmp_path):
+def test_from_a_pickle_to_the_table(tmp_path, capsys):
     source, data, tables = tmp_path / 'mosi_data_noalign.pkl', tmp_path / 'mosi', tmp_path / 'table1'
     write_pickle(source)
     prepared = run('data_prep.mult_pickle', '--source', str(source), '--output', str(data))
     assert 'train 48' in prepared
     assert '-inf' in prepared
-    assert '80 records in 4 shards, 0 faults' in run('mmer_jax.records', 'verify', str(data))
+    assert records.main(['verify', str(data)]) == 0
+    assert '80 records in 4 shards, 0 faults' in capsys.readouterr().out
     options = ['--table=configs/tables/mfsa_table1.py', f'--output={tables}', '--rows=MFSA', '--seeds=2']
     with quick_runs():
         assert table.main([*options, '--set', f'data.directory={data}', *TINY]) == 0

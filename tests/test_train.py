@@ -271,22 +271,24 @@ def free_port():
         return s.getsockname()[1]
 
 
-def test_two_processes_equal_one_and_take_over_its_run(tiny, tmp_path, whole):
+def test_two_processes_equal_one_and_take_over_its_run(tiny, tmp_path):
     """Two processes with one device each, against one process with two; then they resume what one began."""
+    whole, epochs = tmp_path / 'whole', 4
 
     def two(workdir):
         port = free_port()
-        options = ['epochs=12', 'devices=1', f'coordinator=127.0.0.1:{port}']
+        options = [f'epochs={epochs}', 'devices=1', f'coordinator=127.0.0.1:{port}']
         processes = [start(tiny, workdir, *options, f'process={p}') for p in (0, 1)]
         for process in processes:
             wait(process)
 
+    run(tiny, whole, epochs=epochs)
     two(tmp_path / 'two')
     assert_same_run(tmp_path / 'two', whole, exact=False)
     losses = [[r['loss'] for r in read_jsonl(w / 'metrics.jsonl')] for w in (whole, tmp_path / 'two')]
     np.testing.assert_allclose(*losses, atol=1e-5)
-    with stopped_at(85):
-        run(tiny, tmp_path / 'begun', epochs=12)
+    with stopped_at(25):
+        run(tiny, tmp_path / 'begun', epochs=epochs)
     two(tmp_path / 'begun')
     assert_same_run(tmp_path / 'begun', whole, exact=False)
 
