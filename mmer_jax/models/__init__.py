@@ -77,7 +77,7 @@ def build_model(fields: Mapping[str, Any], **common: Any) -> nn.Module:
     fields = dict(fields)
     model = _lookup(MODELS, 'model', fields.pop('name', None))
     inside = {**common, 'num_outputs': model.outputs_inside(fields)} if hasattr(model, 'outputs_inside') else common
-    remembers = 'num_records' in model.__dataclass_fields__
+    remembers = _remembers(model)
     if remembers and 'num_records' not in common:
         raise ValueError(f'{model.__name__} remembers records: give num_records, how many the data set has')
     given = {key: value for key, value in common.items() if key != 'num_records' or remembers}
@@ -87,8 +87,12 @@ def build_model(fields: Mapping[str, Any], **common: Any) -> nn.Module:
 def reads_records(fields: Mapping[str, Any]) -> bool:
     """Whether a model, or the one inside it, is trained with batch['record'], the numbers of its records."""
     inside = fields.get('model')
-    own = getattr(MODELS.get(fields.get('name', '')), 'reads_records', False)
+    own = fields.get('name') in MODELS and _remembers(MODELS[fields['name']])
     return own or (isinstance(inside, Mapping) and reads_records(inside))
+
+
+def _remembers(model: Any) -> bool:
+    return 'num_records' in model.__dataclass_fields__
 
 
 def check_module(model: Any) -> nn.Module:

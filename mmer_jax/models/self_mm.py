@@ -47,7 +47,7 @@ class SelfMm(nn.Module):
 
     modalities: tuple[str, ...]
     num_outputs: int
-    num_records: int
+    num_records: int  # a model with this field is trained with batch['record']
     text_pooling: str = 'first'
     audio_hidden: int = 32
     vision_hidden: int = 64
@@ -65,8 +65,6 @@ class SelfMm(nn.Module):
     limit: float = 0.0
     neutral_is_positive: bool = False
     dtype: Any = jnp.float32
-
-    reads_records = True  # the data pipeline gives batch['record']
 
     @nn.compact
     def __call__(self, batch: dict[str, Array], *, train: bool) -> dict[str, Array]:

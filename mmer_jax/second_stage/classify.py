@@ -139,8 +139,7 @@ def fitted(
     classes, encoded = np.unique(fold.labels[fold.train], return_inverse=True)  # xgboost wants 0 .. C - 1
     model = make_classifier(classifier, seed)
     if tune:
-        inner = [(train[fold.train], held[fold.train]) for train, held in _inner_sets(fold)]
-        pairs = [(np.flatnonzero(train), np.flatnonzero(held)) for train, held in inner]
+        pairs = [tuple(np.flatnonzero(part[fold.train]) for part in sets) for sets in _inner_sets(fold)]
         for train, _ in pairs if classifier == 'xgboost' else ():
             if lacking := [fold.class_names[classes[c]] for c in range(len(classes)) if c not in encoded[train]]:
                 raise ValueError(

@@ -22,7 +22,7 @@ RECORDS, EPOCHS, BATCH = 11, 3, 4
 LABELS = np.float32([-2.4, 1.2, 0, 3, -0.6, 0.2, 0, -3, 2, 1.8, -1])
 
 
-def options(**more):
+def options(exclude_zero=False):
     """What the official code reads of its arguments."""
     sizes = {
         f'post_{short}_dim': HEADS[m] for short, m in zip(('text', 'audio', 'video', 'fusion'), HEADS, strict=True)
@@ -33,7 +33,7 @@ def options(**more):
         parts |= {f'{short}_lstm_hidden_size': hidden, f'{short}_lstm_layers': 1, f'{short}_lstm_dropout': 0.0}
     given = {'need_data_aligned': False, 'language': 'en', 'use_finetune': True, 'feature_dims': tuple(SIZES.values())}
     kept = {'train_mode': 'regression', 'datasetName': 'mosi', 'train_samples': RECORDS, 'device': 'cpu', 'H': 3.0}
-    return types.SimpleNamespace(**sizes, **dropouts, **parts, **given, **kept, excludeZero=False, **more)
+    return types.SimpleNamespace(**sizes, **dropouts, **parts, **given, **kept, excludeZero=exclude_zero)
 
 
 def network(torch, self_mm, generator):
@@ -46,7 +46,7 @@ def network(torch, self_mm, generator):
             super().__init__()
 
         def forward(self, text):
-            return text[:, :, :]
+            return text
 
     self_mm.BertTextEncoder = Vector
     model = self_mm.SELF_MM(options())
@@ -66,9 +66,7 @@ def network(torch, self_mm, generator):
 
 def labels(torch, trainer, generator, *, exclude_zero):
     """The batches shown and the labels behind each."""
-    arguments = options()
-    arguments.excludeZero = exclude_zero
-    train = trainer.SELF_MM(arguments)
+    train = trainer.SELF_MM(options(exclude_zero))
     train.init_labels(torch.arange(RECORDS), torch.tensor(LABELS))
     numbers, shown, behind = [], [], []
     for epoch in range(1, EPOCHS + 1):
