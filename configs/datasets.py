@@ -109,6 +109,14 @@ def longer(config: ConfigDict) -> None:
     config.optimizer.average = 0.99
 
 
+def after_reviews(config: ConfigDict, path: str) -> None:
+    """The variant `:reviews` of MiniLM's configs: as `:longer`, and the encoder at `path` comes from a run that was
+    fine-tuned on rated review sentences before (docs/reproduce_transformers.md, "Review sentences first").
+    """
+    longer(config)
+    config.start_from = ConfigDict({path: 'runs/minilm_reviews:encoder'})
+
+
 def own(config: ConfigDict) -> None:
     """Data of one's own, written by data_prep.clips: the records decide (mmer_jax/settings/follow_data.py)."""
     config.data.directory = 'data/mine'

@@ -42,7 +42,7 @@ def minilm_before(config: ConfigDict, model: dict) -> None:
     """The tokens' features of all-MiniLM-L6-v2 as the text of `model`, fine-tuned with it or, in `:frozen`, fixed.
 
     Fine-tuned, a layer of the encoder learns at 0.8 of the rate of the one above it, the model at the whole rate; for
-    eight epochs and with averaged parameters in `:longer`.
+    eight epochs and with averaged parameters in `:longer`; so too in `:reviews`, after rated review sentences.
     """
     frozen = config.variant == 'frozen'
     text = {**MINILM, **(UNDROPPED if frozen else {})}
@@ -54,5 +54,7 @@ def minilm_before(config: ConfigDict, model: dict) -> None:
         config.epochs = 12
     elif config.variant == 'longer':
         datasets.longer(config)
+    elif config.variant == 'reviews':
+        datasets.after_reviews(config, 'text')
     else:
         datasets.layerwise(config)

@@ -21,7 +21,7 @@ MODEL = {'name': 'lf_lstm', 'hidden_size': 64, 'mlp_size': 64, 'dropout': 0.2}
 
 
 def get_config(variant: str = '') -> ConfigDict:
-    config = get_base('lf_lstm_mosi_minilm', variant, ('smoke', 'frozen', 'longer'))
+    config = get_base('lf_lstm_mosi_minilm', variant, ('smoke', 'frozen', 'longer', 'reviews'))
     datasets.mosi_tokens(config)
     encoders.minilm_before(config, MODEL)
     return datasets.smoke(

@@ -35,7 +35,7 @@ MODEL = {
 
 
 def get_config(variant: str = '') -> ConfigDict:
-    config = get_base('mfsa_mosi_minilm', variant, ('smoke', 'frozen', 'longer'))
+    config = get_base('mfsa_mosi_minilm', variant, ('smoke', 'frozen', 'longer', 'reviews'))
     datasets.mosi_tokens(config)
     encoders.minilm_before(config, MODEL)
     config.losses.update(

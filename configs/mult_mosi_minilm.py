@@ -21,7 +21,7 @@ MODEL = {'name': 'mult', 'width': 64, 'num_heads': 8, 'num_layers': 2, 'memory_l
 
 
 def get_config(variant: str = '') -> ConfigDict:
-    config = get_base('mult_mosi_minilm', variant, ('smoke', 'frozen', 'longer'))
+    config = get_base('mult_mosi_minilm', variant, ('smoke', 'frozen', 'longer', 'reviews'))
     datasets.mosi_tokens(config)
     encoders.minilm_before(config, MODEL)
     return datasets.smoke(

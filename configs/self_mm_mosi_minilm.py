@@ -5,6 +5,7 @@
 
     python -m mmer_jax.main --config=configs/self_mm_mosi_minilm.py:frozen
     python -m mmer_jax.main --config=configs/self_mm_mosi_minilm.py:longer
+    python -m mmer_jax.main --config=configs/self_mm_mosi_minilm.py:reviews
 
 configs/minilm_mosi_text.py says where the weights come from, configs/tables/mosi_minilm.py has all rows. By default the
 encoder is fine-tuned with the model. Sizes and dropouts are those of the paper's code for MOSI, but for the text: its
@@ -22,7 +23,7 @@ MODEL = {'name': 'self_mm', 'text_pooling': 'mean'}
 
 
 def get_config(variant: str = '') -> ConfigDict:
-    config = get_base('self_mm_mosi_minilm', variant, ('smoke', 'frozen', 'longer'))
+    config = get_base('self_mm_mosi_minilm', variant, ('smoke', 'frozen', 'longer', 'reviews'))
     datasets.mosi_tokens(config)
     encoders.minilm_before(config, MODEL)
     config.losses.unimodal_l1 = 1.0

@@ -33,6 +33,7 @@ from data_prep.pool import (
     run_command,
     summary,
 )
+from mmer_jax import pretrained
 from mmer_jax.data.records import RecordWriter, Schema
 from mmer_jax.data.schema import MODALITIES
 from mmer_jax.media import MediaError, audio, faces
@@ -234,10 +235,19 @@ def _print_protocol(report: Report, speakers: set[str]) -> None:
 
 def _config_for(readers: Sequence[Reader], kind: str) -> str:
     waves = any(isinstance(reader, Sound) and reader.features == 'waveform' for reader in readers)
-    if len(readers) == 1 and (waves or isinstance(readers[0], Tokens)):
+    if len(readers) == 1 and isinstance(one := readers[0], Tokens):
+        return fine_tuning_of(one.tokenizer)
+    if len(readers) == 1 and waves:
         return 'configs/own_fine_tuned.py'
     has_text = any(reader.modality == 'text' for reader in readers)
     return 'configs/own_text_audio.py' if has_text or kind == 'regression' else 'configs/own_audio_vision.py'
+
+
+def fine_tuning_of(weights: str) -> str:
+    """The config, and what is set in it, that fine-tunes the text encoder whose token ids were stored."""
+    family = pretrained.read_source(weights).get('family', 'bert')
+    variant = 'minilm' if 'minilm' in weights.lower() else family  # whose sentence vectors are means
+    return f'configs/own_fine_tuned.py:{variant} --config.pretrained.encoder={weights}'
 
 
 def parse_arguments(argv: list[str] | None) -> argparse.Namespace:

@@ -38,6 +38,7 @@ from typing import Any
 import numpy as np
 
 from data_prep import csd
+from data_prep.clips import fine_tuning_of
 from data_prep.cmu_sdk import NONFINITE, NONFINITE_HELP, Report, Segment, make_fill, print_report, write_segment
 from data_prep.mosi_text import (
     AUDIO_SIZE,
@@ -257,7 +258,10 @@ def work(arguments: argparse.Namespace) -> None:
     if counts != SPLIT_COUNTS:
         print(f'note: the published split has {SPLIT_COUNTS}, this one has {counts}')
     print_report(report, arguments.output)
-    config = 'configs/minilm_mosi_text.py' if arguments.tokenizer else 'configs/mfsa_mosi_text_audio.py'
+    config = 'configs/mfsa_mosi_text_audio.py'
+    if arguments.tokenizer:
+        minilm = 'minilm' in arguments.tokenizer.lower()
+        config = 'configs/minilm_mosi_text.py' if minilm else fine_tuning_of(arguments.tokenizer)
     print(f'      python -m mmer_jax.main --config={config} --config.data.directory={arguments.output}')
 
 

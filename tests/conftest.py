@@ -135,6 +135,7 @@ def write_dataset(
     vision=(2, 4),
     speakers=8,
     name='',
+    prefix='clip',
 ):
     """A small trimodal shard directory: 3 + 4 + 5 features, 8 speakers, 4 sessions, an official split."""
     names = {'classes': ('calm', 'happy', 'sad'), 'regression': (), 'binary': ('happy', 'sad')}[kind]
@@ -153,7 +154,7 @@ def write_dataset(
                 'binary': lambda: generator.integers(2, size=2),
             }[kind]()
             writer.write(
-                {'id': f'clip_{number:03d}', 'label': label, **arrays},
+                {'id': f'{prefix}_{number:03d}', 'label': label, **arrays},
                 speaker=f'{number % speakers:02d}',
                 session=str(number % 4),
                 split=('train', 'train', 'validation', 'test')[(number // 8) % 4],

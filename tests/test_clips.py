@@ -2,6 +2,7 @@
 
 import csv
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,10 +10,13 @@ import pytest
 from data_prep import clips
 from data_prep.clips_table import read_clips
 from data_prep.pool import PreparationError
+from mmer_jax import main
 from mmer_jax.data.protocols import make_folds
 from mmer_jax.data.records import RecordSource, verify
 from mmer_jax.media import MediaError
 from mmer_jax.readers import from_info
+from mmer_jax.settings import overrides
+from tests.iemocap_release import write_tokenizer
 from tests.own_clips import EMOTIONS, write_clips, write_tone
 
 SMALL = ['--size=16', '--frames=2', '--num_mfcc=8', '--num_mels=16', '--workers=0']
@@ -207,3 +211,19 @@ def test_an_id_that_stands_twice_is_refused(tmp_path):
     path = write_csv(tmp_path, ['path', 'label', 'id'], ['a.wav', 'x', 'one'], ['a.wav', 'y', 'one'])
     with pytest.raises(PreparationError, match=r"the id 'one' stands in lines 2 and 3"):
         read_clips(path)
+
+
+@pytest.mark.parametrize(('name', 'family'), [('roberta-large', 'roberta'), ('all-minilm-l6-v2', 'bert')])
+def test_the_next_command_of_words_is_one_that_takes_them(name, family, table, tmp_path, monkeypatch, capsys):
+    """A csv of words alone: no path, no media."""
+    folder = write_tokenizer(tmp_path / name)
+    (folder / 'source.json').write_text(json.dumps({'family': family, 'fields': {}}))
+    monkeypatch.setenv('MMER_PRETRAINED', str(tmp_path))
+    words = write_csv(tmp_path, ['label', 'text'], *([label, f'I {label}'] for label in (-1.5, 0.5, 2.0)))
+    flags = [f'--csv={words}', f'--output={tmp_path / "out"}', '--audio=none', '--vision=none', f'--tokenizer={name}']
+    assert clips.main([*flags, '--workers=0']) == 0
+    [line] = [line for line in capsys.readouterr().out.splitlines() if 'python -m mmer_jax.main' in line]
+    rest, changes = overrides.split_arguments(line.split()[3:])
+    config = main.read_config(main.parse(rest).config, changes)
+    assert (config.modalities, config.model.encoder.name, config.pretrained.encoder) == (('text',), family, name)
+    assert Path(config.data.directory) == tmp_path / 'out'

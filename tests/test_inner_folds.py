@@ -87,8 +87,6 @@ def test_what_cannot_be_is_refused_in_one_line(tiny):
         assert any(f'config.selection.{key}: found {value}' in fault for fault in config_faults(config.to_dict()))
     config = small_config(tiny, selection__folds=1)
     assert any('config.selection.folds: found 1' in fault for fault in config_faults(config.to_dict()))
-    config = small_config(tiny, selection__folds=2, start_from={'audio': 'runs/a:audio'})
-    assert any('config.start_from' in fault for fault in config_faults(config.to_dict()))
 
 
 def test_the_mean_weighs_records_and_the_first_best_epoch_is_chosen():

@@ -16,6 +16,7 @@ from mmer_jax.results.table_config import TableError, read_table
 from mmer_jax.run import finished, warm_start
 from mmer_jax.run.program import folds_of, open_source
 from mmer_jax.train import train_and_evaluate
+from tests.conftest import write_dataset
 from tests.small_run import small_config
 
 MODEL = {'name': 'lf_lstm', 'hidden_size': 2, 'mlp_size': 3}
@@ -79,6 +80,38 @@ def test_a_start_that_saw_the_test_records_is_refused(tiny, text, tmp_path):
     config.start_from = ConfigDict({'text_lstm': f'{text}:text_lstm'})
     with pytest.raises(ValueError, match='was trained on .* (validation|test) records of fold'):
         train_and_evaluate(config, tmp_path / 'both')
+
+
+def inner(tiny, start, tmp_path, **changes):
+    """The first fold's weights of the text encoder, after inner folds, at a learning rate of 0."""
+    config = config_of(tiny, ('text', 'vision'), optimizer__learning_rate=1e-50, selection__folds=2, **changes)
+    config.start_from = ConfigDict({'text_lstm': f'{start}:text_lstm'})
+    train_and_evaluate(config, tmp_path / 'both', folds=[0])
+    return chosen(tmp_path / 'both', 0, 0)['text_lstm']
+
+
+def test_inner_folds_begin_with_a_run_on_other_records(tiny, tmp_path):
+    other = config_of(write_dataset(tmp_path / 'other', prefix='review'), ('text',), seeds=1)
+    other.protocol = ConfigDict({'name': 'official_split', 'options': {}})
+    train_and_evaluate(other, tmp_path / 'other_run')
+    before = finished.chosen_variables(finished.open_run(tmp_path / 'other_run'))['params']['text_lstm']
+    after = inner(tiny, tmp_path / 'other_run', tmp_path)
+    for a, b in zip(jax.tree.leaves(before), jax.tree.leaves(after), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ('folder', 'message'),
+    [
+        ('fold_0', 'trained or selected on 20 of the 20 records that fold .fold_0. has inner folds validate on'),
+        ('fold_1', 'trained or selected on 20 of the 20 records that fold .fold_0. tests on'),
+        ('', 'has the folds 0, 1: choose one'),
+    ],
+)
+def test_inner_folds_refuse_a_run_on_their_records_before_the_first_is_trained(tiny, text, tmp_path, folder, message):
+    with pytest.raises(ValueError, match=message):
+        inner(tiny, text / folder, tmp_path)
+    assert not list((tmp_path / 'both').rglob('metrics.jsonl'))
 
 
 TABLE = """

@@ -7,6 +7,8 @@
 
 The second takes, for fold k and seed s, what validation chose in fold k for seed s (for its first seed where it has no
 s). A part that was trained on a record that is tested or validated here is refused: its numbers would be no numbers.
+With inner folds (config.selection.folds) every record that is not tested validates once, so that only runs on other
+records can be begun with.
 """
 
 import copy
@@ -20,6 +22,7 @@ from flax import traverse_util
 from ml_collections import ConfigDict
 
 from mmer_jax import pretrained
+from mmer_jax.data.folds import Fold
 from mmer_jax.data.leakage import check_unseen
 from mmer_jax.data.records import RecordSource
 from mmer_jax.media.textfile import read_json, read_lines
@@ -69,6 +72,24 @@ def begin(config: ConfigDict, fold_data: FoldData, state: TrainState, mesh: Any,
     params = placed.pop('params')
     average = None if state.average is None else jax.tree.map(lambda x: x.copy(), params)
     return state.replace(params=params, model_state={**state.model_state, **placed}, average=average)
+
+
+def check_starts(config: ConfigDict, fold: Fold, source: RecordSource) -> None:
+    """ValueError where a run of config.start_from cannot be the start of the inner folds of a `merged` fold.
+
+    Said before the first of them is trained: the final training, which tests, begins when all of them are done.
+    """
+    for where in config.start_from.values():
+        run = finished.open_run(where.partition(':')[0])  # of one split: folds of other records are not ours
+        trained_on = np.concatenate([run.fold_data.fold.train, run.fold_data.fold.validation])
+        known = set(run.fold_data.source.manifest['id'][trained_on].tolist())
+        for split, does in (('test', 'tests on'), ('train', 'has inner folds validate on')):
+            ids = source.manifest['id'][getattr(fold, split)].tolist()
+            if seen := [name for name in ids if name in known]:
+                raise ValueError(
+                    f'{where} was trained or selected on {len(seen)} of the {len(ids)} records that fold {fold.name!r} '
+                    f'{does}, such as {seen[0]}: with config.selection.folds begin with a run on other records'
+                )
 
 
 def begun_anew(before: Tree, after: Tree, paths: Sequence[str]) -> list[str]:

@@ -108,7 +108,6 @@ OPTIONS: dict[Any, ranges.Kind] = {
 ONE_BY_ONE = {  # why a key does not go with inner folds
     'selection.patience': 'curves of unequal length have no mean',
     'selection.plateau_patience': 'the final training has no validation to lower its rate by',
-    'start_from': 'a run that it begins with has seen what inner folds validate on',
 }
 PUBLISHED = ranges.optional(ranges.FINITE)
 
@@ -244,7 +243,7 @@ def _together(flat: Mapping[str, Any]) -> Iterator[str]:
     if _whole(seeds, flat['mesh.seed']) and seeds % flat['mesh.seed']:
         yield f'config.mesh.seed: found {flat["mesh.seed"]}, expected a divisor of config.seeds = {seeds}'
     if flat['selection.folds']:
-        for key in ('selection.patience', 'selection.plateau_patience', 'start_from'):
+        for key in ONE_BY_ONE:
             if flat[key]:
                 yield f'config.{key}: found {flat[key]!r}, expected none with config.selection.folds: {ONE_BY_ONE[key]}'
     if flat['data.normalize_by'] == 'speaker' and not flat['data.normalize']:
