@@ -65,7 +65,7 @@ def train_and_evaluate(
     unfinished = [all_folds[k].name for k in chosen if not (folders[k] / 'results.json').is_file()]
     rows, described, programs, tell = [], None, Programs(config, module), True
     with alone(workdir, unfinished):
-        check_config(config, workdir, model, example)
+        check_config(config, workdir, model, example, held=unfinished)
         origin = provenance.Provenance(source) if unfinished and jax.process_index() == 0 else None
         origins = []
         for number in chosen:

@@ -55,6 +55,38 @@ def files(folder):
     return {path: (path.stat().st_mtime_ns, path.stat().st_size) for path in sorted(folder.rglob('*'))}
 
 
+def test_a_run_of_which_nothing_was_kept_is_begun_anew_with_what_was_changed(tiny, finished, tmp_path, capsys):
+    """Such as one that had no memory for its first batch, or a start that is not there."""
+    with small_run.stopped_at(1):
+        run(tiny, tmp_path / 'run', MeanModel(dropout=0.5), optimizer__learning_rate=0.3)
+    assert (tmp_path / 'run' / 'metrics.jsonl').is_file()
+    with (
+        pytest.raises(ValueError, match='another module|another config'),
+        hold(tmp_path / 'run' / '.fold_7.lock', tmp_path),
+    ):
+        run(tiny, tmp_path / 'run')  # somebody else may be about to train there
+    capsys.readouterr()
+    run(tiny, tmp_path / 'run')
+    assert 'is begun anew: nothing was kept of a run with another module' in capsys.readouterr().err
+    assert read_json(tmp_path / 'run' / 'config.json') == read_json(finished / 'config.json')
+    names = ('metrics.jsonl', 'predictions/test.npz')
+    assert all((tmp_path / 'run' / name).read_bytes() == (finished / name).read_bytes() for name in names)
+
+
+@pytest.mark.parametrize('kept', ['checkpoints/3', 'fold_0/results.json', 'inner_0/curve.json'])
+def test_what_was_kept_of_a_run_holds_it_to_its_config(tiny, tmp_path, kept, capsys):
+    config = small_config(tiny)
+    workdir.check_config(config, tmp_path, held=[])
+    changed = small_config(tiny, optimizer__learning_rate=0.3)
+    workdir.check_config(changed, tmp_path, held=[])
+    assert 'with another config (optimizer.learning_rate: 0.01 -> 0.3)' in capsys.readouterr().err
+    assert read_json(tmp_path / 'config.json')['optimizer']['learning_rate'] == 0.3
+    (tmp_path / kept).parent.mkdir(parents=True)
+    (tmp_path / kept).touch()
+    with pytest.raises(ValueError, match='begun with another config: optimizer.learning_rate: 0.3 -> 0.01'):
+        workdir.check_config(config, tmp_path, held=[])
+
+
 # ---- own modules ---------------------------------------------------------------------------------------------
 
 

@@ -5,6 +5,7 @@ Whoever writes a fold holds its lock, the file `.<fold>.lock` (files/locks.py). 
 
 import contextlib
 import json
+import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -62,28 +63,61 @@ def alone(workdir: Path, folds: Sequence[str]) -> Iterator[None]:
 # ---- what it was begun with ----------------------------------------------------------------------------------
 
 
-def check_config(config: Any, workdir: Path, module: nn.Module | None = None, batch: Any = None) -> None:
+def check_config(
+    config: Any,
+    workdir: Path,
+    module: nn.Module | None = None,
+    batch: Any = None,
+    *,
+    held: Sequence[str] | None = None,
+) -> None:
     """Writes config.json into a new workdir; ValueError where an existing one differs in what changes numbers.
 
-    module: one's own instead of the config's, with a `batch` of its data (experiment.example_batch).
+    module: one's own instead of the config's, with a `batch` of its data (program.example_batch). held: the folds whose
+    locks are held. A run that ended before anything was kept of it, such as one without enough memory, is begun anew
+    with the changed config then; others could be at work on folds that are not held.
     """
     path = workdir / 'config.json'
     if not path.is_file():
         if (workdir / 'results.json').is_file():
             raise ValueError(f'{workdir} has results but no config.json to compare: take a new --workdir, or remove it')
-        if jax.process_index() == 0:
-            workdir.mkdir(parents=True, exist_ok=True)
-            own = {own_module.KEY: own_module.describe(module, batch)} if module is not None else {}
-            write_json(path, {**config.to_dict(), **own}, sealed=True)
+        _write_config(path, config, module, batch)
         return
     saved = with_defaults(_read_object(path, NEEDED))
-    own_module.check(saved.pop(own_module.KEY, None), module, workdir)
+    entry, fault = saved.pop(own_module.KEY, None), None
     changed = [one for one in config_differences(saved, config.to_dict()) if not may_change(one.key)]
+    try:
+        own_module.check(entry, module, workdir)
+    except ValueError as error:
+        fault = error
+    if (changed or fault) and held is not None and _is_untouched(workdir, held):
+        if jax.process_index() == 0:
+            what = 'module' if fault else f'config ({"; ".join(map(str, changed))})'
+            print(f'{workdir} is begun anew: nothing was kept of a run with another {what}', file=sys.stderr)
+        _write_config(path, config, module, batch)
+        return
+    if fault:
+        raise fault
     if changed:
         raise ValueError(
             f'{workdir} was begun with another config: {"; ".join(map(str, changed))}. '
             'Take a new --workdir, or the old values to resume'
         )
+
+
+def _write_config(path: Path, config: Any, module: nn.Module | None, batch: Any) -> None:
+    if jax.process_index() == 0:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        own = {own_module.KEY: own_module.describe(module, batch)} if module is not None else {}
+        write_json(path, {**config.to_dict(), **own}, sealed=True)
+
+
+def _is_untouched(workdir: Path, held: Sequence[str]) -> bool:
+    """Whether no run has left a checkpoint, a curve or a result here, or could be about to beside the `held` folds."""
+    if {path.name for path in workdir.glob('.*.lock')} - {f'.{fold}.lock' for fold in held}:
+        return False
+    kept = ('results.json', 'curve.json', 'predictions/*', 'checkpoints/*')
+    return not any(next(workdir.glob(f'**/{pattern}'), None) for pattern in kept)
 
 
 class Difference(NamedTuple):
