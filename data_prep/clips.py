@@ -33,7 +33,6 @@ from data_prep.pool import (
     run_command,
     summary,
 )
-from mmer_jax import pretrained
 from mmer_jax.data.records import RecordWriter, Schema
 from mmer_jax.data.schema import MODALITIES
 from mmer_jax.media import MediaError, audio, faces
@@ -245,8 +244,12 @@ def _config_for(readers: Sequence[Reader], kind: str) -> str:
 
 def fine_tuning_of(weights: str) -> str:
     """The config, and what is set in it, that fine-tunes the text encoder whose token ids were stored."""
+    from mmer_jax import pretrained  # brings jax, for which other clips do not wait
+
     family = pretrained.read_source(weights).get('family', 'bert')
-    variant = 'minilm' if 'minilm' in weights.lower() else family  # whose sentence vectors are means
+    variant = (
+        'minilm' if family == 'bert' and 'minilm' in Path(weights).name.lower() else family
+    )  # its vectors are means
     return f'configs/own_fine_tuned.py:{variant} --config.pretrained.encoder={weights}'
 
 

@@ -34,7 +34,7 @@ from mmer_jax.data.records import Feature, Label, RecordWriter, Schema, encode_f
 from mmer_jax.data.schema import MODALITIES
 from mmer_jax.media import audio, video
 from mmer_jax.media.tokens import TextTokenizer
-from mmer_jax.pretrained import find_tokenizer
+from mmer_jax.pretrained import find_tokenizer, read_source
 from mmer_jax.readers.sound import PCM_SCALE, as_int16
 from mmer_jax.settings import ranges
 
@@ -269,7 +269,13 @@ def _print_report(report: Report, output: Path, settings: Settings) -> None:
         print(f'      python -m data_prep.look {output} --output grid.png')
     for m, config in CONFIGS.items():
         if m in settings.modalities:
-            print(f'      python -m mmer_jax.main --config=configs/{config}.py --config.data.directory={output}')
+            weights = ''
+            if m == 'text':
+                family = read_source(settings.tokenizer).get('family', 'bert')
+                config, weights = f'{family}_iemocap', f' --config.pretrained.encoder={settings.tokenizer}'
+            print(
+                f'      python -m mmer_jax.main --config=configs/{config}.py --config.data.directory={output}{weights}'
+            )
 
 
 def _compare(classes: Counter, sessions: Counter, settings: Settings) -> None:

@@ -260,7 +260,7 @@ def work(arguments: argparse.Namespace) -> None:
     print_report(report, arguments.output)
     config = 'configs/mfsa_mosi_text_audio.py'
     if arguments.tokenizer:
-        minilm = 'minilm' in arguments.tokenizer.lower()
+        minilm = arguments.tokenizer == 'all-minilm-l6-v2'  # the weights that this config names
         config = 'configs/minilm_mosi_text.py' if minilm else fine_tuning_of(arguments.tokenizer)
     print(f'      python -m mmer_jax.main --config={config} --config.data.directory={arguments.output}')
 

@@ -12,11 +12,12 @@ from ml_collections import ConfigDict
 
 from mmer_jax.data.folds import SPLITS
 from mmer_jax.data.records import RecordSource
-from mmer_jax.run import sharding
+from mmer_jax.run import sharding, warm_start
 from mmer_jax.run.compiling import shapes_of
 from mmer_jax.run.inner_folds import inner_of
 from mmer_jax.run.program import FoldData, Program, load_fold, make_model, make_program, takes_turns
 from mmer_jax.run.step import variables_of
+from mmer_jax.run.workdir import is_untouched
 from mmer_jax.settings import shown
 from mmer_jax.train import completed, folds_to_run
 
@@ -28,6 +29,7 @@ def lines(config: ConfigDict, workdir: str | Path, folds: Sequence[int] | None =
     """
     config = completed(config)
     source, all_folds, chosen = folds_to_run(config, folds)
+    warm_start.check_starts(config, [all_folds[number] for number in chosen], source)
     fold_data = load_fold(config, source, all_folds[chosen[0]], statistics={})
     program = make_program(config, make_model(config, source), fold_data)
     yield f'Dry run of {workdir} ({_state_of(Path(workdir))}): nothing is trained, and nothing written there'
@@ -123,7 +125,9 @@ def _available(device: jax.Device) -> str:
 def _state_of(workdir: Path) -> str:
     if (workdir / 'results.json').is_file():
         return 'finished'
-    return 'begun, the run would go on' if (workdir / 'config.json').is_file() else 'new'
+    if not (workdir / 'config.json').is_file():
+        return 'new'
+    return 'begun, nothing was kept yet' if is_untouched(workdir) else 'begun, the run would go on'
 
 
 def _count(tree: Any) -> int:

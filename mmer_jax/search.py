@@ -32,7 +32,7 @@ from mmer_jax.metrics import is_better_high
 from mmer_jax.results import page
 from mmer_jax.results import trials as trials_of
 from mmer_jax.results.runs import flat
-from mmer_jax.run import cache
+from mmer_jax.run import cache, warm_start
 from mmer_jax.run.choices import Range
 from mmer_jax.run.inner_folds import Programs, choose_epochs
 from mmer_jax.run.loop import AfterEpoch, finished_loop
@@ -162,7 +162,8 @@ def search(
     if not config.search:
         raise ValueError(f'config.search is empty: name what to vary, each as {space.WORDS}')
     whole, folder = train.completed(changed(config, {})), Path(workdir)
-    train.folds_to_run(whole, None)  # what is wrong for all trials ends the search before the first
+    source, folds, _ = train.folds_to_run(whole, None)  # what is wrong for all trials ends the search before the first
+    warm_start.check_starts(whole, folds, source)
     metric, higher = whole.selection.metric, is_better_high(whole.selection.metric)
     facts = {'format': 1, 'version': __version__, 'command': call, 'config': config.to_dict(), 'metric': metric}
     facts |= {'higher': higher, 'trials': [], 'importance': {}}

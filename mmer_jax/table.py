@@ -35,6 +35,7 @@ from mmer_jax.results.table_config import OTHER_SPLITS, Row, Table, TableError, 
 from mmer_jax.results.table_page import Outcome, csv_rows, draw_bars, notes, table_of
 from mmer_jax.results.tests_page import of_table
 from mmer_jax.run import cache
+from mmer_jax.run.workdir import is_untouched
 from mmer_jax.settings import command, ranges
 
 # ---- what is there, and running what is not ------------------------------------------------------------------
@@ -48,6 +49,8 @@ def look(config: ConfigDict | None, folder: Path) -> Outcome:
     if not (folder / 'config.json').is_file():
         if results.is_file():
             return Outcome('failed', f'{folder} has results but no config.json to compare; remove the folder')
+        return Outcome('not run')
+    if is_untouched(folder):  # also of another config: training begins it anew
         return Outcome('not run')
     try:
         train.check_config(train.completed(config), folder)

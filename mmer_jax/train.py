@@ -66,6 +66,7 @@ def train_and_evaluate(
     rows, described, programs, tell = [], None, Programs(config, module), True
     with alone(workdir, unfinished):
         check_config(config, workdir, model, example, held=unfinished)
+        warm_start.check_starts(config, [fold for fold in all_folds if fold.name in unfinished], source)
         origin = provenance.Provenance(source) if unfinished and jax.process_index() == 0 else None
         origins = []
         for number in chosen:

@@ -87,7 +87,8 @@ def test_four_classes_of_five_sessions(release, prepared):
     assert 'note: the full release has 5531: neutral 1708, happy 1636, angry 1103, sad 1084' in printed
     assert 'skipped: 0' in printed
     assert f'next: python -m mmer_jax.records verify {records.directory}' in printed
-    assert f'--config=configs/bert_iemocap.py --config.data.directory={records.directory}' in printed
+    command = f'--config=configs/bert_iemocap.py --config.data.directory={records.directory}'
+    assert f'{command} --config.pretrained.encoder=' in printed
 
 
 def test_columns(prepared):

@@ -115,10 +115,14 @@ def test_words_of_the_training_split_get_a_dimension_each(which, source, tmp_pat
             assert vectors[place].any() == (word in {'good', 'film'})
 
 
-def test_token_ids_of_a_pretrained_model(source, tmp_path, capsys):
+def test_token_ids_of_a_pretrained_model(source, tmp_path, capsys, monkeypatch):
     folder = write_tokenizer(tmp_path / 'tiny_bert')
     assert run(source, tmp_path / 'out', '--tokenizer', str(folder)) == 0
-    assert 'configs/minilm_mosi_text.py' in capsys.readouterr().out
+    assert f'configs/own_fine_tuned.py:bert --config.pretrained.encoder={folder}' in capsys.readouterr().out
+    write_tokenizer(tmp_path / 'all-minilm-l6-v2')
+    monkeypatch.setenv('MMER_PRETRAINED', str(tmp_path))
+    assert run(source, tmp_path / 'minilm', '--tokenizer', 'all-minilm-l6-v2') == 0
+    assert '--config=configs/minilm_mosi_text.py --config.data.directory' in capsys.readouterr().out
     records, manifest = RecordSource(tmp_path / 'out'), RecordSource(tmp_path / 'out').manifest
     assert records.schema.info['tokenizer'] == 'tiny_bert'
     tokenizer = TextTokenizer(folder)

@@ -90,12 +90,28 @@ def inner(tiny, start, tmp_path, **changes):
     return chosen(tmp_path / 'both', 0, 0)['text_lstm']
 
 
-def test_inner_folds_begin_with_a_run_on_other_records(tiny, tmp_path):
-    other = config_of(write_dataset(tmp_path / 'other', prefix='review'), ('text',), seeds=1)
-    other.protocol = ConfigDict({'name': 'official_split', 'options': {}})
-    train_and_evaluate(other, tmp_path / 'other_run')
-    before = finished.chosen_variables(finished.open_run(tmp_path / 'other_run'))['params']['text_lstm']
-    after = inner(tiny, tmp_path / 'other_run', tmp_path)
+@pytest.fixture(scope='module')
+def reviews(tmp_path_factory):
+    """A run of one split on records of another corpus, whose speakers have the same numbers; by inner folds itself."""
+    folder = tmp_path_factory.mktemp('reviews')
+    config = config_of(write_dataset(folder / 'data', name='reviews', prefix='review'), ('text',), seeds=1)
+    config.selection.folds = 2
+    config.protocol = ConfigDict({'name': 'official_split', 'options': {}})
+    train_and_evaluate(config, folder / 'run')
+    return folder / 'run'
+
+
+def test_inner_folds_begin_with_a_run_on_other_records(tiny, reviews, tmp_path, monkeypatch):
+    begun, part = [], warm_start.chosen_part
+
+    def noted(where, fold_data, seeds):
+        begun.append(fold_data.fold.name)
+        return part(where, fold_data, seeds)
+
+    monkeypatch.setattr(warm_start, 'chosen_part', noted)
+    before = finished.chosen_variables(finished.open_run(reviews))['params']['text_lstm']
+    after = inner(tiny, reviews, tmp_path)
+    assert begun == ['inner_0', 'inner_1', 'fold_0']
     for a, b in zip(jax.tree.leaves(before), jax.tree.leaves(after), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-6)
 
@@ -103,15 +119,37 @@ def test_inner_folds_begin_with_a_run_on_other_records(tiny, tmp_path):
 @pytest.mark.parametrize(
     ('folder', 'message'),
     [
-        ('fold_0', 'trained or selected on 20 of the 20 records that fold .fold_0. has inner folds validate on'),
-        ('fold_1', 'trained or selected on 20 of the 20 records that fold .fold_0. tests on'),
-        ('', 'has the folds 0, 1: choose one'),
+        ('fold_0', 'fold .fold_0. validate on, or it tests, 20 records and 4 speakers that its model was trained on'),
+        ('fold_1', 'fold .fold_0. validate on, or it tests, '),
+        ('', 'text has 2 folds: inner folds begin with one, on other records than theirs, such as .*fold_0:text_lstm'),
     ],
 )
 def test_inner_folds_refuse_a_run_on_their_records_before_the_first_is_trained(tiny, text, tmp_path, folder, message):
     with pytest.raises(ValueError, match=message):
         inner(tiny, text / folder, tmp_path)
-    assert not list((tmp_path / 'both').rglob('metrics.jsonl'))
+    assert not list((tmp_path / 'both').rglob('statistics.npz'))
+
+
+def test_inner_folds_refuse_speakers_that_the_start_heard_under_other_names_of_records(tiny, tmp_path):
+    other = config_of(write_dataset(tmp_path / 'other', name='tiny_again', prefix='take'), ('text',), seeds=1)
+    other.protocol = ConfigDict({'name': 'official_split', 'options': {}})
+    train_and_evaluate(other, tmp_path / 'run')
+    with pytest.raises(ValueError, match='it tests, [0-9] speakers that its model was trained on'):
+        inner(tiny, tmp_path / 'run', tmp_path)
+
+
+def test_what_a_start_began_with_counts_too(tiny, text, tmp_path):
+    """Two runs back somebody was trained on the tested records."""
+    between = config_of(write_dataset(tmp_path / 'data', name='reviews', prefix='review'), ('text',), seeds=1)
+    between.protocol = ConfigDict({'name': 'official_split', 'options': {}})
+    between.start_from = ConfigDict({'text_lstm': f'{text / "fold_1"}:text_lstm'})
+    train_and_evaluate(between, tmp_path / 'between')
+    with pytest.raises(ValueError, match='fold_1: inner folds .* 4 speakers that its model was trained on'):
+        inner(tiny, tmp_path / 'between', tmp_path)
+    config = config_of(tiny, ('text', 'vision'))
+    config.start_from = ConfigDict({'text_lstm': f'{tmp_path / "between"}:text_lstm'})
+    with pytest.raises(ValueError, match='fold_1 was trained on .* records of fold'):
+        train_and_evaluate(config, tmp_path / 'plain')
 
 
 TABLE = """

@@ -57,34 +57,54 @@ def files(folder):
 
 def test_a_run_of_which_nothing_was_kept_is_begun_anew_with_what_was_changed(tiny, finished, tmp_path, capsys):
     """Such as one that had no memory for its first batch, or a start that is not there."""
+    folder, other = tmp_path / 'run', MeanModel(dropout=0.5)
     with small_run.stopped_at(1):
-        run(tiny, tmp_path / 'run', MeanModel(dropout=0.5), optimizer__learning_rate=0.3)
-    assert (tmp_path / 'run' / 'metrics.jsonl').is_file()
-    with (
-        pytest.raises(ValueError, match='another module|another config'),
-        hold(tmp_path / 'run' / '.fold_7.lock', tmp_path),
-    ):
-        run(tiny, tmp_path / 'run')  # somebody else may be about to train there
+        run(tiny, folder, other, protocol__name='leave_speakers_out', protocol__options={'folds': 2})
+    assert (folder / 'fold_0' / 'metrics.jsonl').is_file()
+    (folder / 'fold_0' / 'tracker.json').write_text('{}')
+    (folder / 'notes.txt').touch()
+    (folder / '.fold_1.lock').touch()  # of a killed process
+    with pytest.raises(ValueError, match='another module'), hold(folder / '.fold_7.lock', tmp_path):
+        run(tiny, folder)  # somebody may be about to train there
     capsys.readouterr()
-    run(tiny, tmp_path / 'run')
-    assert 'is begun anew: nothing was kept of a run with another module' in capsys.readouterr().err
-    assert read_json(tmp_path / 'run' / 'config.json') == read_json(finished / 'config.json')
-    names = ('metrics.jsonl', 'predictions/test.npz')
-    assert all((tmp_path / 'run' / name).read_bytes() == (finished / name).read_bytes() for name in names)
+    run(tiny, folder)
+    assert re.search(r'begun anew: nothing was kept .*\(another module; protocol.name: ', capsys.readouterr().err)
+    names = ('config.json', 'metrics.jsonl', 'predictions/test.npz')
+    assert all((folder / name).read_bytes() == (finished / name).read_bytes() for name in names)
+    assert {path.name for path in folder.iterdir()} == {*(path.name for path in finished.iterdir()), 'notes.txt'}
 
 
-@pytest.mark.parametrize('kept', ['checkpoints/3', 'fold_0/results.json', 'inner_0/curve.json'])
+@pytest.mark.parametrize('kept', ['checkpoints/3', 'fold_0/results.json', 'fold_1/inner_0/curve.json', 'fold_2 ->'])
 def test_what_was_kept_of_a_run_holds_it_to_its_config(tiny, tmp_path, kept, capsys):
-    config = small_config(tiny)
-    workdir.check_config(config, tmp_path, held=[])
-    changed = small_config(tiny, optimizer__learning_rate=0.3)
-    workdir.check_config(changed, tmp_path, held=[])
-    assert 'with another config (optimizer.learning_rate: 0.01 -> 0.3)' in capsys.readouterr().err
-    assert read_json(tmp_path / 'config.json')['optimizer']['learning_rate'] == 0.3
-    (tmp_path / kept).parent.mkdir(parents=True)
-    (tmp_path / kept).touch()
+    config, changed = small_config(tiny), small_config(tiny, optimizer__learning_rate=0.3)
+    workdir.check_config(config, tmp_path / 'run', held=[])
+    workdir.check_config(changed, tmp_path / 'run', held=[])
+    assert 'was begun there (optimizer.learning_rate: 0.01 -> 0.3)' in capsys.readouterr().err
+    assert read_json(tmp_path / 'run' / 'config.json')['optimizer']['learning_rate'] == 0.3
+    path = tmp_path / 'run' / kept.removesuffix(' ->')
+    if path != tmp_path / 'run' / kept:
+        path.symlink_to(tmp_path)
+    else:
+        path.parent.mkdir(parents=True)
+        path.touch()
     with pytest.raises(ValueError, match='begun with another config: optimizer.learning_rate: 0.3 -> 0.01'):
-        workdir.check_config(config, tmp_path, held=[])
+        workdir.check_config(config, tmp_path / 'run', held=[])
+
+
+def test_a_config_that_another_process_may_have_read_meanwhile_stays(tiny, tmp_path, monkeypatch):
+    config, changed = small_config(tiny), small_config(tiny, optimizer__learning_rate=0.3)
+    workdir.check_config(config, tmp_path, held=['fold_0'])
+    before, write = (tmp_path / 'config.json').read_bytes(), workdir._write_config
+    with contextlib.ExitStack() as stack:
+
+        def beside(*arguments):
+            write(*arguments)
+            stack.enter_context(hold(tmp_path / '.fold_1.lock', tmp_path))
+
+        monkeypatch.setattr(workdir, '_write_config', beside)
+        with pytest.raises(ValueError, match='begun with another config'):
+            workdir.check_config(changed, tmp_path, held=['fold_0'])
+    assert (tmp_path / 'config.json').read_bytes() == before
 
 
 # ---- own modules ---------------------------------------------------------------------------------------------

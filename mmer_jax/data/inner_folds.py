@@ -14,6 +14,7 @@ from mmer_jax.data.folds import Fold, Manifest
 from mmer_jax.data.protocols import natural
 
 NOBODY = np.zeros(0, np.int64)
+NAME = 'inner_'
 BY_SESSION = 'leave_sessions_out'  # speakers of a session talk with each other there
 
 
@@ -65,5 +66,5 @@ def inner_folds(
     for number in range(count):
         held = rows & np.isin(group, dealt[number::count])
         train, validation = (np.sort(np.asarray(manifest['record'])[part]) for part in (rows & ~held, held))
-        found.append(Fold(f'inner_{number}', train, validation, NOBODY, fold.marks))
+        found.append(Fold(f'{NAME}{number}', train, validation, NOBODY, fold.marks))
     return found

@@ -21,7 +21,6 @@ from mmer_jax.data.inner_folds import inner_folds
 from mmer_jax.data.records import RecordSource
 from mmer_jax.files import read_json, write_json
 from mmer_jax.metrics import is_better_high
-from mmer_jax.run import warm_start
 from mmer_jax.run.loop import AfterEpoch, Measured, finished_loop
 from mmer_jax.run.program import FoldData, Program, load_fold, make_program
 from mmer_jax.run.selection import Chosen, Curves, Selection
@@ -118,15 +117,11 @@ def choose_epochs(
     tell: bool = False,
     after_epoch: Callable[[int], AfterEpoch] | None = None,
 ) -> Choice:
-    """Trains the inner folds of a fold below its folder, from where they stand.
-
-    ValueError as data.inner_folds and warm_start.check_starts.
+    """Trains the inner folds of a fold below its folder, from where they stand; ValueError as data.inner_folds.
 
     after_epoch: number of an inner fold -> what is called after each of its epochs.
     """
     inner, curves = inner_of(config, source, fold), []
-    if not all((folder / one.name / FILE).is_file() for one in inner):
-        warm_start.check_starts(config, fold, source)
     for number, one in enumerate(inner):
         after = after_epoch(number) if after_epoch else None  # also of one that is done: it is counted
         path = folder / one.name / FILE

@@ -12,7 +12,7 @@ records can be begun with.
 """
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,9 @@ from ml_collections import ConfigDict
 
 from mmer_jax import pretrained
 from mmer_jax.data.folds import Fold
-from mmer_jax.data.leakage import check_unseen
+from mmer_jax.data.inner_folds import NAME as INNER
+from mmer_jax.data.leakage import Seen, check_unseen
+from mmer_jax.data.other_data import same_corpus
 from mmer_jax.data.records import RecordSource
 from mmer_jax.media.textfile import read_json, read_lines
 from mmer_jax.run import finished, sharding
@@ -74,22 +76,48 @@ def begin(config: ConfigDict, fold_data: FoldData, state: TrainState, mesh: Any,
     return state.replace(params=params, model_state={**state.model_state, **placed}, average=average)
 
 
-def check_starts(config: ConfigDict, fold: Fold, source: RecordSource) -> None:
-    """ValueError where a run of config.start_from cannot be the start of the inner folds of a `merged` fold.
+def check_starts(config: ConfigDict, folds: Sequence[Fold], source: RecordSource) -> None:
+    """ValueError where inner folds of these folds would begin with a run that saw their records or speakers.
 
-    Said before the first of them is trained: the final training, which tests, begins when all of them are done.
+    Each record of a fold is tested, or validates an inner fold. Said before the first is trained: the final training,
+    which tests, begins when all inner ones are done. A record of the same id counts whatever its data set is called, a
+    speaker within one corpus only, for speakers of others have the same numbers.
     """
-    for where in config.start_from.values():
-        run = finished.open_run(where.partition(':')[0])  # of one split: folds of other records are not ours
-        trained_on = np.concatenate([run.fold_data.fold.train, run.fold_data.fold.validation])
-        known = set(run.fold_data.source.manifest['id'][trained_on].tolist())
-        for split, does in (('test', 'tests on'), ('train', 'has inner folds validate on')):
-            ids = source.manifest['id'][getattr(fold, split)].tolist()
-            if seen := [name for name in ids if name in known]:
-                raise ValueError(
-                    f'{where} was trained or selected on {len(seen)} of the {len(ids)} records that fold {fold.name!r} '
-                    f'{does}, such as {seen[0]}: with config.selection.folds begin with a run on other records'
-                )
+    if not config.selection.folds:
+        return  # chosen_part compares each fold with the same fold of the start
+    for fold in folds:
+        own = np.isin(np.arange(len(source)), np.concatenate([fold.train, fold.validation, fold.test]))
+        for where in config.start_from.values():
+            for name, run in runs_behind(where, INNER):
+                seen = Seen.of(source, run.fold_data.fold, run.fold_data.source)
+                same = same_corpus(run.fold_data.source.schema.name, source.schema.name)
+                words = Seen(seen.records & own, seen.speakers & own & same).words(source)
+                if words:
+                    raise ValueError(
+                        f'{name}: inner folds (config.selection.folds) of fold {fold.name!r} validate on, or it tests, '
+                        f'{words}. Begin with a run on other records, or without inner folds'
+                    )
+
+
+def runs_behind(where: str, fold: str) -> Iterator[tuple[str, finished.Run]]:
+    """(workdir, run) of a start, in the same fold, and of what it began with itself, and so on.
+
+    ValueError where one is not there any more: what it saw is unknown then.
+    """
+    workdir, _, path = where.partition(':')
+    folder, inner = Path(workdir) / fold, fold.startswith(INNER)
+    if inner and len(runs := finished.open_runs(workdir)) > 1:
+        raise ValueError(
+            f'{workdir} has {len(runs)} folds: inner folds begin with one, on other records than theirs, such as '
+            f'{runs[0].folder}:{path}'
+        )
+    run = finished.open_run(folder if folder.is_dir() and not inner else workdir)
+    yield workdir, run
+    for other in run.config.start_from.values():
+        try:
+            yield from runs_behind(other, run.fold_data.fold.name)
+        except ValueError as error:
+            raise ValueError(f'{workdir} began with {other}, and what that saw cannot be read: {error}') from error
 
 
 def begun_anew(before: Tree, after: Tree, paths: Sequence[str]) -> list[str]:
@@ -149,11 +177,10 @@ def vocabulary_of(folder: Path) -> dict[str, int] | None:
 
 def chosen_part(where: str, fold_data: FoldData, seeds: np.ndarray) -> dict[str, Tree]:
     """'WORKDIR:module/path' -> {'params': subtree, ...} of the same fold, each array with a leading seed axis."""
-    workdir, _, path = where.partition(':')
-    folder = Path(workdir) / fold_data.fold.name
-    run = finished.open_run(folder if folder.is_dir() else workdir)
-    own = run.fold_data
-    check_unseen(own.fold, own.source, fold_data.fold, fold_data.source, where)
+    path = where.partition(':')[2]
+    (_, run), *before = runs_behind(where, fold_data.fold.name)
+    for name, one in ((where, run), *before):
+        check_unseen(one.fold_data.fold, one.fold_data.source, fold_data.fold, fold_data.source, name)
     known = range(run.config.seed, run.config.seed + run.config.seeds)
     parts = []
     for seed in seeds.tolist():

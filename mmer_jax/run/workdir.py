@@ -5,6 +5,7 @@ Whoever writes a fold holds its lock, the file `.<fold>.lock` (files/locks.py). 
 
 import contextlib
 import json
+import shutil
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -17,7 +18,7 @@ from jax.experimental import multihost_utils
 from ml_collections import ConfigDict
 
 from mmer_jax.files import read_json, write_json
-from mmer_jax.files.locks import InUse, hold
+from mmer_jax.files.locks import InUse, clear, hold
 from mmer_jax.files.older_configs import with_defaults
 from mmer_jax.run import own_module
 
@@ -74,8 +75,8 @@ def check_config(
     """Writes config.json into a new workdir; ValueError where an existing one differs in what changes numbers.
 
     module: one's own instead of the config's, with a `batch` of its data (program.example_batch). held: the folds whose
-    locks are held. A run that ended before anything was kept of it, such as one without enough memory, is begun anew
-    with the changed config then; others could be at work on folds that are not held.
+    locks this process holds. Where nothing was kept of what was begun, as of a run without enough memory, it is begun
+    anew with the changed config then; a run of several processes never is, for they would have to agree.
     """
     path = workdir / 'config.json'
     if not path.is_file():
@@ -86,23 +87,26 @@ def check_config(
     saved = with_defaults(_read_object(path, NEEDED))
     entry, fault = saved.pop(own_module.KEY, None), None
     changed = [one for one in config_differences(saved, config.to_dict()) if not may_change(one.key)]
+    words = '; '.join(map(str, changed))
+    if changed:
+        fault = ValueError(
+            f'{workdir} was begun with another config: {words}. Take a new --workdir, or the old values to resume'
+        )
     try:
         own_module.check(entry, module, workdir)
     except ValueError as error:
-        fault = error
-    if (changed or fault) and held is not None and _is_untouched(workdir, held):
-        if jax.process_index() == 0:
-            what = 'module' if fault else f'config ({"; ".join(map(str, changed))})'
-            print(f'{workdir} is begun anew: nothing was kept of a run with another {what}', file=sys.stderr)
-        _write_config(path, config, module, batch)
+        fault, words = error, '; '.join(filter(None, ('another module', words)))
+    if fault is None:
         return
-    if fault:
+    if held is None or jax.process_count() > 1 or not is_untouched(workdir, held):
         raise fault
-    if changed:
-        raise ValueError(
-            f'{workdir} was begun with another config: {"; ".join(map(str, changed))}. '
-            'Take a new --workdir, or the old values to resume'
-        )
+    before = path.read_bytes()
+    _write_config(path, config, module, batch)
+    if not is_untouched(workdir, held):  # whoever took a lock meanwhile may have read the old one
+        path.write_bytes(before)
+        raise fault
+    print(f'{workdir} is begun anew: nothing was kept of what was begun there ({words})', file=sys.stderr)
+    _sweep(workdir)
 
 
 def _write_config(path: Path, config: Any, module: nn.Module | None, batch: Any) -> None:
@@ -112,12 +116,36 @@ def _write_config(path: Path, config: Any, module: nn.Module | None, batch: Any)
         write_json(path, {**config.to_dict(), **own}, sealed=True)
 
 
-def _is_untouched(workdir: Path, held: Sequence[str]) -> bool:
-    """Whether no run has left a checkpoint, a curve or a result here, or could be about to beside the `held` folds."""
-    if {path.name for path in workdir.glob('.*.lock')} - {f'.{fold}.lock' for fold in held}:
+def is_untouched(workdir: Path, held: Sequence[str] = ()) -> bool:
+    """Whether no run has kept a checkpoint, a curve or a result here, and none is at work but on the `held` folds."""
+    for path in workdir.glob('.*.lock'):
+        if path.name not in {f'.{fold}.lock' for fold in held}:
+            clear(path)  # a killed process left it
+            if path.exists():
+                return False
+    folders = _folders(workdir)
+    if any(folder.is_symlink() for folder in folders):  # it lies elsewhere, and who else uses it is unknown
         return False
-    kept = ('results.json', 'curve.json', 'predictions/*', 'checkpoints/*')
-    return not any(next(workdir.glob(f'**/{pattern}'), None) for pattern in kept)
+    kept = ('results.json', 'curve.json', 'checkpoints/*', 'predictions/*')
+    return not any(any(folder.glob(pattern)) for folder in folders for pattern in kept)
+
+
+def _folders(workdir: Path) -> list[Path]:
+    """Those of the folds and inner folds below a workdir, the inner ones first, and itself."""
+    folds = [*workdir.glob('fold_*'), workdir]
+    return [*(inner for fold in folds for inner in fold.glob('inner_*')), *folds]
+
+
+def _sweep(workdir: Path) -> None:
+    """Removes what a run writes before it keeps anything, for curves and folds of another config would be read."""
+    for folder in _folders(workdir):
+        for name in ('metrics.jsonl', 'timing.jsonl', 'statistics.npz', 'tracker.json'):
+            (folder / name).unlink(missing_ok=True)
+        if (folder / 'tensorboard').is_dir():
+            shutil.rmtree(folder / 'tensorboard')
+        for empty in (folder / 'checkpoints', folder):
+            with contextlib.suppress(OSError):  # it is not there, or holds what no run wrote
+                empty.rmdir()
 
 
 class Difference(NamedTuple):
