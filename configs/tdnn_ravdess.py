@@ -8,7 +8,7 @@ SpecAugment, shifts, tempo and noise on the frames, label smoothing, AdamW on a 
 folds of four actors (of actors 1 to 20 five), two other actors validate: the epoch is that of the least loss there,
 less noisy than accuracy. docs/reproduce_cfn_sr.md has what was tried, and the rows beside it.
 
-Ours: 55.4 ± 0.8 % accuracy (20 actors, three seeds); 10 minutes per seed; memory not measured; CPU, 2 threads.
+Ours: 55.4 ± 0.8 % accuracy (20 actors, three seeds); 10 to 35 minutes per seed; memory not measured; CPU, 2 threads.
 """
 
 from ml_collections import ConfigDict

@@ -4,7 +4,7 @@ import importlib
 import time
 from typing import Any
 
-__version__ = '0.2.0'
+__version__ = '0.3.0.dev0'
 BEGUN = time.perf_counter()  # when the package was first imported: from here a command's imports are measured
 
 
