@@ -50,13 +50,13 @@ def look(config: ConfigDict | None, folder: Path) -> Outcome:
         if results.is_file():
             return Outcome('failed', f'{folder} has results but no config.json to compare; remove the folder')
         return Outcome('not run')
-    if is_untouched(folder):  # also of another config: training begins it anew
-        return Outcome('not run')
     try:
         train.check_config(train.completed(config), folder)
         if results.is_file():
             return Outcome('finished', run=read_run(folder))
     except (ValueError, FileNotFoundError) as error:
+        if is_untouched(folder):  # of another config, and nothing was kept: training begins it anew
+            return Outcome('not run')
         return Outcome('failed', f'{command.one_line(error)} (for a table: take another --output, or remove {folder})')
     folds = sorted(path.parent.name for path in folder.glob('fold_*/results.json'))
     return Outcome('unfinished', f'finished: {", ".join(folds)}' if folds else '')

@@ -251,6 +251,16 @@ def test_an_unexpected_error_is_told_with_its_traceback(place, tmp_path, monkeyp
     assert found['Both faster']['protocol'] == 'not run'
 
 
+def test_a_row_of_which_nothing_was_kept_is_trained_with_what_was_changed(place, tmp_path, trained, capsys):
+    """As after a first try that had no memory."""
+    job = table.Job(read_table(str(place / 'tiny.py')), tmp_path / 'out')
+    train.check_config(job.configs['Both'], tmp_path / 'out' / 'both')
+    assert run(place / 'tiny.py', tmp_path / 'out', '--set', 'epochs=2', '--rows=Both') == 0
+    assert trained == ['both']
+    assert read_json(tmp_path / 'out' / 'both' / 'config.json')['epochs'] == 2
+    assert 'both is begun anew' in capsys.readouterr().err
+
+
 def test_results_of_another_config_are_named_and_not_shown(place, finished, trained, capsys):
     assert run(place / 'tiny.py', finished, '--set', 'epochs=3', '--rows=Both') == 1
     error = capsys.readouterr().err
