@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from types import SimpleNamespace
 
 import jax
 import numpy as np
@@ -14,7 +15,7 @@ from mmer_jax.data.leakage import check_unseen
 from mmer_jax.data.records import Feature, Label, RecordSource, RecordWriter, Schema
 from mmer_jax.results.table_config import TableError, read_table
 from mmer_jax.run import finished, warm_start
-from mmer_jax.run.program import folds_of, open_source
+from mmer_jax.run.program import folds_of, load_fold, open_source
 from mmer_jax.train import train_and_evaluate
 from tests.conftest import write_dataset
 from tests.small_run import small_config
@@ -130,26 +131,62 @@ def test_inner_folds_refuse_a_run_on_their_records_before_the_first_is_trained(t
     assert not list((tmp_path / 'both').rglob('statistics.npz'))
 
 
-def test_inner_folds_refuse_speakers_that_the_start_heard_under_other_names_of_records(tiny, tmp_path):
-    other = config_of(write_dataset(tmp_path / 'other', name='tiny_again', prefix='take'), ('text',), seeds=1)
-    other.protocol = ConfigDict({'name': 'official_split', 'options': {}})
-    train_and_evaluate(other, tmp_path / 'run')
-    with pytest.raises(ValueError, match='it tests, [0-9] speakers that its model was trained on'):
-        inner(tiny, tmp_path / 'run', tmp_path)
+@pytest.fixture
+def runs_of(tiny, tmp_path, monkeypatch):
+    """Finished runs as they are opened, without a training: name -> (corpus, prefix of ids, what it began with)."""
+
+    def make(**described):
+        runs = {}
+        for name, (corpus, prefix, starts) in described.items():
+            config = config_of(write_dataset(tmp_path / name, name=corpus, prefix=prefix), ('text',), seeds=1)
+            config.start_from = ConfigDict(starts)
+            source = open_source(config)
+            data = SimpleNamespace(fold=folds_of(config, source)[0], source=source)
+            runs[name] = SimpleNamespace(config=config, fold_data=data, folder=tmp_path / name)
+
+        def opened(workdir):
+            if str(workdir) not in runs:
+                raise ValueError(f'{workdir} is no workdir')
+            return [runs[str(workdir)]]
+
+        monkeypatch.setattr(finished, 'open_runs', opened)
+        monkeypatch.setattr(finished, 'open_run', lambda workdir: opened(workdir)[0])
+
+    return make
 
 
-def test_what_a_start_began_with_counts_too(tiny, text, tmp_path):
-    """Two runs back somebody was trained on the tested records."""
-    between = config_of(write_dataset(tmp_path / 'data', name='reviews', prefix='review'), ('text',), seeds=1)
-    between.protocol = ConfigDict({'name': 'official_split', 'options': {}})
-    between.start_from = ConfigDict({'text_lstm': f'{text / "fold_1"}:text_lstm'})
-    train_and_evaluate(between, tmp_path / 'between')
-    with pytest.raises(ValueError, match='fold_1: inner folds .* 4 speakers that its model was trained on'):
-        inner(tiny, tmp_path / 'between', tmp_path)
-    config = config_of(tiny, ('text', 'vision'))
-    config.start_from = ConfigDict({'text_lstm': f'{tmp_path / "between"}:text_lstm'})
-    with pytest.raises(ValueError, match='fold_1 was trained on .* records of fold'):
-        train_and_evaluate(config, tmp_path / 'plain')
+def check(tiny, start, **changes):
+    config = config_of(tiny, ('text',), start_from={'text_lstm': start}, **changes)
+    source = open_source(config)
+    folds = folds_of(config, source)
+    warm_start.check_starts(config, folds, source)
+    return config, source, folds
+
+
+def test_inner_folds_refuse_speakers_whose_records_are_called_otherwise_within_a_corpus(tiny, runs_of):
+    runs_of(same=('tiny_again', 'take', {}), other=('reviews', 'take', {}), ids=('reviews', 'clip', {}))
+    check(tiny, 'other:x', selection__folds=2)
+    check(tiny, 'same:x')  # without inner folds chosen_part compares, fold by fold
+    with pytest.raises(ValueError, match='same: inner folds .* it tests, 4 speakers that its model was trained on'):
+        check(tiny, 'same:x', selection__folds=2)
+    with pytest.raises(ValueError, match='ids: inner folds .* [0-9]+ records that its model was trained on'):
+        check(tiny, 'ids:x', selection__folds=2)
+
+
+def test_what_a_start_began_with_counts_too(tiny, runs_of):
+    """Two runs back somebody was trained on the tested records, or nobody can tell."""
+    runs_of(
+        first=('tiny_again', 'clip', {}),
+        between=('reviews', 'review', {'text_lstm': 'first:x'}),
+        lost=('reviews', 'review', {'text_lstm': 'nowhere:x'}),
+    )
+    with pytest.raises(ValueError, match='first: inner folds .* [0-9]+ records and 4 speakers'):
+        check(tiny, 'between:x', selection__folds=2)
+    with pytest.raises(ValueError, match='lost began with nowhere:x, and what that saw cannot be read: nowhere is no'):
+        check(tiny, 'lost:x', selection__folds=2)
+    config, source, (_, second) = check(tiny, 'between:x')
+    with pytest.raises(ValueError, match='first was trained on .* records of fold'):
+        warm_start.chosen_part('between:x', load_fold(config, source, second), np.arange(2))
 
 
 TABLE = """
