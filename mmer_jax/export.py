@@ -53,14 +53,15 @@ def work(arguments: argparse.Namespace) -> int:
         )
     from mmer_jax.prediction import clips, exported, load_predictor, model_card
     from mmer_jax.results.runs import read_run
-    from mmer_jax.run import cache, finished
+    from mmer_jax.run import cache
+    from mmer_jax.run.places import workdir_of
 
     cache.keep_programs(keep=not arguments.no_cache)
     exported.check(arguments.output)
     names = ('fold', 'seed', 'calibrate', 'tokenizer', 'glove')
     enrol = clips.find_to_enrol(arguments.enrol, arguments.features)
     predictor = load_predictor(arguments.workdir, enrol=enrol, **{name: getattr(arguments, name) for name in names})
-    run = read_run(finished.workdir_of(arguments.workdir))
+    run = read_run(workdir_of(arguments.workdir))
     folder, program = exported.write(
         arguments.output, predictor, lambda program: model_card.write(predictor, program, run)
     )

@@ -20,8 +20,9 @@ from mmer_jax.media import MediaError
 from mmer_jax.prediction import calibration, enrolling
 from mmer_jax.prediction.memory import MemorySource, one_batch
 from mmer_jax.readers import Clip, Reader, from_info, read_record
-from mmer_jax.run import finished, own_module
+from mmer_jax.run import own_module
 from mmer_jax.run.checkpoint import Checkpoints
+from mmer_jax.run.places import choose_trained, workdir_of
 from mmer_jax.run.program import make_model, read_statistics
 from mmer_jax.run.step import to_evaluate
 from mmer_jax.run.workdir import read_config, read_results
@@ -261,7 +262,7 @@ def load_predictor(
     something that cannot read a clip.
     """
     workdir = Path(workdir)
-    parent = finished.workdir_of(workdir)
+    parent = workdir_of(workdir)
     config, entry = read_config(parent)
     own_module.check(entry, model, parent)
     if calibrate and config.selection.folds:
@@ -269,7 +270,7 @@ def load_predictor(
             f'{parent} was selected by inner folds and trained on its validation records, so none are left to '
             'calibrate on: leave --calibrate out'
         )
-    places = finished.choose_trained(workdir, parent, fold)
+    places = choose_trained(workdir, parent, fold)
     results = {place.name: read_results(place.folder / 'results.json') for place in places}
     inputs = next(iter(results.values())).get('inputs')
     if not inputs:

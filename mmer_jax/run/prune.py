@@ -10,7 +10,7 @@ from pathlib import Path
 
 from mmer_jax.files import replace
 from mmer_jax.run.checkpoint import STATE, SUMS
-from mmer_jax.run.finished import places_of, workdir_of
+from mmer_jax.run.places import places_of, workdir_of
 from mmer_jax.run.workdir import alone, read_results
 
 DROPPED = '.dropped'  # what is being removed is called so first, so that a kill leaves nothing that looks whole
