@@ -247,9 +247,8 @@ def fine_tuning_of(weights: str) -> str:
     from mmer_jax import pretrained  # brings jax, for which other clips do not wait
 
     family = pretrained.read_source(weights).get('family', 'bert')
-    variant = (
-        'minilm' if family == 'bert' and 'minilm' in Path(weights).name.lower() else family
-    )  # its vectors are means
+    means = family == 'bert' and 'minilm' in Path(weights).name.lower()  # its sentence vectors are means of the steps
+    variant = 'minilm' if means else family
     return f'configs/own_fine_tuned.py:{variant} --config.pretrained.encoder={weights}'
 
 

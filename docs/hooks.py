@@ -56,7 +56,10 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 
 
 def on_page_markdown(markdown: str, page, config: MkDocsConfig, files: Files) -> str:
-    """Links of the pages in docs/ to pages outside it; those of the others were changed when they were brought in."""
+    """Links of the pages in docs/ to pages outside it; those of the others were changed when they were brought in.
+
+    On all pages a mean and its deviation stay on one line.
+    """
     lies_in_docs = page.file.generated_by is None
     markdown = relinked(markdown, f'docs/{page.file.src_uri}') if lies_in_docs else markdown
-    return markdown.replace(' ± ', '\u00a0±\u00a0')  # a mean and its deviation stay on one line
+    return markdown.replace(' ± ', '\u00a0±\u00a0')

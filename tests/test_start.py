@@ -132,7 +132,7 @@ def test_inner_folds_refuse_a_run_on_their_records_before_the_first_is_trained(t
 
 
 @pytest.fixture
-def runs_of(tiny, tmp_path, monkeypatch):
+def runs_of(tmp_path, monkeypatch):
     """Finished runs as they are opened, without a training: name -> (corpus, prefix of ids, what it began with)."""
 
     def make(**described):

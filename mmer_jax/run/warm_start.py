@@ -83,20 +83,19 @@ def check_starts(config: ConfigDict, folds: Sequence[Fold], source: RecordSource
     which tests, begins when all inner ones are done. A record of the same id counts whatever its data set is called, a
     speaker within one corpus only, for speakers of others have the same numbers.
     """
-    if not config.selection.folds:
+    if not config.selection.folds or not folds:
         return  # chosen_part compares each fold with the same fold of the start
-    for fold in folds:
-        own = np.isin(np.arange(len(source)), np.concatenate([fold.train, fold.validation, fold.test]))
-        for where in config.start_from.values():
-            for name, run in runs_behind(where, INNER):
-                seen = Seen.of(source, run.fold_data.fold, run.fold_data.source)
-                same = same_corpus(run.fold_data.source.schema.name, source.schema.name)
-                words = Seen(seen.records & own, seen.speakers & own & same).words(source)
-                if words:
-                    raise ValueError(
-                        f'{name}: inner folds (config.selection.folds) of fold {fold.name!r} validate on, or it tests, '
-                        f'{words}. Begin with a run on other records, or without inner folds'
-                    )
+    for name, run in (found for where in config.start_from.values() for found in runs_behind(where, INNER)):
+        seen = Seen.of(source, run.fold_data.fold, run.fold_data.source)
+        same = same_corpus(run.fold_data.source.schema.name, source.schema.name)
+        for fold in folds:
+            own = np.isin(np.arange(len(source)), np.concatenate([fold.train, fold.validation, fold.test]))
+            words = Seen(seen.records & own, seen.speakers & own & same).words(source)
+            if words:
+                raise ValueError(
+                    f'{name}: inner folds (config.selection.folds) of fold {fold.name!r} validate on, or it tests, '
+                    f'{words}. Begin with a run on other records, or without inner folds'
+                )
 
 
 def runs_behind(where: str, fold: str) -> Iterator[tuple[str, finished.Run]]:
@@ -105,13 +104,16 @@ def runs_behind(where: str, fold: str) -> Iterator[tuple[str, finished.Run]]:
     ValueError where one is not there any more: what it saw is unknown then.
     """
     workdir, _, path = where.partition(':')
-    folder, inner = Path(workdir) / fold, fold.startswith(INNER)
-    if inner and len(runs := finished.open_runs(workdir)) > 1:
-        raise ValueError(
-            f'{workdir} has {len(runs)} folds: inner folds begin with one, on other records than theirs, such as '
-            f'{runs[0].folder}:{path}'
-        )
-    run = finished.open_run(folder if folder.is_dir() and not inner else workdir)
+    folder = Path(workdir) / fold
+    if fold.startswith(INNER):
+        run, *others = finished.open_runs(workdir)
+        if others:
+            raise ValueError(
+                f'{workdir} has {1 + len(others)} folds: inner folds begin with one, on other records than theirs, '
+                f'such as {run.folder}:{path}'
+            )
+    else:
+        run = finished.open_run(folder if folder.is_dir() else workdir)
     yield workdir, run
     for other in run.config.start_from.values():
         try:

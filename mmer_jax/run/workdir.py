@@ -17,7 +17,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 from ml_collections import ConfigDict
 
-from mmer_jax.files import read_json, write_json
+from mmer_jax.files import read_json, replace, write_json
 from mmer_jax.files.locks import InUse, clear, hold
 from mmer_jax.files.older_configs import with_defaults
 from mmer_jax.run import own_module
@@ -103,7 +103,7 @@ def check_config(
     before = path.read_bytes()
     _write_config(path, config, module, batch)
     if not is_untouched(workdir, held):  # whoever took a lock meanwhile may have read the old one
-        path.write_bytes(before)
+        replace(path, before)
         raise fault
     print(f'{workdir} is begun anew: nothing was kept of what was begun there ({words})', file=sys.stderr)
     _sweep(workdir)
