@@ -67,7 +67,7 @@ def rows(tiny: bool, folder: Path) -> list[Row]:
             for lengths in ('padded', 'bucketed'):
                 flags = (f'--data={folder / "mosi"}', f'--dtype={dtype}', f'--case={model}:{lengths}', *sizes)
                 name = f'{model}, {lengths}, {dtype}'
-                found.append(Row(name, ('benchmarks.sequence_models', f'--model={model}', *flags), r'\{.*'))
+                found.append(Row(name, ('benchmarks.sequence_models', f'--model={model}', *flags), r'\{".*'))
     seeds, steps = ('2', '2') if tiny else ('10', '50')
     found.append(
         Row(
@@ -126,8 +126,7 @@ def run(row: Row, seconds: float, cache: Path, *, share: str = '') -> tuple[str,
     except subprocess.TimeoutExpired:
         return 'late', ''
     if done.returncode:
-        lines = [line for line in done.stderr.splitlines() if line.strip()]
-        return 'failed', lines[-1] if lines else f'status {done.returncode}'
+        return 'failed', last_line(done)
     found = [
         match[0].strip() for line in (done.stdout + done.stderr).splitlines() if (match := re.match(row.shown, line))
     ]
@@ -156,7 +155,17 @@ def write_data(folder: Path, tiny: bool) -> None:
         f'write_records(Path({str(folder / "mosi")!r}), {tiny})'
     )
     environment = {**os.environ, 'JAX_PLATFORMS': 'cpu'}
-    subprocess.run([sys.executable, '-c', script], cwd=ROOT, env=environment, check=True, capture_output=True)
+    done = subprocess.run(
+        [sys.executable, '-c', script], cwd=ROOT, env=environment, capture_output=True, text=True, check=False
+    )
+    if done.returncode:
+        raise OSError(f'the records to be read were not written: {last_line(done)}')
+
+
+def last_line(done: subprocess.CompletedProcess) -> str:
+    """What a process that failed said last."""
+    lines = [line for line in done.stderr.splitlines() if line.strip()]
+    return lines[-1] if lines else f'status {done.returncode}'
 
 
 def tell(name: str, lines: str) -> None:

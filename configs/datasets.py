@@ -185,6 +185,46 @@ def ravdess_openface(config: ConfigDict) -> None:
     config.seeds = 5
 
 
+def ravdess_log_mel(config: ConfigDict) -> None:
+    """RAVDESS speech as 201 frames of 64 log-mel bands, written by data_prep.ravdess --features log_mel, and one way to
+    train networks on them, chosen as docs/reproduce_cfn_sr.md says. With action units: ravdess_openface_log_mel.
+    """
+    config.modalities = ('audio',)
+    config.data.directory = 'data/ravdess_log_mel_64'
+    config.data.batch_size = 32
+    config.data.eval_batch_size = 120
+    config.data.max_shapes = 1
+    config.data.normalize = ('audio',)
+    config.data.augment = (
+        ('speed', {'modality': 'audio', 'ratio': (0.9, 1.1)}),
+        ('time_shift', {'modality': 'audio', 'steps': 10}),
+        ('frequency_shift', {'modality': 'audio', 'bins': 2.0}),
+        ('gaussian_noise', {'modality': 'audio', 'scale': 0.1}),
+        ('time_mask', {'modality': 'audio', 'steps': 20}),
+        ('frequency_mask', {'modality': 'audio', 'bins': 10}),
+    )
+    ravdess_folds(config)
+    config.losses = ConfigDict({'cross_entropy': 1.0})
+    config.label_smoothing = 0.1
+    config.optimizer.name = 'adamw'
+    config.optimizer.learning_rate = 2e-3
+    config.optimizer.schedule = 'cosine'
+    config.optimizer.warmup = 0.1
+    config.optimizer.weight_decay = 0.02
+    config.optimizer.clip_norm = 1.0
+    config.optimizer.average = 0.98
+    config.epochs = 45
+
+
+def ravdess_openface_log_mel(config: ConfigDict) -> None:
+    """The same sound and one vector of action units a clip, written by data_prep.ravdess_openface --audio log_mel."""
+    ravdess_log_mel(config)
+    config.modalities = ('audio', 'vision')
+    config.data.directory = 'data/ravdess_openface_log_mel'
+    config.data.normalize = ('audio', 'vision')
+    config.seeds = 5
+
+
 def ravdess_waveform(config: ConfigDict) -> None:
     """RAVDESS speech at 16 kHz, written by data_prep.ravdess --features waveform, to fine-tune a speech transformer.
 

@@ -308,11 +308,29 @@ def _by_actor(actors: Counter) -> str:
     return ', '.join(f'{name}: {actors[name]}' for name in sorted(actors))
 
 
-def _chosen_features(argv: list[str] | None) -> str | None:
-    """--features, which decides the defaults of the others; its faults are the whole parser's to report."""
+def chosen_features(argv: list[str] | None, flag: str = '--features') -> str | None:
+    """The value of `flag`, which decides the defaults of the others; its faults are the whole parser's to report."""
     parser = argparse.ArgumentParser(add_help=False)
-    parser.add_argument('--features', nargs='?')
-    return parser.parse_known_args(argv)[0].features
+    parser.add_argument(flag, dest='chosen', nargs='?')
+    return parser.parse_known_args(argv)[0].chosen
+
+
+def add_sound_flags(parser: argparse.ArgumentParser, default: Settings) -> None:
+    """How the sound is read, as the fields of Settings are called."""
+    add = parser.add_argument
+    add('--sample_rate', type=ranges.SAMPLE_RATE, default=default.sample_rate, help='Hz, after resampling')
+    add('--num_mfcc', type=MFCC, default=default.num_mfcc, help='coefficients a frame, 1 to 128')
+    add('--hop_length', type=ranges.COUNT, default=default.hop_length, help='samples from one frame to the next')
+    add('--n_fft', type=ranges.Number(int, low=16, high=2**16), default=default.n_fft, help='samples of a frame')
+    add('--num_mels', type=ranges.MELS, default=default.num_mels, help='mel bands, of which MFCC are made too')
+    add('--offset', type=ranges.NOT_NEGATIVE, default=default.offset, help='seconds to leave out at the start')
+    add('--duration', type=ranges.NOT_NEGATIVE, default=default.duration, help='seconds to take; 0: the whole clip')
+
+
+def check_sound_flags(parser: argparse.ArgumentParser, features: str, sample_rate: int) -> None:
+    """Ends the program in one line where functionals are asked for at another rate than theirs."""
+    if features == 'functionals' and sample_rate != FUNCTIONALS.sample_rate:
+        parser.error(f'--sample_rate {sample_rate}: functionals are of {FUNCTIONALS.sample_rate} Hz')
 
 
 def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
@@ -321,7 +339,7 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
         description='RAVDESS -> record shards with the sound of each clip, its pictures, or both.',
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
-    default = DEFAULTS.get(_chosen_features(argv) or '', Settings())
+    default = DEFAULTS.get(chosen_features(argv) or '', Settings())
     add = parser.add_argument
     add('--source', type=Path, required=True, help='folder with Actor_XX folders somewhere below it')
     add('--output', type=Path, required=True, help='shard directory to write')
@@ -331,21 +349,14 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
         default=Settings.features,
         help='what to store of the sound; waveform (int16 samples, the first 10 s) and functionals are of 16000 Hz',
     )
-    add('--sample_rate', type=ranges.SAMPLE_RATE, default=default.sample_rate, help='Hz, after resampling')
-    add('--num_mfcc', type=MFCC, default=default.num_mfcc, help='coefficients a frame, 1 to 128')
-    add('--hop_length', type=ranges.COUNT, default=default.hop_length, help='samples from one frame to the next')
-    add('--n_fft', type=ranges.Number(int, low=16, high=2**16), default=default.n_fft, help='samples of a frame')
-    add('--num_mels', type=ranges.MELS, default=default.num_mels, help='mel bands, of which MFCC are made too')
-    add('--offset', type=ranges.NOT_NEGATIVE, default=default.offset, help='seconds to leave out at the start')
-    add('--duration', type=ranges.NOT_NEGATIVE, default=default.duration, help='seconds to take; 0: the whole clip')
+    add_sound_flags(parser, default)
     ravdess_video.add_arguments(parser)
     add('--song', action='store_true', help='take the songs too, not only speech')
     add('--workers', type=ranges.PROCESSES, default=os.cpu_count() or 1, help='processes; 0 or 1: this one')
     add('--num_shards', type=ranges.SHARDS, default=4, help='files to spread the records over')
     add('--overwrite', action='store_true', help='replace an existing output')
     arguments = parser.parse_args(argv)
-    if arguments.features == 'functionals' and arguments.sample_rate != FUNCTIONALS.sample_rate:
-        parser.error(f'--sample_rate {arguments.sample_rate}: functionals are of {FUNCTIONALS.sample_rate} Hz')
+    check_sound_flags(parser, arguments.features, arguments.sample_rate)
     arguments.vision = ravdess_video.from_arguments(parser, arguments)
     return arguments
 

@@ -1,13 +1,14 @@
 """RAVDESS clips with one vector of OpenFace action units each -> record shards.
 
     python -m data_prep.ravdess_openface --table openface_au.npz --source <RAVDESS> --output data/ravdess_openface
+    python -m data_prep.ravdess_openface --table openface_au.npz --source <RAVDESS> --audio log_mel --output DIR
     python -m data_prep.ravdess_openface --table openface_au.npz --audio values --output data/ravdess_openface_values
 
 --table holds `ids` (N,), names MM-CC-EE-II-SS-RR-AA, and `feats` float32 (N, 294): 35 action-unit values (OpenFace 2.0,
 Baltrusaitis et al. 2018: 17 intensities and 18 presences, one vector a clip), then 259 audio values. Only the first
-35 are vision; the rest never enters it. With --audio mfcc the sound comes from the clips below --source (files are
-found by what was performed, whatever their first field says), as data_prep.ravdess prepares it; with --audio values
-it is the 259 values of the table, and no clips are needed.
+35 are vision; the rest never enters it. The sound comes from the clips below --source (files are found by what was
+performed, whatever their first field says), with the flags and defaults of data_prep.ravdess; with --audio values it
+is the 259 values of the table, and no clips are needed.
 """
 
 import argparse
@@ -38,7 +39,12 @@ from mmer_jax.media.download import check_download
 from mmer_jax.settings import ranges
 
 ACTION_UNITS, VALUES = 35, 259
-AUDIO = ('mfcc', 'values')
+OF_CLIPS = tuple(features for features in ravdess.FEATURES if features != 'none')
+SOUND = tuple(name for name in ravdess.SOUND if name != 'features')
+CONFIGS = {
+    'mfcc': 'configs/audio_visual_ravdess_openface.py:concat_fc',
+    'log_mel': 'configs/tdnn_ravdess_openface.py:concat_fc',
+}
 
 
 def read_table(path: str | os.PathLike) -> dict[tuple[str, ...], np.ndarray]:
@@ -84,13 +90,17 @@ def take_of(name: str) -> tuple[str, ...] | None:
     return (actor, channel, emotion, intensity, statement, repetition)
 
 
-def make_schema(audio: str = 'mfcc') -> Schema:
-    """audio 'mfcc': (T, 13) as data_prep.ravdess makes it; 'values': (259,). vision (35,)."""
-    values = Feature((VALUES,), description='audio values of the table, one vector a clip', optional=True)
-    sound = ravdess.make_schema(ravdess.Settings()).features['audio'] if audio == 'mfcc' else values
+def make_schema(settings: ravdess.Settings | None) -> Schema:
+    """audio as data_prep.ravdess makes it under these settings, or of the table (259,) with None; vision (35,)."""
     vision = Feature((ACTION_UNITS,), description='OpenFace action units, one vector a clip', optional=True)
-    info = {'dataset': 'ravdess', 'made_by': 'data_prep.ravdess_openface', 'audio': audio}
-    name = 'ravdess_openface' if audio == 'mfcc' else 'ravdess_openface_values'
+    info: dict[str, Any] = {'dataset': 'ravdess', 'made_by': 'data_prep.ravdess_openface'}
+    if settings is None:
+        sound = Feature((VALUES,), description='audio values of the table, one vector a clip', optional=True)
+        name, info['audio'] = 'values', 'values'
+    else:
+        sound, name = ravdess.make_schema(settings).features['audio'], settings.features
+        info |= {'audio': name, **{key: getattr(settings, key) for key in SOUND}}
+    name = 'ravdess_openface' if name == 'mfcc' else f'ravdess_openface_{name}'
     return Schema(name, {'audio': sound, 'vision': vision}, Label('classes', ravdess.EMOTIONS), info)
 
 
@@ -99,19 +109,24 @@ def prepare(
     output: str | os.PathLike,
     *,
     source: Path | None = None,
+    settings: ravdess.Settings | None = None,
     workers: int = 0,
     num_shards: int = 4,
     overwrite: bool = False,
 ) -> tuple[int, list[tuple[str, Skipped]], list[tuple[str, Remark]]]:
     """Writes the shard directory: (number of records, what was skipped, remarks on records).
 
-    source None: the table's own audio values. A vector of zeros is a missing modality, as silence is. PreparationError
-    where nothing can be written, FileExistsError where `output` exists without `overwrite`.
+    source None: the table's own audio values; else the sound of its clips by `settings`, the MFCCs of data_prep.ravdess
+    by default. A vector of zeros is a missing modality, as silence is. PreparationError where nothing can be written,
+    FileExistsError where `output` exists without `overwrite`.
     """
+    if source is None and settings is not None:
+        raise ValueError('settings are of the sound of clips, whose folder is `source`')
     rows = read_table(table)
+    settings = settings or ravdess.Settings()
     skipped: list[tuple[str, Skipped]] = []
     remarks: list[tuple[str, Remark]] = []
-    schema, count = make_schema('values' if source is None else 'mfcc'), 0
+    schema, count = make_schema(None if source is None else settings), 0
     options: dict[str, Any] = {'num_shards': num_shards, 'overwrite': overwrite, 'sources': [table, source or table]}
     with RecordWriter(output, schema, **options) as writer:
         if source is None:
@@ -127,7 +142,7 @@ def prepare(
             found = {clip.take for clip in clips}
             skipped += [('-'.join(take), Skipped('in the table, but no clip')) for take in rows if take not in found]
             for job, result in process(
-                ravdess.read_clip, _jobs(clips, rows, skipped), workers=workers, description='openface'
+                ravdess.read_clip, _jobs(clips, rows, settings, skipped), workers=workers, description='openface'
             ):
                 if isinstance(result, Skipped):
                     skipped.append((job.clip.path.name, result))
@@ -152,38 +167,49 @@ def _without_zeros(record: dict[str, Any], remarks: list[tuple[str, Remark]]) ->
     return record
 
 
-def _jobs(clips: list[ravdess.Clip], rows: Mapping, skipped: list) -> list[ravdess.Job]:
-    settings = ravdess.Settings()
+def _jobs(clips: list[ravdess.Clip], rows: Mapping, settings: ravdess.Settings, skipped: list) -> list[ravdess.Job]:
     skipped += [(clip.path.name, Skipped('not in the table')) for clip in clips if clip.take not in rows]
     return [ravdess.Job(clip, settings) for clip in clips if clip.take in rows]
 
 
 def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
-        prog='python -m data_prep.ravdess_openface', description='RAVDESS with OpenFace action units -> record shards.'
+        prog='python -m data_prep.ravdess_openface',
+        description='RAVDESS with OpenFace action units -> record shards.',
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     add = parser.add_argument
     add('--table', type=Path, required=True, help='.npz with ids and feats')
-    add('--source', type=Path, help='folder with Actor_XX folders somewhere below it, for --audio mfcc')
-    add('--audio', choices=AUDIO, default='mfcc', help="mfcc of the clips, or the table's own values")
+    add('--source', type=Path, help='folder with Actor_XX folders somewhere below it; not with --audio values')
+    add('--audio', choices=(*OF_CLIPS, 'values'), default='mfcc', help="of the clips, or the table's own values")
     add('--output', type=Path, required=True, help='shard directory to write')
+    default = ravdess.DEFAULTS.get(ravdess.chosen_features(argv, '--audio') or '', ravdess.Settings())
+    ravdess.add_sound_flags(parser, default)
     add('--workers', type=ranges.PROCESSES, default=os.cpu_count() or 1, help='processes; 0 or 1: this one')
     add('--num_shards', type=ranges.SHARDS, default=4, help='files to spread the records over')
     add('--overwrite', action='store_true', help='replace an existing output')
     arguments = parser.parse_args(argv)
-    if (arguments.audio == 'mfcc') != (arguments.source is not None):
-        parser.error('--audio mfcc needs --source, the folder of the clips; --audio values takes none')
+    if arguments.audio == 'values' and arguments.source:
+        parser.error('--audio values takes no --source: its sound is that of the table')
+    if arguments.audio != 'values' and not arguments.source:
+        parser.error(f'--audio {arguments.audio} needs --source, the folder of the clips')
+    given = [name for name in SOUND if getattr(arguments, name) != parser.get_default(name)]
+    if arguments.audio == 'values' and given:
+        parser.error(f'--{given[0]} is of the sound of clips, and --audio values takes none')
+    ravdess.check_sound_flags(parser, arguments.audio, arguments.sample_rate)
     return arguments
 
 
 def work(arguments: argparse.Namespace) -> None:
     options = {name: getattr(arguments, name) for name in ('source', 'workers', 'num_shards', 'overwrite')}
+    if arguments.audio != 'values':
+        sound = {name: getattr(arguments, name) for name in SOUND}
+        options['settings'] = ravdess.Settings(features=arguments.audio, **sound)
     count, skipped, remarks = prepare(arguments.table, arguments.output, **options)
     print(f'{count} clips -> {arguments.output}')
     summary(skipped, remarks)
     print(f'next: python -m mmer_jax.records verify {arguments.output}')
-    if arguments.audio == 'mfcc':
-        config = 'configs/audio_visual_ravdess_openface.py:concat_fc'
+    if config := CONFIGS.get(arguments.audio):
         print(f'      python -m mmer_jax.main --config={config} --config.data.directory={arguments.output}')
 
 

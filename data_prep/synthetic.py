@@ -176,7 +176,12 @@ LIKE = {
         {'audio': (212, 212), 'vision': (4, 4)},
         20,
     ),
-    'ravdess_openface': (ravdess_openface.make_schema, {'audio': (212, 212)}, 20),
+    'ravdess_openface': (lambda: ravdess_openface.make_schema(ravdess.Settings()), {'audio': (212, 212)}, 20),
+    'ravdess_openface_log_mel': (
+        lambda: ravdess_openface.make_schema(ravdess.Settings('log_mel', num_mels=64)),
+        {'audio': (16, 32)},
+        20,
+    ),
     'ravdess_mfcc': (lambda: ravdess.make_schema(ravdess.Settings()), {'audio': (212, 212)}, 20),
     'ravdess_waveform': (lambda: ravdess.make_schema(ravdess.WAVEFORM), {'audio': (1200, 2400)}, 20),
     'synthetic': (lambda: SCHEMA, LENGTHS, 9),

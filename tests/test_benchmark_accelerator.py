@@ -1,5 +1,8 @@
 """The table of an accelerator: what it plans, what it shows, and that it keeps to its time."""
 
+import re
+from pathlib import Path
+
 import pytest
 
 from benchmarks import accelerator
@@ -66,9 +69,19 @@ def test_rows_are_told_as_they_end_and_what_is_late_or_fails_is_named(tmp_path, 
 def test_a_case_of_sequences_is_told_in_words():
     case = '{"records": 8, "shapes": [{"batches": 2, "seconds": 0.5, "peak": 1.5, "compile": 3.0}]}'
     assert accelerator.shown(case) == '8.0 samples/s, 0.500 s per step, peak 1.50 GiB, first steps 3.0 s more'
+    row = next(row for row in accelerator.rows(True, Path()) if row.key == 'mfsa')
+    assert re.match(row.shown, case)
+    assert not re.match(row.shown, "{'text': 7, 'audio': 47}: first step 24 s")  # told on the way, no JSON
 
 
 def test_a_wrong_row_is_refused(capsys):
     with pytest.raises(SystemExit):
         accelerator.main(['--only', 'no_such'])
     assert "invalid choice: 'no_such'" in capsys.readouterr().err
+
+
+def test_records_that_cannot_be_written_are_told_in_one_line(monkeypatch, capsys):
+    monkeypatch.setattr(accelerator, 'ROOT', Path(__file__).parent)  # nothing to import there
+    assert accelerator.main(['--minutes=1', '--tiny', '--only', 'mfsa']) == 1
+    told = capsys.readouterr().err.splitlines()[-1]
+    assert told.startswith('error: the records to be read were not written: ModuleNotFoundError: No module named')

@@ -1,5 +1,6 @@
 """Every config file that is found: it loads, its keys are read, and its smoke variant trains to a results table."""
 
+import functools
 import importlib
 import json
 import re
@@ -122,14 +123,27 @@ def parts(name, variant=''):
     return config, build_model(config.model.to_dict(), **common), batch
 
 
+@functools.cache
+def shapes(name, variant=''):
+    """(outputs, variables) of a config's model at its full size, as shapes; configs of one network are traced once."""
+    _, model, batch = parts(name, variant)
+    described = str(model), tuple((key, x.shape, str(x.dtype)) for key, x in sorted(batch.items()))
+    if described not in TRACED:
+        TRACED[described] = jax.eval_shape(
+            lambda batch: model.init_with_output(jax.random.key(0), batch, train=False), batch
+        )
+    return TRACED[described]
+
+
+TRACED = {}
+
+
 @pytest.mark.parametrize('name', sorted({*NAMES} - {*OWN}))
 def test_the_full_config_fits_its_data(name):
     """The model at its full size takes a batch of its data set, and the losses take what it gives."""
-    config, model, batch = parts(name)
+    config, _, batch = parts(name)
     make_optimizer(config.optimizer.to_dict(), 10)
-    outputs, variables = jax.eval_shape(
-        lambda batch: model.init_with_output(jax.random.key(0), batch, train=False), batch
-    )
+    outputs, variables = shapes(name)
     assert jax.eval_shape(make_loss(config.losses.to_dict()), outputs, batch).shape == batch['weight'].shape
     for pattern in config.optimizer.clip_alone:
         assert any(jax.tree.leaves(matches(variables['params'], [pattern]))), pattern
@@ -160,18 +174,17 @@ def test_what_trains_itself_alone_is_clipped_by_itself(name):
 
 @pytest.mark.parametrize('variant', mfsa_mosi.ABLATIONS)
 def test_ablations_of_mfsa_differ_from_the_full_model(variant):
-    config, model, batch = parts('mfsa_mosi', variant)
+    config, _, batch = parts('mfsa_mosi', variant)
     full, _, _ = parts('mfsa_mosi')
     changed = [key for key in ('model', 'losses') if getattr(config, key) != getattr(full, key)]
     assert len(changed) == 1
     assert config.published != full.published
-    outputs = jax.eval_shape(lambda batch: model.init_with_output(jax.random.key(0), batch, train=False)[0], batch)
+    outputs, _ = shapes('mfsa_mosi', variant)
     assert jax.eval_shape(make_loss(config.losses.to_dict()), outputs, batch).shape == batch['weight'].shape
 
 
 def test_mfsa_has_the_parameters_its_config_states():
-    _, model, batch = parts('mfsa_mosi')
-    params = jax.eval_shape(lambda batch: model.init(jax.random.key(0), batch, train=False), batch)['params']
+    params = shapes('mfsa_mosi')[1]['params']
     assert sum(leaf.size for leaf in jax.tree.leaves(params)) == 1_787_428
     assert '1,787,428 parameters' in mfsa_mosi.__doc__
 

@@ -5,6 +5,7 @@ import shutil
 import numpy as np
 import pytest
 
+from data_prep import ravdess as prepare_sound
 from data_prep import ravdess_openface
 from mmer_jax.data.records import RecordSource, verify
 from tests.conftest import SHARED_DATA
@@ -67,20 +68,41 @@ def test_an_object_array_is_not_unpickled(tmp_path, capsys):
     assert 'allow_pickle' in capsys.readouterr().err
 
 
-def test_sound_needs_a_source_and_values_take_none(tmp_path):
-    for options in (('--audio', 'mfcc'), ('--audio', 'values', '--source', str(tmp_path))):
-        with pytest.raises(SystemExit, match='2'):
-            run(tmp_path / 'table.npz', tmp_path / 'out', *options)
+@pytest.mark.parametrize(
+    ('options', 'message'),
+    [
+        (('--audio', 'mfcc'), '--audio mfcc needs --source'),
+        (('--audio', 'log_mel'), '--audio log_mel needs --source'),
+        (('--audio', 'values', '--source', 'clips'), '--audio values takes no --source'),
+        (('--audio', 'values', '--num_mels', '64'), '--num_mels is of the sound of clips'),
+        (('--audio', 'functionals', '--source', 'clips', '--sample_rate', '8000'), 'functionals are of 16000 Hz'),
+        (('--audio', 'none', '--source', 'clips'), "invalid choice: 'none'"),
+    ],
+)
+def test_flags_that_do_not_fit_the_kind_of_sound_are_refused(options, message, tmp_path, capsys):
+    with pytest.raises(SystemExit, match='2'):
+        run(tmp_path / 'table.npz', tmp_path / 'out', *options)
+    assert message in capsys.readouterr().err
+
+
+def test_settings_of_sound_without_clips_are_refused(tmp_path):
+    with pytest.raises(ValueError, match='whose folder is `source`'):
+        ravdess_openface.prepare(tmp_path / 'table.npz', tmp_path / 'out', settings=prepare_sound.Settings())
+
+
+def first_clips(ravdess, folder, count):
+    """A folder with the first clips of actor 1."""
+    source = folder / 'clips' / 'Actor_01'
+    source.mkdir(parents=True)
+    for path in sorted(next(ravdess.rglob('Audio_Speech*/Actor_01')).iterdir())[:count]:
+        shutil.copy(path, source)
+    return source.parent
 
 
 def test_real_clips_meet_their_action_units(ravdess, tmp_path, capsys):
     table = SHARED_DATA / 'ravdess' / 'openface_au.npz'
-    source = tmp_path / 'clips' / 'Actor_01'
-    source.mkdir(parents=True)
-    folder = next(ravdess.rglob('Audio_Speech*/Actor_01'))
-    for path in sorted(folder.iterdir())[:3]:
-        shutil.copy(path, source)
-    assert run(table, tmp_path / 'out', '--source', str(source.parent), '--workers', '0') == 0
+    source = first_clips(ravdess, tmp_path, 3)
+    assert run(table, tmp_path / 'out', '--source', str(source), '--workers', '0') == 0
     printed = capsys.readouterr().out
     assert '3 clips' in printed
     assert '1197  in the table, but no clip' in printed
@@ -91,3 +113,26 @@ def test_real_clips_meet_their_action_units(ravdess, tmp_path, capsys):
         record = records[number]
         assert record['audio'].shape == (212, 13)
         np.testing.assert_array_equal(record['vision'], rows['01' + record['id'][2:]][:35])
+
+
+@pytest.mark.parametrize(
+    ('features', 'flags'),
+    [
+        ('log_mel', '--sample_rate 16000 --n_fft 1024 --hop_length 256 --num_mels 64 --offset 0.5 --duration 3.2'),
+        ('waveform', '--duration 1'),
+    ],
+)
+def test_sound_is_that_of_data_prep_ravdess_with_the_same_flags(ravdess, tmp_path, features, flags):
+    flags = [*flags.split(), '--source', str(first_clips(ravdess, tmp_path, 2)), '--workers', '0']
+    table = SHARED_DATA / 'ravdess' / 'openface_au.npz'
+    assert run(table, tmp_path / 'both', '--audio', features, *flags) == 0
+    alone = ['--features', features, '--output', str(tmp_path / 'alone'), '--num_shards', '1', *flags]
+    assert prepare_sound.main(alone) == 0
+    both, alone = RecordSource(tmp_path / 'both'), RecordSource(tmp_path / 'alone')
+    assert both.schema.name == f'ravdess_openface_{features}'
+    assert both.schema.features['audio'] == alone.schema.features['audio']
+    assert both.schema.info['duration'] == alone.schema.info['duration'] != prepare_sound.Settings.duration
+    for number in range(2):
+        assert both[number]['id'] == alone[number]['id']
+        np.testing.assert_array_equal(both[number]['audio'], alone[number]['audio'])
+        assert both[number]['vision'].shape == (35,)
