@@ -81,7 +81,8 @@ def test_a_wrong_row_is_refused(capsys):
 
 
 def test_records_that_cannot_be_written_are_told_in_one_line(monkeypatch, capsys):
-    monkeypatch.setattr(accelerator, 'ROOT', Path(__file__).parent)  # nothing to import there
+    monkeypatch.setattr(accelerator, 'ROOT', Path(__file__).parent)  # no package `benchmarks` there
+    monkeypatch.delenv('PYTHONPATH', raising=False)
     assert accelerator.main(['--minutes=1', '--tiny', '--only', 'mfsa']) == 1
     told = capsys.readouterr().err.splitlines()[-1]
     assert told.startswith('error: the records to be read were not written: ModuleNotFoundError: No module named')
