@@ -8,7 +8,7 @@
 The sound, its augmentation and the optimiser are those of configs/tdnn_ravdess.py, the encoder of action units that of
 configs/audio_visual_ravdess_openface.py. Six folds of four actors (of actors 1 to 20 five), two other actors validate.
 
-Ours: not run: yet.
+Ours: concat_fc 64.8 ± 1.3 % accuracy (20 actors), the others not run; 18 minutes; memory not measured; CPU, 2 threads.
 """
 
 from ml_collections import ConfigDict
