@@ -28,6 +28,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
+from benchmarks import last_line
 from mmer_jax.settings import command, ranges
 
 ROOT = Path(__file__).parents[1]
@@ -126,7 +127,7 @@ def run(row: Row, seconds: float, cache: Path, *, share: str = '') -> tuple[str,
     except subprocess.TimeoutExpired:
         return 'late', ''
     if done.returncode:
-        return 'failed', last_line(done)
+        return 'failed', last_line(done.stderr, f'status {done.returncode}')
     found = [
         match[0].strip() for line in (done.stdout + done.stderr).splitlines() if (match := re.match(row.shown, line))
     ]
@@ -159,13 +160,7 @@ def write_data(folder: Path, tiny: bool) -> None:
         [sys.executable, '-c', script], cwd=ROOT, env=environment, capture_output=True, text=True, check=False
     )
     if done.returncode:
-        raise OSError(f'the records to be read were not written: {last_line(done)}')
-
-
-def last_line(done: subprocess.CompletedProcess) -> str:
-    """What a process that failed said last."""
-    lines = [line for line in done.stderr.splitlines() if line.strip()]
-    return lines[-1] if lines else f'status {done.returncode}'
+        raise OSError(f'the records to be read were not written: {last_line(done.stderr, f"status {done.returncode}")}')
 
 
 def tell(name: str, lines: str) -> None:

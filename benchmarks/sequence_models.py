@@ -43,7 +43,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from benchmarks import peer_mult
+from benchmarks import last_line, peer_mult
 from configs import mfsa_mosi, mult_mosi
 from data_prep.mult_pickle import make_schema
 from mmer_jax.data.batches import BatchPlan
@@ -235,8 +235,7 @@ def run_case(name: str, command: Sequence[str], cache: str) -> dict[str, Any] | 
     killed = done.returncode in (-signal.SIGKILL, 128 + signal.SIGKILL)  # what Linux does when memory is short
     if killed or any(words.lower() in done.stderr.lower() for words in OUT_OF_MEMORY):
         return None
-    lines = [line for line in done.stderr.splitlines() if line.strip()]
-    raise SystemExit(f'error: {name} ended with status {done.returncode}: {lines[-1] if lines else "no message"}')
+    raise SystemExit(f'error: {name} ended with status {done.returncode}: {last_line(done.stderr, "no message")}')
 
 
 def measure_all(arguments: argparse.Namespace, flags: Sequence[str], cache: str) -> dict[tuple[str, str], list[Any]]:

@@ -25,7 +25,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from data_prep import ravdess_video
+from data_prep import ravdess_video, sound_flags
 from data_prep.pool import PreparationError, Remark, Skipped, missing, nothing_usable, process, run_command, summary
 from mmer_jax import readers
 from mmer_jax.data.records import Label, RecordWriter, Schema
@@ -38,8 +38,6 @@ WHOLE = ('waveform', 'functionals')  # of the whole clip at 16,000 Hz unless sai
 SUFFIXES = ('.wav', '.flac', '.mp4')
 NUM_MELS = 128
 MFCC = ranges.Number(int, low=1, high=NUM_MELS)
-# Fields of a reader of sound.
-SOUND = ('features', 'sample_rate', 'num_mfcc', 'hop_length', 'offset', 'duration', 'n_fft', 'num_mels')
 NAME = re.compile(r'(0[1-3])-(0[12])-(0[1-8])-(0[12])-(0[12])-(0[12])-(0[1-9]|1\d|2[0-4])')
 LAYOUT = 'expected Actor_01 .. Actor_24 folders below it, with files such as Actor_01/03-01-01-01-01-01-01.wav'
 
@@ -100,7 +98,7 @@ class Settings:
         """The reader of the sound, None where only pictures are stored."""
         if self.features == 'none':
             return None
-        return readers.Sound(**{name: getattr(self, name) for name in SOUND})
+        return sound_flags.reader(self.features, self)
 
 
 # The defaults of --features waveform and functionals; the others' are Settings().
@@ -315,22 +313,11 @@ def chosen_features(argv: list[str] | None, flag: str = '--features') -> str | N
     return parser.parse_known_args(argv)[0].chosen
 
 
-def add_sound_flags(parser: argparse.ArgumentParser, default: Settings) -> None:
-    """How the sound is read, as the fields of Settings are called."""
-    add = parser.add_argument
-    add('--sample_rate', type=ranges.SAMPLE_RATE, default=default.sample_rate, help='Hz, after resampling')
-    add('--num_mfcc', type=MFCC, default=default.num_mfcc, help='coefficients a frame, 1 to 128')
-    add('--hop_length', type=ranges.COUNT, default=default.hop_length, help='samples from one frame to the next')
-    add('--n_fft', type=ranges.Number(int, low=16, high=2**16), default=default.n_fft, help='samples of a frame')
-    add('--num_mels', type=ranges.MELS, default=default.num_mels, help='mel bands, of which MFCC are made too')
-    add('--offset', type=ranges.NOT_NEGATIVE, default=default.offset, help='seconds to leave out at the start')
-    add('--duration', type=ranges.NOT_NEGATIVE, default=default.duration, help='seconds to take; 0: the whole clip')
-
-
-def check_sound_flags(parser: argparse.ArgumentParser, features: str, sample_rate: int) -> None:
-    """Ends the program in one line where functionals are asked for at another rate than theirs."""
-    if features == 'functionals' and sample_rate != FUNCTIONALS.sample_rate:
-        parser.error(f'--sample_rate {sample_rate}: functionals are of {FUNCTIONALS.sample_rate} Hz')
+def add_sound_flags(parser: argparse.ArgumentParser, features: str | None) -> None:
+    """How the sound is read, as the fields of Settings are called, with the defaults of these features."""
+    default = DEFAULTS.get(features or '', Settings())
+    sound = sound_flags.reader(default.features, default)
+    sound_flags.add_flags(parser, sound, num_mfcc=MFCC, duration=ranges.NOT_NEGATIVE)
 
 
 def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
@@ -339,7 +326,6 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
         description='RAVDESS -> record shards with the sound of each clip, its pictures, or both.',
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
-    default = DEFAULTS.get(chosen_features(argv) or '', Settings())
     add = parser.add_argument
     add('--source', type=Path, required=True, help='folder with Actor_XX folders somewhere below it')
     add('--output', type=Path, required=True, help='shard directory to write')
@@ -349,14 +335,14 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
         default=Settings.features,
         help='what to store of the sound; waveform (int16 samples, the first 10 s) and functionals are of 16000 Hz',
     )
-    add_sound_flags(parser, default)
+    add_sound_flags(parser, chosen_features(argv))
     ravdess_video.add_arguments(parser)
     add('--song', action='store_true', help='take the songs too, not only speech')
     add('--workers', type=ranges.PROCESSES, default=os.cpu_count() or 1, help='processes; 0 or 1: this one')
     add('--num_shards', type=ranges.SHARDS, default=4, help='files to spread the records over')
     add('--overwrite', action='store_true', help='replace an existing output')
     arguments = parser.parse_args(argv)
-    check_sound_flags(parser, arguments.features, arguments.sample_rate)
+    sound_flags.check_rate(parser, arguments.features, arguments.sample_rate)
     arguments.vision = ravdess_video.from_arguments(parser, arguments)
     return arguments
 

@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 
-from data_prep import ravdess
+from data_prep import ravdess, sound_flags
 from data_prep.pool import (
     PreparationError,
     Remark,
@@ -40,7 +40,6 @@ from mmer_jax.settings import ranges
 
 ACTION_UNITS, VALUES = 35, 259
 OF_CLIPS = tuple(features for features in ravdess.FEATURES if features != 'none')
-SOUND = tuple(name for name in ravdess.SOUND if name != 'features')
 CONFIGS = {
     'mfcc': 'configs/audio_visual_ravdess_openface.py:concat_fc',
     'log_mel': 'configs/tdnn_ravdess_openface.py:concat_fc',
@@ -99,7 +98,7 @@ def make_schema(settings: ravdess.Settings | None) -> Schema:
         name, info['audio'] = 'values', 'values'
     else:
         sound, name = ravdess.make_schema(settings).features['audio'], settings.features
-        info |= {'audio': name, **{key: getattr(settings, key) for key in SOUND}}
+        info |= {'audio': name, **{key: getattr(settings, key) for key in sound_flags.NAMES}}
     name = 'ravdess_openface' if name == 'mfcc' else f'ravdess_openface_{name}'
     return Schema(name, {'audio': sound, 'vision': vision}, Label('classes', ravdess.EMOTIONS), info)
 
@@ -183,8 +182,7 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     add('--source', type=Path, help='folder with Actor_XX folders somewhere below it; not with --audio values')
     add('--audio', choices=(*OF_CLIPS, 'values'), default='mfcc', help="of the clips, or the table's own values")
     add('--output', type=Path, required=True, help='shard directory to write')
-    default = ravdess.DEFAULTS.get(ravdess.chosen_features(argv, '--audio') or '', ravdess.Settings())
-    ravdess.add_sound_flags(parser, default)
+    ravdess.add_sound_flags(parser, ravdess.chosen_features(argv, '--audio'))
     add('--workers', type=ranges.PROCESSES, default=os.cpu_count() or 1, help='processes; 0 or 1: this one')
     add('--num_shards', type=ranges.SHARDS, default=4, help='files to spread the records over')
     add('--overwrite', action='store_true', help='replace an existing output')
@@ -193,17 +191,17 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
         parser.error('--audio values takes no --source: its sound is that of the table')
     if arguments.audio != 'values' and not arguments.source:
         parser.error(f'--audio {arguments.audio} needs --source, the folder of the clips')
-    given = [name for name in SOUND if getattr(arguments, name) != parser.get_default(name)]
+    given = [name for name in sound_flags.NAMES if getattr(arguments, name) != parser.get_default(name)]
     if arguments.audio == 'values' and given:
         parser.error(f'--{given[0]} is of the sound of clips, and --audio values takes none')
-    ravdess.check_sound_flags(parser, arguments.audio, arguments.sample_rate)
+    sound_flags.check_rate(parser, arguments.audio, arguments.sample_rate)
     return arguments
 
 
 def work(arguments: argparse.Namespace) -> None:
     options = {name: getattr(arguments, name) for name in ('source', 'workers', 'num_shards', 'overwrite')}
     if arguments.audio != 'values':
-        sound = {name: getattr(arguments, name) for name in SOUND}
+        sound = {name: getattr(arguments, name) for name in sound_flags.NAMES}
         options['settings'] = ravdess.Settings(features=arguments.audio, **sound)
     count, skipped, remarks = prepare(arguments.table, arguments.output, **options)
     print(f'{count} clips -> {arguments.output}')

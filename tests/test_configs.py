@@ -1,6 +1,5 @@
 """Every config file that is found: it loads, its keys are read, and its smoke variant trains to a results table."""
 
-import functools
 import importlib
 import json
 import re
@@ -123,7 +122,9 @@ def parts(name, variant=''):
     return config, build_model(config.model.to_dict(), **common), batch
 
 
-@functools.cache
+TRACED = {}
+
+
 def shapes(name, variant=''):
     """(outputs, variables) of a config's model at its full size, as shapes; configs of one network are traced once."""
     _, model, batch = parts(name, variant)
@@ -133,9 +134,6 @@ def shapes(name, variant=''):
             lambda batch: model.init_with_output(jax.random.key(0), batch, train=False), batch
         )
     return TRACED[described]
-
-
-TRACED = {}
 
 
 @pytest.mark.parametrize('name', sorted({*NAMES} - {*OWN}))
