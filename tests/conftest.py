@@ -33,14 +33,13 @@ os.environ['XLA_FLAGS'] = ' '.join(
     ]
 )
 
-import flax.linen as nn
 import jax
 import numpy as np
 import pytest
 
 from mmer_jax.data.records import Feature, Label, RecordWriter, Schema
-from mmer_jax.run import cache, initialise
-from mmer_jax.run.initialise import fresh, trace
+from mmer_jax.run import cache
+from tests import once
 
 # Tracing makes millions of objects that live on; looking through them for circles took a twentieth of the time.
 gc.set_threshold(50_000, 20, 20)
@@ -62,63 +61,12 @@ def pytest_collection_finish(session):
     gc.freeze()  # what was imported stays: no look through it for circles any more
 
 
-def _by_parts(init):
-    """nn.Module.init of one key by mmer_jax.run.initialise: equal values (tests/test_initialise.py), half the time.
-
-    Eagerly each operation of the forward pass would be compiled by itself, hundreds in a large model.
-    """
-
-    def wrapped(self, rngs, *arguments, **options):
-        def is_traced(tree):
-            return any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(tree))
-
-        if isinstance(rngs, dict) or is_traced((rngs, arguments, options)) or self.scope is not None:
-            return init(self, rngs, *arguments, **options)
-        if not jax.dtypes.issubdtype(rngs.dtype, jax.dtypes.prng_key):
-            return init(self, rngs, *arguments, **options)
-        words = jax.random.key_data(rngs)
-        if is_traced(words):  # within a jit
-            return init(self, rngs, *arguments, **options)
-        kind = jax.random.key_impl(rngs)
-        seeds = np.asarray(words)[None]
-        traced = trace(
-            lambda data: init(self, jax.random.wrap_key_data(data, impl=kind), *arguments, **options), seeds[0]
-        )
-        found = fresh(traced, seeds)
-        return jax.tree.map(lambda x: jax.numpy.asarray(x[0]), found)
-
-    return wrapped
+def pytest_sessionfinish(session):
+    gc.collect()
+    gc.freeze()  # pytest would look through all that is left five times more
 
 
-nn.Module.init = _by_parts(nn.Module.init)
-
-
-def _remembered(run):
-    """initialise._run of the parameters that nobody has asked for yet: a value is that of its program and its path.
-
-    Models of a file share their encoders, folds of a run all they have, and each of them compiled its initialisers.
-    """
-    known = {}
-
-    def wrapped(calls, seeds):
-        keys, missing = [], []
-        for program, constants, numbers in calls:
-            parts = str(program), seeds.tobytes(), *(np.asarray(x).tobytes() for x in constants)
-            columns = zip(*(values.tolist() for values in numbers), strict=True) if numbers else [()]
-            keys.append([(*parts, *column) for column in columns])
-            new = [member for member, key in enumerate(keys[-1]) if key not in known]
-            if new:
-                own = [values[new] for values in numbers]
-                missing.append(((program, constants, own), [keys[-1][member] for member in new]))
-        if missing:
-            for (_, names), values_NM in zip(missing, run([call for call, _ in missing], seeds), strict=True):
-                known.update(zip(names, values_NM.swapaxes(0, 1).copy(), strict=True))
-        return [np.stack([known[key] for key in names], 1) for names in keys]
-
-    return wrapped
-
-
-initialise._run = _remembered(initialise._run)
+once.install()
 # Tests replace functions of the package, which kept programs do not notice: only tests/test_kept.py, and processes that
 # tests start, keep programs whole.
 cache.whole_programs = lambda: None

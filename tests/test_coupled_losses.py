@@ -129,7 +129,7 @@ def run_of(case, accumulate, *, apart=False):
 
     def gradient_and_numbers(state):
         with jax.enable_x64(True):
-            placed = jax.tree.map(lambda x: jnp.copy(jax.device_put(x, sharding.replicated(mesh))), state)
+            placed = sharding.copy_tree(jax.device_put(state, sharding.replicated(mesh)))
             new, numbers = run(placed, sharding.put_batch(batch, mesh))
             gradient = jax.tree.map(lambda before, after: before - np.asarray(after), state.params, new.params)
             return gradient, jax.tree.map(np.asarray, numbers)
@@ -182,7 +182,7 @@ def test_two_seeds_in_one_program(case, loop):
     with jax.enable_x64(True):
         shapes = jax.eval_shape(lambda: init_state(model, optax.sgd(1.0), batch, 0))
         states = [widened(any_values(shapes, seed)) for seed in (0, 1)]
-        stacked = jax.tree.map(lambda *x: jnp.stack(x), *states)
+        stacked = jax.tree.map(lambda *x: np.stack(x), *states)
         _, numbers = jax.jit(over_seeds(step, 2))(stacked, batch)
         numbers = jax.tree.map(np.asarray, numbers)
     for seed, state in enumerate(states):

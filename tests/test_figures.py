@@ -100,7 +100,7 @@ def direct(run):
     masks = {m: batch[f'{m}_mask'][row] for m in ('text', 'vision')}
     assert not masks['text'].all()
     assert not masks['vision'].all()  # both are padded here, so the order of a joined axis shows
-    return jax.tree.map(lambda x: np.asarray(x[row]), outputs), masks
+    return jax.tree.map(lambda x: np.asarray(x)[row], outputs), masks
 
 
 def test_maps_are_those_of_the_model_on_a_padded_batch_without_its_padding(drawn, direct, workdir):

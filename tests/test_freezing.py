@@ -35,14 +35,14 @@ def named(tree):
 
 def gradient_of(params, number):
     generator = np.random.default_rng(number)
-    return jax.tree.map(lambda x: jnp.asarray(generator.standard_normal(x.shape), jnp.float32), params)
+    return jax.tree.map(lambda x: jax.device_put(generator.standard_normal(x.shape, np.float32)), params)
 
 
 def run(steps=3, params=PARAMS, **changes):
     """Parameters after some steps, and the optimiser's state."""
     extra = {key: changes.pop(key) for key in ('freeze', 'layer_decay', 'no_decay') if key in changes}
     optimizer, _ = make_optimizer({**base_fields(**changes), **extra}, 10)
-    params = jax.tree.map(jnp.asarray, params)
+    params = jax.device_put(params)
     state = jax.jit(optimizer.init)(params)
 
     @jax.jit

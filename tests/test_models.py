@@ -96,7 +96,7 @@ def initial_state(name, modalities):
     shapes = jax.eval_shape(initialised)
     if shapes.model_state:  # any values may leave a channel almost constant, whose batch norm float32 does not decide
         return initialised()
-    return jax.tree.map(jnp.asarray, any_values(shapes))
+    return jax.device_put(any_values(shapes))
 
 
 @pytest.fixture(scope='module', params=GRID, ids=[f'{n}-{"+".join(m)}' for n, m in GRID])
@@ -243,7 +243,7 @@ def gradient(case):
         return make_loss({'cross_entropy': 1.0, **AUXILIARY.get(name, {})})(outputs, batch).mean()
 
     compiled = jax.jit(jax.value_and_grad(loss))
-    return lambda batch, key=0: compiled(state.params, batch, jax.random.key(key))
+    return lambda batch, key=0: jax.device_get(compiled(state.params, batch, jax.random.key(key)))
 
 
 def test_every_parameter_gets_a_gradient(case, gradient):

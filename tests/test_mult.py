@@ -40,7 +40,7 @@ def from_torch(state):
 
     def take(name):
         used.add(name)
-        return jnp.asarray(state[name])
+        return state[name]
 
     def dense(name):
         return {'kernel': take(f'{name}.weight').T, 'bias': take(f'{name}.bias')}
@@ -49,8 +49,8 @@ def from_torch(state):
         return {'scale': take(f'{name}.weight'), 'bias': take(f'{name}.bias')}
 
     def layer(name):
-        kernels = jnp.split(take(f'{name}.self_attn.in_proj_weight'), 3)
-        biases = jnp.split(take(f'{name}.self_attn.in_proj_bias'), 3)
+        kernels = np.split(take(f'{name}.self_attn.in_proj_weight'), 3)
+        biases = np.split(take(f'{name}.self_attn.in_proj_bias'), 3)
         projections = zip(('query', 'key', 'value'), kernels, biases, strict=True)
         return {
             **{key: {'kernel': kernel.T, 'bias': bias} for key, kernel, bias in projections},
@@ -204,7 +204,7 @@ def tiny_batch(modalities=ALL, rows=3, extra=0, garbage=0.0):
 
 
 def predict(model, variables, batch):
-    return model.apply(variables, batch, train=False)
+    return jax.jit(functools.partial(model.apply, train=False))(variables, batch)
 
 
 @pytest.mark.parametrize('fields', [{'causal': True}, {'left_padded_to': (8, 8, 8)}], ids=['causal', 'left_padded'])

@@ -1,7 +1,6 @@
 """mmer_jax.optimizer: schedules by hand, first updates in numpy, and five steps beside torch.optim."""
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
@@ -34,7 +33,7 @@ def fields(**changes):
 def run(gradients, total_steps=100, **changes):
     """Parameters after each of the gradients."""
     optimizer, _ = make_optimizer(fields(**changes), total_steps)
-    params = jax.tree.map(jnp.asarray, PARAMS)
+    params = jax.device_put(PARAMS)
     state, path = optimizer.init(params), []
 
     @jax.jit

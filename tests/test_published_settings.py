@@ -79,7 +79,7 @@ def test_mctn_penalises_the_weights_of_its_last_layer_before_adam():
     gradient = jax.tree.map(np.zeros_like, params)
     gradient['head']['kernel'] += np.float32(0.003)
     optimizer, _ = make_optimizer(config.optimizer.to_dict(), 10)
-    _, state = optimizer.update(gradient, optimizer.init(params), params)
+    _, state = jax.jit(lambda params: optimizer.update(gradient, optimizer.init(params), params))(params)
     moments = optax.tree.get(state, 'mu')  # one vector per group of parameters that are treated alike
     decayed = [group for group in moments if 'decayed=1' in group]
     assert [moments[group].size for group in decayed] == [params['head']['kernel'].size]

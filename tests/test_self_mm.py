@@ -53,7 +53,7 @@ def state_of(modalities=BOTH):
     shapes = jax.eval_shape(lambda: init_state(make(modalities), optax.sgd(0.1), batch, 0))
     state = any_values(shapes)
     memory = jax.tree.map(np.zeros_like, state.model_state)
-    return jax.tree.map(jnp.asarray, state.replace(model_state=memory, step=np.int32(0)))
+    return jax.device_put(state.replace(model_state=memory, step=np.int32(0)))
 
 
 # Beside the official code
@@ -198,13 +198,8 @@ def test_a_column_of_labels_is_that_of_its_modality():
         new = np.clip(label * nearness(m) / fusion / 2 + (label + nearness(m) - fusion) / 2, -2.5, 2.5)
         np.testing.assert_allclose(memory['labels'][:4, column], label / 3 + new * 2 / 3, atol=1e-4)
     assert np.abs(memory['labels'][:4, 1] - memory['labels'][:4, 2]).max() > 0.1
-    outputs, _ = make().apply(
-        {'params': state.params, **state.model_state},
-        batch,
-        train=True,
-        rngs={'dropout': jax.random.key(0)},
-        mutable=[MEMORY],
-    )
+    apply = jax.jit(functools.partial(make().apply, train=True, mutable=[MEMORY]))
+    outputs, _ = apply({'params': state.params, **state.model_state}, batch, rngs={'dropout': jax.random.key(0)})
     np.testing.assert_array_equal(outputs['unimodal_label'], memory['labels'][:4, 1:])
 
 
@@ -276,14 +271,14 @@ def _same(function, states):
 
 
 def _copied(state, place):
-    return jax.tree.map(lambda x: jax.device_put(x.copy(), place), state)
+    return sharding.copy_tree(jax.device_put(state, place))
 
 
 def test_seeds_side_by_side_are_each_by_itself(whole):
     batch, expected = whole
-    other = state_of().replace(params=jax.tree.map(lambda x: -x, state_of().params))
+    other = state_of().replace(params=jax.tree.map(np.negative, state_of().params))
     train = jax.jit(over_seeds(make_train_step(make(), optax.sgd(0.1), make_loss(LOSS)), 2))
-    both = jax.tree.map(lambda *x: jnp.stack(x), state_of(), other)
+    both = jax.tree.map(lambda *x: np.stack(x), state_of(), other)
     for _ in range(4):
         both, _ = train(both, batch)
     for a, b in zip(jax.tree.leaves(take_seed(both, 0)), jax.tree.leaves(expected[0]), strict=True):
@@ -322,7 +317,10 @@ def test_bfloat16_computes_in_less_and_keeps_float32():
     model, batch = make().clone(dtype=jnp.bfloat16), numbered()
     with jax.numpy_dtype_promotion('standard'):
         shapes = jax.eval_shape(lambda: model.init(jax.random.key(0), batch, train=False))
-        found, exact = (m.apply(variables_of(state_of()), batch, train=False)['prediction'] for m in (model, make()))
+        found, exact = (
+            jax.jit(functools.partial(m.apply, train=False))(variables_of(state_of()), batch)['prediction']
+            for m in (model, make())
+        )
     assert {leaf.dtype for leaf in jax.tree.leaves(shapes['params'])} == {jnp.dtype('float32')}
     assert found.dtype == jnp.float32
     assert not np.array_equal(found, exact)

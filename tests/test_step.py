@@ -35,7 +35,7 @@ def test_accumulation_equals_the_whole_batch(accumulate, apart):
     step = (make_step_parts if apart else make_train_step)(MODEL, ADAM, LOSS, accumulate=accumulate)
     mesh = sharding.make_mesh(1, 2)
     train = jit_step(step, lambda function, states: function, sharding.replicated(mesh))
-    replicated = jax.tree.map(lambda x: jax.device_put(x.copy(), sharding.replicated(mesh)), state)
+    replicated = sharding.copy_tree(jax.device_put(state, sharding.replicated(mesh)))
     parts, part_numbers = train(replicated, sharding.put_batch(batch, mesh))
     close(whole.params, parts.params, 1e-5)
     for name in numbers:
@@ -50,13 +50,13 @@ def test_parts_of_several_seeds_equal_the_step_of_each(seeds):
     mesh = sharding.make_mesh(1, 2)
     shardings = sharding.state_sharding(mesh), sharding.replicated(mesh)
     parts = make_step_parts(DROPOUT, ADAM, LOSS, accumulate=2)
-    start = jax.device_put(jax.tree.map(lambda *x: jnp.stack(x), *states), shardings[0])
+    start = jax.device_put(jax.tree.map(lambda *x: np.stack(x), *states), shardings[0])
     stacked, numbers = jit_step(parts, partial(over_seeds, seeds=seeds), shardings)(
         start, sharding.put_batch(batch, mesh)
     )
     for seed, state in enumerate(states):
         alone, alone_numbers = single(state, batch)
-        close(alone.params, jax.tree.map(lambda x, n=seed: x[n], stacked.params), 1e-6)
+        close(alone.params, jax.tree.map(lambda x, n=seed: np.asarray(x)[n], stacked.params), 1e-6)
         np.testing.assert_allclose(numbers['loss'][seed], alone_numbers['loss'], rtol=1e-6)
 
 

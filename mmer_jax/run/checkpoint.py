@@ -44,6 +44,14 @@ def _abstract(tree: Tree) -> Tree:
     return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), tree)
 
 
+def _of_one_device(tree: Tree) -> Tree:
+    """What every device has, from the first one. Of copies on several devices orbax has each write a part, and compiles
+    for every shape how to cut it. Several processes do share the writing."""
+    if jax.process_count() > 1:
+        return tree
+    return jax.tree.map(lambda x: x.addressable_data(0) if x.is_fully_replicated else x, tree)
+
+
 def _shapes(tree: Tree) -> dict[str, list]:
     return {
         jax.tree_util.keystr(path): [*x.shape, str(x.dtype)] for path, x in jax.tree_util.tree_leaves_with_path(tree)
@@ -108,8 +116,8 @@ class Checkpoints:
     def save(self, step: int, *, state: Tree, best: Tree, host: dict[str, Any]) -> None:
         """Writes a checkpoint; an error where one of the same step is there."""
         args = ocp.args.Composite(
-            state=ocp.args.StandardSave(state),
-            best=ocp.args.StandardSave(best),
+            state=ocp.args.StandardSave(_of_one_device(state)),
+            best=ocp.args.StandardSave(_of_one_device(best)),
             host=ocp.args.JsonSave({'loop': host, 'shapes': _shapes(best), 'format': FORMAT}),
         )
         with _in_one_line(self.directory):

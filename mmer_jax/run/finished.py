@@ -267,7 +267,8 @@ def all_variables(run: Run, mesh: Any) -> Any:
 def chosen_variables(run: Run) -> Any:
     """The variables of the run's seed at its best epoch, from the checkpoint, as host arrays."""
     found = all_variables(run, sharding.make_mesh())
-    return jax.device_get(step.take_seed(found, run.seed - run.config.seed))
+    number = run.seed - run.config.seed  # taken on the host: on a device each shape would be a program to compile
+    return jax.tree.map(lambda x: x[number], jax.device_get(found))
 
 
 def apply(model: nn.Module, variables: Any, load: LoadBatch, keys: tuple[str, ...]) -> list[dict[str, Any]]:

@@ -72,7 +72,7 @@ class Loop:
             if self.step == 0:
                 self.state = program.init(self.seeds.astype(np.int32))
                 self.state = warm_start.begin(config, fold_data, self.state, program.mesh, tell=tell)
-                self.best = jax.tree.map(lambda x: x.copy(), variables_of(self.state))
+                self.best = sharding.copy_tree(variables_of(self.state))
             self.on_device = program.unstack(self.state)
         if not FIRST.done:
             FIRST.compilation, FIRST.initialisation = traced.seconds + lowered.seconds, initialised.seconds

@@ -92,5 +92,5 @@ class States:
             opt_state=jax.jit(jax.vmap(self.optimizer.init), out_shardings=self.by_seed)(params),
             key=key,
             lr_scale=sharding.put_tree(np.ones(len(seeds), np.float32), self.by_seed),
-            average=jax.tree.map(lambda x: x.copy(), params) if self.average else None,
+            average=sharding.copy_tree(params) if self.average else None,
         )

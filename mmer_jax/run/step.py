@@ -62,7 +62,7 @@ def init_state(
         step=jnp.zeros((), jnp.int32),
         params=params,
         model_state=variables,
-        opt_state=optimizer.init(params),
+        opt_state=jax.jit(optimizer.init)(params),  # one program, not one for each shape
         key=jax.random.key_data(key),
         lr_scale=jnp.ones((), jnp.float32),
         average=jax.tree.map(jnp.copy, params) if average else None,

@@ -72,7 +72,7 @@ def begin(config: ConfigDict, fold_data: FoldData, state: TrainState, mesh: Any,
             print(line, flush=True)
     placed = sharding.put_tree(dict(variables), sharding.state_sharding(mesh))
     params = placed.pop('params')
-    average = None if state.average is None else jax.tree.map(lambda x: x.copy(), params)
+    average = None if state.average is None else sharding.copy_tree(params)
     return state.replace(params=params, model_state={**state.model_state, **placed}, average=average)
 
 

@@ -1,0 +1,158 @@
+"""What thousands of small programs in one process need not do again, and each did: no value depends on it.
+
+Parameters begin with what each different initialiser gives, compiled once a process; their shapes are looked at once an
+initialiser; programs are written into one MLIR context after another, not each into its own.
+"""
+
+import functools
+import threading
+
+import flax.linen as nn
+import jax
+import numpy as np
+from flax.core.scope import Scope
+from jax._src.interpreters import mlir
+
+from mmer_jax.run import initialise, own_module, states
+from mmer_jax.run.initialise import fresh, trace
+
+PROGRAMS_PER_CONTEXT = 200  # a context keeps every type and constant that was ever written into it
+
+
+class _Own(threading.local):
+    """Of each thread."""
+
+    context, programs = None, 0  # and for how many more it is
+    in_full = False
+
+
+own = _Own()
+
+
+def install():
+    nn.Module.init = _by_parts(nn.Module.init)
+    initialise._run = _remembered(initialise._run)
+    Scope.param = _by_initialiser(Scope.param)
+    states.trace, own_module.fingerprint = _in_full(states.trace), _in_full(own_module.fingerprint)
+    mlir.make_ir_context = _shared(mlir.make_ir_context)
+
+
+def _by_parts(init):
+    """nn.Module.init of one key by mmer_jax.run.initialise: equal values (tests/test_initialise.py), half the time.
+
+    Eagerly each operation of the forward pass would be compiled by itself, hundreds in a large model.
+    """
+
+    def wrapped(self, rngs, *arguments, **options):
+        def is_traced(tree):
+            return any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(tree))
+
+        if isinstance(rngs, dict) or is_traced((rngs, arguments, options)) or self.scope is not None:
+            return init(self, rngs, *arguments, **options)
+        if not jax.dtypes.issubdtype(rngs.dtype, jax.dtypes.prng_key):
+            return init(self, rngs, *arguments, **options)
+        words = jax.random.key_data(rngs)
+        if is_traced(words):  # within a jit
+            return init(self, rngs, *arguments, **options)
+        kind = jax.random.key_impl(rngs)
+        seeds = np.asarray(words)[None]
+
+        def by_data(data):
+            return init(self, jax.random.wrap_key_data(data, impl=kind), *arguments, **options)
+
+        found = fresh(trace(by_data, seeds[0]), seeds)
+        return jax.tree.map(lambda x: jax.device_put(x[0]), found)
+
+    return wrapped
+
+
+def _remembered(run):
+    """initialise._run of the parameters that nobody has asked for yet: a value is that of its program and its path.
+
+    Models of a file share their encoders, folds of a run all they have, and each of them compiled its initialisers.
+    """
+    known = {}
+
+    def wrapped(calls, seeds):
+        keys, missing = [], []
+        for program, constants, numbers in calls:
+            parts = str(program), seeds.tobytes(), *(np.asarray(x).tobytes() for x in constants)
+            columns = zip(*(values.tolist() for values in numbers), strict=True) if numbers else [()]
+            keys.append([(*parts, *column) for column in columns])
+            new = [member for member, key in enumerate(keys[-1]) if key not in known]
+            if new:
+                own = [values[new] for values in numbers]
+                missing.append(((program, constants, own), [keys[-1][member] for member in new]))
+        if missing:
+            for (_, names), values_NM in zip(missing, run([call for call, _ in missing], seeds), strict=True):
+                known.update(zip(names, values_NM.swapaxes(0, 1).copy(), strict=True))
+        return [np.stack([known[key] for key in names], 1) for names in keys]
+
+    return wrapped
+
+
+def _in_full(function):
+    """What a run traces is left alone: what its module computes is remembered with it, also by other processes."""
+
+    def wrapped(*arguments, **options):
+        before, own.in_full = own.in_full, True
+        try:
+            return function(*arguments, **options)
+        finally:
+            own.in_full = before
+
+    return wrapped
+
+
+def _by_initialiser(param):
+    """Scope.param without a trace of the initialiser for each parameter.
+
+    In `init` it becomes a program of its own, traced once. In `apply` flax traces it for nothing but the shape that the
+    parameter has to have; a parameter of another shape is left to flax, which raises.
+    """
+    programs, shapes = {}, {}
+
+    def wrapped(self, name, init_fn, *arguments, unbox=True, **options):
+        try:
+            key = _parts(init_fn), arguments, tuple(sorted(options.items()))
+            hash(key)
+        except TypeError:
+            return param(self, name, init_fn, *arguments, unbox=unbox, **options)
+        if not self.has_variable('params', name):
+            if own.in_full:
+                return param(self, name, init_fn, *arguments, unbox=unbox, **options)
+            if key not in programs:
+                programs[key] = jax.jit(lambda rng: init_fn(rng, *arguments, **options))
+            return param(self, name, programs[key], unbox=unbox)
+        if key not in shapes:
+            shapes[key] = jax.eval_shape(lambda: init_fn(jax.random.key(0), *arguments, **options))
+        value = self.get_variable('params', name)
+        if getattr(value, 'shape', None) != getattr(shapes[key], 'shape', ()):
+            return param(self, name, init_fn, *arguments, unbox=unbox, **options)
+        self.reserve(name, 'params')
+        return value
+
+    return wrapped
+
+
+def _parts(function):
+    """What a function is made of: initialisers are closures, made anew wherever one is named."""
+    if isinstance(function, functools.partial):
+        return _parts(function.func), function.args, tuple(sorted(function.keywords.items()))
+    if not hasattr(function, '__code__'):
+        return function
+    cells = (cell.cell_contents for cell in function.__closure__ or ())
+    inner = tuple(_parts(cell) if hasattr(cell, '__code__') else cell for cell in cells)
+    return function.__code__, inner, function.__defaults__, tuple(sorted((function.__kwdefaults__ or {}).items()))
+
+
+def _shared(make):
+    """The context of a thread, for some programs; one is made in the time that a small program takes to compile."""
+
+    def wrapped():
+        if not own.programs:
+            own.context, own.programs = make(), PROGRAMS_PER_CONTEXT
+        own.programs -= 1
+        return own.context
+
+    return wrapped
