@@ -1,6 +1,8 @@
 """Every key, option and field has its range, each fault is one line, and the command line sets what can be set."""
 
+import os
 import re
+import sys
 
 import pytest
 from ml_collections import ConfigDict
@@ -262,6 +264,18 @@ def test_a_config_that_raises_is_told_with_its_line(tmp_path):
     (tmp_path / 'mine.py').write_text('\n\nx = = 1\n')
     with pytest.raises(ValueError, match=r'mine.py, line 3: SyntaxError'):
         overrides.load_config(str(tmp_path / 'mine.py'))
+
+
+def test_a_config_edited_within_a_second_is_read_as_it_stands(tmp_path, monkeypatch):
+    """Its time and its size are those of before, which is what an import goes by."""
+    monkeypatch.setattr(sys, 'dont_write_bytecode', False)
+    file = tmp_path / 'mine.py'
+    for seed in (1, 2):
+        lines = ('from configs import quickstart', 'def get_config():', '    config = quickstart.get_config()')
+        file.write_text('\n'.join((*lines, f'    config.seed = {seed}', '    return config\n')))
+        os.utime(file, (10**9, 10**9))
+        assert overrides.load_config(str(file)).seed == seed
+    assert list(tmp_path.iterdir()) == [file]
 
 
 def test_folds_of_a_caller_are_checked(tiny, tmp_path):
