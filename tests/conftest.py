@@ -12,9 +12,9 @@ os.environ.setdefault('JAX_COMPILATION_CACHE_DIR', str(Path(__file__).resolve().
 os.environ.setdefault('OMP_NUM_THREADS', '1')
 # Tests compile much and compute little: without LLVM's optimisations they compile three times as fast. Of jaxlib 0.10
 # (the flags are others in 0.12) the fusion emitters take a third more; splitting a small module and scheduling it for
-# concurrency take a fifth of the rest. What is optimised all the same (tests/double.py) compiles in half the time where
-# loops are not unrolled. Flags that are given already (an instruction set: `make test-machines`) stand behind these and
-# win.
+# concurrency take a fifth of the rest, and so does what XLA leaves out where it is asked to compile fast. What is
+# optimised all the same (tests/double.py) compiles in half the time where loops are not unrolled. Flags that are given
+# already (an instruction set: `make test-machines`) stand behind these and win.
 os.environ['XLA_FLAGS'] = ' '.join(
     [
         '--xla_backend_optimization_level=0',
@@ -23,6 +23,7 @@ os.environ['XLA_FLAGS'] = ' '.join(
         *(
             (
                 '--xla_cpu_use_fusion_emitters=false',
+                '--xla_cpu_opt_preset=FAST_COMPILE',
                 '--xla_cpu_parallel_codegen_split_count=1',
                 '--xla_cpu_enable_concurrency_optimized_scheduler=false',
             )
