@@ -19,14 +19,14 @@ from mmer_jax.run.initialise import fresh, trace
 PROGRAMS_PER_CONTEXT = 200  # a context keeps every type and constant that was ever written into it
 
 
-class _Own(threading.local):
-    """Of each thread."""
+class _Thread(threading.local):
+    """What each thread has for itself."""
 
     context, programs = None, 0  # and for how many more it is
     in_full = False
 
 
-own = _Own()
+thread = _Thread()
 
 
 def install():
@@ -95,11 +95,11 @@ def _in_full(function):
     """What a run traces is left alone: what its module computes is remembered with it, also by other processes."""
 
     def wrapped(*arguments, **options):
-        before, own.in_full = own.in_full, True
+        before, thread.in_full = thread.in_full, True
         try:
             return function(*arguments, **options)
         finally:
-            own.in_full = before
+            thread.in_full = before
 
     return wrapped
 
@@ -113,14 +113,15 @@ def _by_initialiser(param):
     programs, shapes = {}, {}
 
     def wrapped(self, name, init_fn, *arguments, unbox=True, **options):
+        by_flax = functools.partial(param, self, name, init_fn, *arguments, unbox=unbox, **options)
         try:
-            key = _parts(init_fn), arguments, tuple(sorted(options.items()))
+            key = _made_of(init_fn), arguments, tuple(sorted(options.items()))
             hash(key)
         except TypeError:
-            return param(self, name, init_fn, *arguments, unbox=unbox, **options)
+            return by_flax()
         if not self.has_variable('params', name):
-            if own.in_full:
-                return param(self, name, init_fn, *arguments, unbox=unbox, **options)
+            if thread.in_full:
+                return by_flax()
             if key not in programs:
                 programs[key] = jax.jit(lambda rng: init_fn(rng, *arguments, **options))
             return param(self, name, programs[key], unbox=unbox)
@@ -128,21 +129,21 @@ def _by_initialiser(param):
             shapes[key] = jax.eval_shape(lambda: init_fn(jax.random.key(0), *arguments, **options))
         value = self.get_variable('params', name)
         if getattr(value, 'shape', None) != getattr(shapes[key], 'shape', ()):
-            return param(self, name, init_fn, *arguments, unbox=unbox, **options)
+            return by_flax()
         self.reserve(name, 'params')
         return value
 
     return wrapped
 
 
-def _parts(function):
+def _made_of(function):
     """What a function is made of: initialisers are closures, made anew wherever one is named."""
     if isinstance(function, functools.partial):
-        return _parts(function.func), function.args, tuple(sorted(function.keywords.items()))
+        return _made_of(function.func), function.args, tuple(sorted(function.keywords.items()))
     if not hasattr(function, '__code__'):
         return function
     cells = (cell.cell_contents for cell in function.__closure__ or ())
-    inner = tuple(_parts(cell) if hasattr(cell, '__code__') else cell for cell in cells)
+    inner = tuple(_made_of(cell) if hasattr(cell, '__code__') else cell for cell in cells)
     return function.__code__, inner, function.__defaults__, tuple(sorted((function.__kwdefaults__ or {}).items()))
 
 
@@ -150,9 +151,9 @@ def _shared(make):
     """The context of a thread, for some programs; one is made in the time that a small program takes to compile."""
 
     def wrapped():
-        if not own.programs:
-            own.context, own.programs = make(), PROGRAMS_PER_CONTEXT
-        own.programs -= 1
-        return own.context
+        if not thread.programs:
+            thread.context, thread.programs = make(), PROGRAMS_PER_CONTEXT
+        thread.programs -= 1
+        return thread.context
 
     return wrapped
