@@ -1,9 +1,12 @@
-"""Which parameters of a network learn nothing to speak of, beside the others."""
+"""What is seen of a gradient: which parameters learn nothing to speak of, and whether the pass is computed again."""
 
 import re
 
 import jax
 import numpy as np
+from jax.extend import core
+
+from mmer_jax.run.initialise import INLINED
 
 SHARE = 1e-4
 
@@ -31,3 +34,11 @@ def check_faint(gradient, expected, share=SHARE):
     assert idle == [], f'no parameter matches {idle}'
     found, stated = faint(gradient, share), sorted(set().union(*matched.values()))
     assert found == stated, f'faint are {found}, stated is {stated}'
+
+
+def recomputes(jaxpr):
+    """Whether a program, or one inside it, computes a forward pass again for the gradient (jax.checkpoint)."""
+    return any(
+        eqn.primitive.name in INLINED or any(recomputes(inner) for inner in core.jaxprs_in_params(eqn.params))
+        for eqn in getattr(jaxpr, 'jaxpr', jaxpr).eqns
+    )

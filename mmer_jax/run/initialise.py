@@ -189,7 +189,8 @@ def _part(out: Any, whole: core.Jaxpr, makers: dict, constants: dict) -> Part:
             else:
                 invars.append(atom)
         eqns.append(eqn.replace(invars=invars))
-    used = {atom for eqn in eqns for atom in eqn.invars if not isinstance(atom, core.Literal)} | {out}
+    atoms = [out, *(atom for eqn in eqns for atom in eqn.invars)]  # out: itself a number, of a parameter that begins so
+    used = {atom for atom in atoms if not isinstance(atom, core.Literal)}
     own = [var for var in constants if var in used]
     names = whole.debug_info.with_unknown_names()  # those of the arguments and results are other ones
     program = core.Jaxpr(own, [*whole.invars, *taken], [out], eqns, debug_info=names)
