@@ -1,25 +1,30 @@
 """What thousands of small programs in one process need not do again, and each did: no value depends on it.
 
 Parameters begin with what each different initialiser gives, compiled once a process; their shapes are looked at once an
-initialiser; programs are written into one MLIR context after another, not each into its own; and what is traced has no
-names for its arguments and results, which jax looks up for messages of its own (a seventh of the time of a trace).
+initialiser; programs are written into one MLIR context after another, not each into its own; one that was compiled
+before, by another run of the same network, is not compiled again; and what is traced has no names for its arguments and
+results, which jax looks up for messages of its own (a seventh of the time of a trace).
 """
 
+import collections
 import functools
+import io
 import threading
 
 import flax.linen as nn
 import jax
 import numpy as np
 from flax.core.scope import Scope
-from jax._src import api_util, linear_util
+from jax._src import api_util, compiler, linear_util
 from jax._src.interpreters import mlir
+from jax._src.lib.mlir import passmanager
 
 from mmer_jax.run import initialise, own_module, states
 from mmer_jax.run.initialise import fresh, trace
 from tests import in_a_row
 
 PROGRAMS_PER_CONTEXT = 200  # a context keeps every type and constant that was ever written into it
+COMPILED_KEPT = 300  # programs of a process; the tests of a file, which compile the same ones, follow each other
 
 
 class _Thread(threading.local):
@@ -39,6 +44,7 @@ def install():
     Scope.param = _by_initialiser(Scope.param)
     states.trace, own_module.fingerprint = _in_full(states.trace), _in_full(own_module.fingerprint)
     mlir.make_ir_context = _shared(mlir.make_ir_context)
+    compiler.backend_compile_and_load = _compiled(compiler.backend_compile_and_load)
     api_util.fun_signature = lambda function: None
     api_util._non_static_arg_names = lambda *arguments: None  # None: unknown
     linear_util.DebugInfo.set_result_paths = lambda self, results: self._replace(result_paths=None)
@@ -176,3 +182,35 @@ def _shared(make):
         return thread.context
 
     return wrapped
+
+
+def _compiled(compile_and_load):
+    """The executable of a program with the same text; jax knows that it has one only by the function it came from."""
+    known, lock = collections.OrderedDict(), threading.Lock()  # runs compile in threads
+
+    def wrapped(backend, module, devices, options, host_callbacks):
+        text = _text(module)
+        if host_callbacks or b'callback' in text:  # it has the address of an object
+            return compile_and_load(backend, module, devices, options, host_callbacks)
+        key = id(backend), text, tuple(device.id for device in devices), options.SerializeAsString()
+        with lock:
+            found = known.pop(key, None)
+        if found is None:
+            found = compile_and_load(backend, module, devices, options, host_callbacks)
+        with lock:
+            known[key] = found  # the last in the order
+            while len(known) > COMPILED_KEPT:
+                known.popitem(last=False)
+        return found
+
+    return wrapped
+
+
+def _text(module):
+    """A program without the places in the code that it came from."""
+    with module.context:
+        copy = module.operation.clone()
+        passmanager.PassManager.parse('builtin.module(strip-debuginfo)').run(copy)
+        text = io.BytesIO()
+        copy.write_bytecode(text)
+    return text.getvalue()
