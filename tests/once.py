@@ -24,7 +24,7 @@ from mmer_jax.run.initialise import fresh, trace
 from tests import in_a_row
 
 PROGRAMS_PER_CONTEXT = 200  # a context keeps every type and constant that was ever written into it
-COMPILED_KEPT = 300  # programs of a process; the tests of a file, which compile the same ones, follow each other
+COMPILED_KEPT = 1000  # programs of a process; the tests of a file, which compile the same ones, follow each other
 
 
 class _Thread(threading.local):
