@@ -90,7 +90,7 @@ def compiled(steps, result, size):
 def values(call, seeds):
     """What mmer_jax.run.initialise._run gives for one call: (N, M, ...). DependsOnTheShape where it does."""
     program, constants, numbers = call
-    if constants:
+    if constants or not jax.config.jax_threefry_partitionable:
         raise DependsOnTheShape
     steps, literals, result = steps_of(program)
     aval = program.outvars[0].aval
