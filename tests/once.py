@@ -189,6 +189,8 @@ def _compiled(compile_and_load):
     known, lock = collections.OrderedDict(), threading.Lock()  # runs compile in threads
 
     def wrapped(backend, module, devices, options, host_callbacks):
+        if jax.config.jax_enable_compilation_cache:  # jax writes what it compiled; the same twice crashes (jaxlib 0.12)
+            return compile_and_load(backend, module, devices, options, host_callbacks)
         text = _text(module)
         if host_callbacks or b'callback' in text:  # it has the address of an object
             return compile_and_load(backend, module, devices, options, host_callbacks)
