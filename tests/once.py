@@ -1,5 +1,7 @@
 """What thousands of small programs in one process need not do again, and each did: no value depends on it.
 
+(But for the last bit of those that parameters begin with: tests/in_a_row.py.)
+
 Parameters begin with what each different initialiser gives, compiled once a process; their shapes are looked at once an
 initialiser; programs are written into one MLIR context after another, not each into its own; one that was compiled
 before, by another run of the same network, is not compiled again; and what is traced has no names for its arguments and
@@ -35,12 +37,12 @@ class _Thread(threading.local):
 
 
 thread = _Thread()
-run = initialise._run  # the package's own, for the tests of it
+run_of_package = initialise._run  # for the tests of it
 
 
 def install():
     nn.Module.init = _by_parts(nn.Module.init)
-    initialise._run = _remembered(run)
+    initialise._run = _remembered(run_of_package)
     Scope.param = _by_initialiser(Scope.param)
     states.trace, own_module.fingerprint = _in_full(states.trace), _in_full(own_module.fingerprint)
     mlir.make_ir_context = _shared(mlir.make_ir_context)
@@ -189,10 +191,9 @@ def _compiled(compile_and_load):
     known, lock = collections.OrderedDict(), threading.Lock()  # runs compile in threads
 
     def wrapped(backend, module, devices, options, host_callbacks):
-        if jax.config.jax_enable_compilation_cache:  # jax writes what it compiled; the same twice crashes (jaxlib 0.12)
-            return compile_and_load(backend, module, devices, options, host_callbacks)
-        text = _text(module)
-        if host_callbacks or b'callback' in text:  # it has the address of an object
+        # With its cache jax writes what it compiled, and the same twice crashes (jaxlib 0.12). A callback in a program
+        # is the address of an object.
+        if jax.config.jax_enable_compilation_cache or host_callbacks or b'callback' in (text := _text(module)):
             return compile_and_load(backend, module, devices, options, host_callbacks)
         key = id(backend), text, tuple(device.id for device in devices), options.SerializeAsString()
         with lock:

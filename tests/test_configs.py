@@ -99,15 +99,9 @@ def stand_in(name):
     return dataset
 
 
-# Their networks are those of the same name for MOSI, which is traced at its full depth; so each layer once.
-SHALLOW = {f'{model}_{data}' for model in ('mfsa', 'mica', 'mult', 'pmr') for data in ('mosei', 'iemocap')}
-
-
 def parts(name, variant=''):
     """A config's model at its full size, and the shapes of a batch of its data set; nothing is computed."""
     config, schema = get_config(name, variant), synthetic.LIKE[stand_in(name)][0]()
-    if name in SHALLOW:
-        config.model.update({key: 1 for key, value in config.model.items() if key.endswith('_layers') and value > 1})
     outputs = schema.label.num_outputs
     common = {'modalities': tuple(config.modalities), 'num_outputs': outputs, 'num_records': 9, 'dtype': jnp.float32}
     rows, batch = 2 * config.accumulate, {}

@@ -23,7 +23,7 @@ TWO = ('text', 'audio')  # compile in a third of the time of three
 @pytest.fixture(autouse=True)
 def the_package_itself(monkeypatch):
     """Other tests make parameters by tests/in_a_row.py."""
-    monkeypatch.setattr(initialise, '_run', once.run)
+    monkeypatch.setattr(initialise, '_run', once.run_of_package)
 
 
 @pytest.mark.parametrize(('name', 'remat'), [('lf_lstm', False), ('mult', True), ('mfsa', False)])
@@ -72,7 +72,7 @@ def test_tests_begin_with_the_same_values():
         return initialise._parts(trace(functools.partial(init, names=names), SEEDS[0]))[0]
 
     *names, recurrent = made
-    for call, expected in zip(calls(*names), once.run(calls(*names), SEEDS), strict=True):
+    for call, expected in zip(calls(*names), once.run_of_package(calls(*names), SEEDS), strict=True):
         np.testing.assert_allclose(in_a_row.values(call, SEEDS), expected, rtol=5e-7, strict=True)
     programs = in_a_row.compiled.cache_info().misses
     in_a_row.values(calls('dense')[0], SEEDS[:1])

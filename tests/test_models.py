@@ -281,11 +281,10 @@ def test_training_is_random_only_through_its_key(case, gradient):
     assert one != other
 
 
-REPEATED = ('mfsa', 'mult', 'pmr')  # tests/test_repeat.py has their gradients
 REMAT = [name for name, model in MODELS.items() if 'remat' in model.__dataclass_fields__]
 
 
-@pytest.mark.parametrize('name', [name for name in REMAT if name not in REPEATED])
+@pytest.mark.parametrize('name', REMAT)
 def test_remat_gives_the_same_gradients_and_really_recomputes(name):
     modalities = CASES[name][1][0]
     batch, params = make_batch(modalities), initial_state(name, modalities).params

@@ -278,11 +278,17 @@ def test_one_modality_exchanges_with_its_own_message():
     assert_reaches_exactly_the_valid_steps(gradient, batch)
 
 
-def test_two_modalities_exchange_in_an_order_that_is_not_that_of_the_alphabet():
-    batch = make_batch(('vision', 'text'))
-    model = Pmr(('vision', 'text'), **TINY)
-    gradient, _ = gradients(model, parameters(model, batch), batch)
-    assert_reaches_exactly_the_valid_steps(gradient, batch)
+def test_two_modalities_and_remat():
+    """In an order that is not that of the alphabet, by which remat hands dictionaries on."""
+    modalities = ('vision', 'text')
+    batch = make_batch(modalities)
+    plain, remat = Pmr(modalities, **TINY), Pmr(modalities, remat=True, **TINY)
+    params = parameters(plain, batch)
+    (one, expected), (two, prediction) = (gradients(model, params, batch) for model in (plain, remat))
+    assert_reaches_exactly_the_valid_steps(one, batch)
+    np.testing.assert_allclose(prediction, expected, rtol=1e-5)
+    for m in modalities:
+        np.testing.assert_allclose(one[m], two[m], rtol=1e-4, atol=1e-5 * np.abs(np.asarray(one[m])).max())
 
 
 def test_number_of_parameters_at_the_sizes_of_mosi():
