@@ -111,6 +111,13 @@ def write_dataset(
     return directory
 
 
+@pytest.fixture(scope='module', autouse=True)
+def compiled_programs():
+    """Kept for the tests of a file."""
+    yield
+    once.forget_compiled()
+
+
 @pytest.fixture(scope='module')
 def strict_types():
     """Types are mixed nowhere by chance: float32 with an integer or with bfloat16 raises."""

@@ -8,7 +8,6 @@ before, by another run of the same network, is not compiled again; and what is t
 results, which jax looks up for messages of its own (a seventh of the time of a trace).
 """
 
-import collections
 import functools
 import io
 import threading
@@ -26,7 +25,9 @@ from mmer_jax.run.initialise import fresh, trace
 from tests import in_a_row
 
 PROGRAMS_PER_CONTEXT = 200  # a context keeps every type and constant that was ever written into it
-COMPILED_KEPT = 1000  # programs of a process; the tests of a file, which compile the same ones, follow each other
+# Linux allows a process 65,530 memory maps and XLA crashes at one more; with jaxlib 0.12 an executable has up to some
+# hundred, and jax keeps those of functions that are still there.
+MAPS = 20_000
 
 
 class _Thread(threading.local):
@@ -37,6 +38,7 @@ class _Thread(threading.local):
 
 
 thread = _Thread()
+compiled, lock = {}, threading.Lock()  # executables by their programs; runs compile in threads
 run_of_package = initialise._run  # for the tests of it
 
 
@@ -188,7 +190,6 @@ def _shared(make):
 
 def _compiled(compile_and_load):
     """The executable of a program with the same text; jax knows that it has one only by the function it came from."""
-    known, lock = collections.OrderedDict(), threading.Lock()  # runs compile in threads
 
     def wrapped(backend, module, devices, options, host_callbacks):
         # With its cache jax writes what it compiled, and the same twice crashes (jaxlib 0.12). A callback in a program
@@ -197,16 +198,31 @@ def _compiled(compile_and_load):
             return compile_and_load(backend, module, devices, options, host_callbacks)
         key = id(backend), text, tuple(device.id for device in devices), options.SerializeAsString()
         with lock:
-            found = known.pop(key, None)
+            found = compiled.get(key)
         if found is None:
             found = compile_and_load(backend, module, devices, options, host_callbacks)
-        with lock:
-            known[key] = found  # the last in the order
-            while len(known) > COMPILED_KEPT:
-                known.popitem(last=False)
+            with lock:
+                compiled[key] = found
         return found
 
     return wrapped
+
+
+def forget_compiled():
+    """After each file of tests, for those of a file compile the same programs."""
+    with lock:
+        compiled.clear()
+    if _maps() > MAPS:
+        jax.clear_caches()
+
+
+def _maps():
+    """The memory maps of this process, 0 where there is no Linux to say."""
+    try:
+        with open('/proc/self/maps', 'rb') as file:
+            return sum(1 for _ in file)
+    except FileNotFoundError:
+        return 0
 
 
 def _text(module):
