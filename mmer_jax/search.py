@@ -198,6 +198,7 @@ def _run(config: ConfigDict, trial: Trial, metric: str) -> None:
         trial.fail(fault)
     finally:
         trial.release()
+        cache.let_go()
     for folder in trial.folder.rglob('checkpoints'):
         shutil.rmtree(folder)  # nothing goes on from it: the best config is trained anew, and then tested
 

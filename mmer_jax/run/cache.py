@@ -77,3 +77,14 @@ def keep_programs(*, keep: bool = True) -> None:
     jax.config.update('jax_persistent_cache_min_compile_time_secs', WORTH_KEEPING)
     if 'JAX_COMPILATION_CACHE_DIR' not in os.environ:
         jax.config.update('jax_compilation_cache_max_size', LARGEST)
+
+
+def let_go() -> None:
+    """Lets this process go of compiled programs that nobody will call again; what is called is compiled anew.
+
+    jax keeps them after their functions have gone. On CPU each has some hundred memory maps with jaxlib 0.12, and Linux
+    allows a process 65,530: XLA crashes at one more.
+    """
+    import jax
+
+    jax.clear_caches()

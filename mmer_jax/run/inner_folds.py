@@ -21,6 +21,7 @@ from mmer_jax.data.inner_folds import inner_folds
 from mmer_jax.data.records import RecordSource
 from mmer_jax.files import read_json, write_json
 from mmer_jax.metrics import is_better_high
+from mmer_jax.run import cache
 from mmer_jax.run.loop import AfterEpoch, Measured, finished_loop
 from mmer_jax.run.program import FoldData, Program, load_fold, make_program
 from mmer_jax.run.selection import Chosen, Curves, Selection
@@ -39,8 +40,9 @@ class Programs:
     def of(self, fold_data: FoldData) -> Program:
         steps = len(fold_data.loaders['train'].plan)
         if steps not in self.made:
-            if not self.config.selection.folds:  # folds follow each other: what is compiled for the last one may go
+            if self.made and not self.config.selection.folds:  # folds follow each other: those of the last one may go
                 self.made.clear()
+                cache.let_go()
             self.made[steps] = make_program(self.config, self.module, fold_data)
         return self.made[steps]
 
