@@ -20,14 +20,12 @@ from jax._src import api_util, compiler, linear_util
 from jax._src.interpreters import mlir
 from jax._src.lib.mlir import passmanager
 
-from mmer_jax.run import initialise, own_module, states
+from mmer_jax.run import cache, initialise, own_module, states
 from mmer_jax.run.initialise import fresh, trace
 from tests import in_a_row
 
 PROGRAMS_PER_CONTEXT = 200  # a context keeps every type and constant that was ever written into it
-# Linux allows a process 65,530 memory maps and XLA crashes at one more; with jaxlib 0.12 an executable has up to some
-# hundred, and jax keeps those of functions that are still there.
-MAPS = 20_000
+MAPS = 20_000  # memory maps of a process; mmer_jax.run.cache.let_go says how many are too many
 
 
 class _Thread(threading.local):
@@ -213,7 +211,7 @@ def forget_compiled():
     with lock:
         compiled.clear()
     if _maps() > MAPS:
-        jax.clear_caches()
+        cache.let_go()
 
 
 def _maps():
